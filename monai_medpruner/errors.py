@@ -1,0 +1,145 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Every error this package raises on purpose.
+
+All derive from :class:`MedPrunerError`. Each message says what was found, what was expected and what to do. No message
+holds patient data: DICOM values that could identify a person never enter one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DuplicateSlicesError",
+    "EmptyFolderError",
+    "IncompleteSeriesError",
+    "IntensityUnitsError",
+    "MedPrunerError",
+    "MixedSeriesError",
+    "ModelMemoryError",
+    "NonFiniteVoxelsError",
+    "OutputFolderError",
+    "PackageVersionError",
+    "PromptError",
+    "QuestionError",
+    "SettingsError",
+    "SliceGeometryError",
+    "SpacingError",
+    "TooFewSlicesError",
+    "UnreadableVolumeError",
+    "UnsupportedModelError",
+    "VolumeError",
+    "VolumeReadError",
+    "VolumeShapeError",
+    "ZeroVarianceError",
+]
+
+
+class MedPrunerError(Exception):
+    """Base class of all errors of this package."""
+
+
+class SettingsError(MedPrunerError, ValueError):
+    """A parameter is outside its allowed values."""
+
+
+class PackageVersionError(MedPrunerError, ImportError):
+    """A required package is missing or has the wrong version."""
+
+
+class OutputFolderError(MedPrunerError, OSError):
+    """The output folder cannot be used as asked."""
+
+
+# reading
+
+
+class VolumeReadError(MedPrunerError, OSError):
+    """Files could not be turned into a volume."""
+
+
+class UnreadableVolumeError(VolumeReadError):
+    """A file is missing, truncated, empty, of an unknown format, or lacks what is needed to place its voxels."""
+
+
+class EmptyFolderError(VolumeReadError):
+    """A folder holds no image file."""
+
+
+class MixedSeriesError(VolumeReadError):
+    """A folder holds several DICOM series and none was chosen."""
+
+
+class IncompleteSeriesError(VolumeReadError):
+    """Not every file of a DICOM series became a slice."""
+
+
+class DuplicateSlicesError(VolumeReadError):
+    """Two slices lie at the same position."""
+
+
+# the volume itself
+
+
+class VolumeError(MedPrunerError, ValueError):
+    """A volume was read but cannot be processed as asked."""
+
+
+class VolumeShapeError(VolumeError):
+    """Wrong number of dimensions or channels."""
+
+
+class NonFiniteVoxelsError(VolumeError):
+    """The volume holds NaN or infinite voxels."""
+
+
+class ZeroVarianceError(VolumeError):
+    """All voxels have the same value."""
+
+
+class SpacingError(VolumeError):
+    """The voxel spacing is zero, negative or not finite."""
+
+
+class TooFewSlicesError(VolumeError):
+    """The volume has a single slice where a stack is needed."""
+
+
+class IntensityUnitsError(VolumeError):
+    """HU windows were asked for voxels that cannot be Hounsfield units."""
+
+
+class SliceGeometryError(VolumeError):
+    """The slices do not form the regular grid that the requested operation needs (tilt, uneven gaps)."""
+
+
+# questions and models
+
+
+class QuestionError(MedPrunerError, ValueError):
+    """A question is empty, too long, or not text."""
+
+
+class PromptError(MedPrunerError, ValueError):
+    """A model's inputs do not fit together (placeholders, masks, grids)."""
+
+
+class UnsupportedModelError(MedPrunerError, ValueError):
+    """No model family is registered for a model."""
+
+
+class CheckpointError(MedPrunerError, OSError):
+    """A checkpoint could not be loaded: not found, gated, unreachable, or incomplete."""
+
+
+class ModelMemoryError(MedPrunerError, MemoryError):
+    """A model needs more memory than the device has free."""

@@ -1,0 +1,45 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+def _shared(kind: str, name: str) -> Path:
+    path = SHARED / kind / name
+    if not path.exists():
+        pytest.skip(f"needs shared/{kind}/{name} beside the repository, which is absent here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Return a function: name below ``shared/data`` -> path; skips the test where it is absent."""
+    return lambda name: _shared("data", name)
+
+
+@pytest.fixture(scope="session")
+def shared_oracle():
+    """Return a function: name below ``shared/oracles`` -> path; skips the test where it is absent."""
+    return lambda name: _shared("oracles", name)

@@ -1,0 +1,58 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How much attention each token receives, without ever holding the attention matrix."""
+
+from __future__ import annotations
+
+import torch
+
+from monai_medpruner.errors import SettingsError
+
+__all__ = ["attention_received"]
+
+
+def attention_received(
+    query: torch.Tensor, key: torch.Tensor, scale: float | None = None, chunk: int = 128
+) -> torch.Tensor:
+    """Attention that each of M tokens receives, relative to uniform (MedPruner, eq. 3, times M).
+
+    With ``S = softmax(scale * query @ key.T)`` per head, token j scores the mean over heads of ``sum_i S[i, j]``. Each
+    row of S sums to one, so the scores average exactly 1: a token at 1 receives what uniform attention would give it.
+
+    The rows of S are computed ``chunk`` at a time and summed at once, each against all keys, so the result is exact and
+    the largest temporary is ``heads * chunk * M`` numbers instead of ``heads * M * M``.
+
+    Args:
+        query: queries, shape ``(..., heads, M, d)``, any floating type, after rotary embedding where there is one.
+        key: keys of the same shape.
+        scale: factor of the dot products; ``d ** -0.5`` where None.
+        chunk: query rows computed at a time; bounds the memory, not the result.
+
+    Returns:
+        Scores of shape ``(..., M)``, float32, at least 0, with mean 1 over the last axis.
+
+    Raises:
+        SettingsError: shapes differ, have fewer than three axes, or ``chunk`` is not positive.
+    """
+    if query.shape != key.shape or query.ndim < 3:
+        raise SettingsError(
+            f"query and key must share one shape (..., heads, M, d), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if chunk < 1:
+        raise SettingsError(f"chunk must be at least 1, got {chunk}")
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    keys = key.float().transpose(-1, -2)
+    received = torch.zeros(query.shape[:-3] + query.shape[-2:-1], dtype=torch.float32, device=query.device)
+    for rows in query.split(chunk, dim=-2):
+        weights = torch.softmax((rows.float() * scale) @ keys, dim=-1)
+        received += weights.sum(dim=(-3, -2))
+    return received / query.shape[-3]

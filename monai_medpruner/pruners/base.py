@@ -1,0 +1,119 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The shape of a pruner: score the tokens of a slice, select some, merge the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.pruners.merging import merge_contextual
+
+__all__ = ["PrunedTokens", "SliceTokens", "TokenPruner"]
+
+
+@dataclass
+class SliceTokens:
+    """The visual tokens of S slices, as one padded batch.
+
+    Args:
+        tokens: shape ``(S, M, C)``, M being the tokens of the longest slice; projected ones, or the encoder's.
+        valid: bool mask ``(S, M)``, False at padding.
+        importance: attention received relative to uniform, float32 ``(S, M)``, mean 1 over a slice's tokens; None where
+            the pruner asks for no attention.
+        keys: what similarity is measured on, ``(S, M, d)``; None likewise.
+        grids: rows and columns of each slice's tokens, S pairs; token j lies at row ``j // columns``.
+        patches_per_token: image patches that form one token, hence patches in a slice = tokens times this.
+    """
+
+    tokens: torch.Tensor
+    valid: torch.Tensor
+    importance: torch.Tensor | None
+    keys: torch.Tensor | None
+    grids: list[tuple[int, int]]
+    patches_per_token: int = 1
+
+
+@dataclass
+class PrunedTokens:
+    """What is left of :class:`SliceTokens`.
+
+    Args:
+        tokens: shape ``(S, M, C)``; rows that are neither primary nor contextual mean nothing.
+        primary: bool mask ``(S, M)`` of the selected tokens.
+        contextual: bool mask ``(S, M)`` of the tokens that others were merged into.
+        carrier: int64 ``(S, M)``, index of the token that carries each one now; -1 where it vanished or is padding.
+    """
+
+    tokens: torch.Tensor
+    primary: torch.Tensor
+    contextual: torch.Tensor
+    carrier: torch.Tensor
+
+    @property
+    def keep(self) -> torch.Tensor:
+        """Bool mask ``(S, M)`` of the tokens that reach the language model."""
+        return self.primary | self.contextual
+
+
+@dataclass(frozen=True)
+class TokenPruner(ABC):
+    """Base class of all pruners: one method is one dataclass in one file.
+
+    A subclass says which tokens to select in :meth:`select`; it may change :meth:`score` and :meth:`merge`.
+
+    Args:
+        contextual_ratio: contextual tokens as a share of a slice's tokens, in ``[0, 1]``; 0 turns merging off.
+            The default is the paper's.
+        merge_space: what is merged: "projected" tokens (as the released code does, hence the default) or the
+            "encoder"'s before projection (as the paper writes).
+
+    Raises:
+        SettingsError: a value lies outside its range.
+    """
+
+    contextual_ratio: float = 0.05
+    merge_space: Literal["projected", "encoder"] = "projected"
+
+    needs_attention: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contextual_ratio <= 1:
+            raise SettingsError(f"contextual_ratio must lie in [0, 1], got {self.contextual_ratio}")
+        if self.merge_space not in ("projected", "encoder"):
+            raise SettingsError(f"merge_space must be 'projected' or 'encoder', got {self.merge_space!r}")
+
+    def __call__(self, slices: SliceTokens) -> PrunedTokens:
+        """Score, select and merge the tokens of S slices; each slice as if it were alone."""
+        return self.merge(slices, self.select(self.score(slices), slices) & slices.valid)
+
+    def score(self, slices: SliceTokens) -> torch.Tensor:
+        """Return a score per token, float ``(S, M)``; by default the attention that it receives."""
+        if slices.importance is None:
+            raise SettingsError(f"{type(self).__name__} needs the attention that tokens receive, and none was given")
+        return slices.importance
+
+    @abstractmethod
+    def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
+        """Return the bool mask ``(S, M)`` of the tokens to keep as they are; at least one a slice."""
+
+    def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
+        """Merge the tokens that were not selected; by default by :func:`merge_contextual`."""
+        keys = slices.tokens if slices.keys is None else slices.keys
+        tokens, contextual, carrier = merge_contextual(
+            slices.tokens, keys, primary, self.contextual_ratio, slices.valid
+        )
+        return PrunedTokens(tokens, primary, contextual, carrier)

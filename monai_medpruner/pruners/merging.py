@@ -1,0 +1,98 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Merging dropped tokens into a few contextual ones."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import normalize
+
+from monai_medpruner.errors import SettingsError
+
+__all__ = ["merge_contextual"]
+
+
+def merge_contextual(
+    tokens: torch.Tensor,
+    keys: torch.Tensor,
+    keep: torch.Tensor,
+    ratio: float = 0.05,
+    valid: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Merge the tokens that were not selected into a few contextual ones by bipartite matching.
+
+    In a slice of M tokens of which R are not selected, ``n = max(floor(ratio * M), 1)`` of these become targets: with
+    ``s = floor(R / n)`` the remaining tokens number 0, s, 2s, ... Every other remaining token goes to the target whose
+    key has the highest cosine similarity with its own, and a contextual token is its target plus the mean of what was
+    assigned to it (VisionZip's rule, as MedPruner uses it). It stays at the target's place in the sequence. Where R is
+    smaller than n, all R remaining tokens stay as they are.
+
+    Args:
+        tokens: tokens of S slices, shape ``(S, M, C)``, padded to the longest slice.
+        keys: what similarity is measured on, shape ``(S, M, d)``: keys averaged over heads and over a token's patches.
+        keep: bool mask of the selected tokens, shape ``(S, M)``.
+        ratio: contextual tokens as a share of a slice's tokens, in ``[0, 1]``; 0 turns merging off, so that the tokens
+            that were not selected vanish.
+        valid: bool mask ``(S, M)``, False at padding; all True where None.
+
+    Returns:
+        The tokens with the contextual ones replaced, ``(S, M, C)``; the bool mask of contextual tokens, ``(S, M)``; and
+        for every token the index of the token that now carries it, int64 ``(S, M)``: itself where selected or
+        contextual, its target where merged, -1 where it vanished or is padding.
+
+    Raises:
+        SettingsError: ``ratio`` lies outside ``[0, 1]``.
+    """
+    if not 0 <= ratio <= 1:
+        raise SettingsError(f"the contextual ratio must lie in [0, 1], got {ratio}")
+    valid = torch.ones_like(keep) if valid is None else valid
+    keep = keep & valid
+    places = torch.arange(keep.shape[1], device=keep.device).expand(keep.shape)
+    carrier = torch.where(keep, places, -1)
+    remaining = valid & ~keep
+    if ratio == 0 or not remaining.any():
+        return tokens, torch.zeros_like(keep), carrier
+
+    contextual = _targets(remaining, valid, ratio)
+    # the targets of every slice side by side, padded to the slice with the most
+    count = int(contextual.sum(1).max())
+    target_places = torch.where(contextual, places, keep.shape[1]).sort(dim=1).values[:, :count]
+    is_target = target_places < keep.shape[1]
+    target_places = target_places.clamp(max=keep.shape[1] - 1)
+
+    directions = normalize(keys.float(), dim=-1)
+    target_directions = directions.gather(1, target_places[..., None].expand(-1, -1, keys.shape[-1]))
+    similarity = directions @ target_directions.transpose(1, 2)
+    nearest = similarity.masked_fill(~is_target[:, None], -torch.inf).argmax(dim=-1)
+
+    merged = remaining & ~contextual
+    # a matrix product instead of an indexed add: the same sum on every run, on a GPU too
+    assigned = torch.nn.functional.one_hot(nearest, count).float() * merged[..., None]
+    sums = assigned.transpose(1, 2) @ tokens.float()
+    means = sums / assigned.sum(1).clamp(min=1)[..., None]
+    addition = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device).scatter_add(
+        1, target_places[..., None].expand_as(means), means * is_target[..., None]
+    )
+    result = torch.where(contextual[..., None], (tokens.float() + addition).to(tokens.dtype), tokens)
+
+    carrier = torch.where(contextual, places, carrier)
+    carrier = torch.where(merged, target_places.gather(1, nearest), carrier)
+    return result, contextual, carrier
+
+
+def _targets(remaining: torch.Tensor, valid: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Return the bool mask ``(S, M)`` of the remaining tokens that become contextual ones."""
+    left = remaining.sum(1, keepdim=True)
+    wanted = (valid.sum(1, keepdim=True).double() * ratio).floor().long().clamp(min=1).minimum(left.clamp(min=1))
+    stride = left.div(wanted, rounding_mode="floor").clamp(min=1)
+    rank = remaining.cumsum(1) - 1
+    return remaining & (rank % stride == 0) & (rank.div(stride, rounding_mode="floor") < wanted)

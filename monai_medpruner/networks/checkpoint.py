@@ -1,0 +1,166 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loading stock checkpoints: local folders or the Hub, with errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+
+from monai_medpruner.errors import CheckpointError, ModelMemoryError
+from monai_medpruner.networks.families import family_class
+
+__all__ = ["default_device", "default_dtype", "load_model", "load_processors"]
+
+# the weights must leave this share of the free memory to activations and the cache
+_MEMORY_MARGIN = 0.1
+
+
+def default_device() -> torch.device:
+    """Return the first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU, as the checkpoints are stored; float32 on a CPU, where bfloat16 is slower."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def load_model(
+    path_or_id: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    attn_implementation: str | None = None,
+    device: torch.device | str | None = None,
+) -> PreTrainedModel:
+    """Load a supported vision-language model from safetensors, in evaluation mode; never runs a checkpoint's code.
+
+    Args:
+        path_or_id: a local checkpoint folder or a Hub id.
+        revision: commit of a Hub checkpoint; pin it for results that can be repeated.
+        dtype: of the weights, or its name ("bfloat16"); see :func:`default_dtype` for None.
+        attn_implementation: "sdpa", "eager", "flash_attention_2" ...; None leaves it to transformers.
+        device: see :func:`default_device` for None.
+
+    Raises:
+        CheckpointError: the checkpoint is not there, gated, unreachable or incomplete.
+        UnsupportedModelError: no family serves it.
+        ModelMemoryError: its weights do not fit the device's free memory.
+    """
+    target = default_device() if device is None else torch.device(device)
+    kind = default_dtype(target) if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    with _explained(path_or_id):
+        config = AutoConfig.from_pretrained(path_or_id, revision=revision)
+    family_class(config.model_type)
+    _check_memory(path_or_id, config, kind, target)
+    with _explained(path_or_id):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            path_or_id,
+            revision=revision,
+            config=config,
+            dtype=kind,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"the checkpoint {path_or_id} lacks {len(missing)} weights of its model, {missing[0]} among them; "
+            "download it again"
+        )
+    return model.to(target).eval()
+
+
+def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:
+    """Load a checkpoint's image processor and tokenizer (with its chat template).
+
+    The combined processor is not needed, and for several families cannot be built without torchvision. Without
+    torchvision the image processor is the one that works on PIL images.
+
+    Returns:
+        The image processor and the tokenizer.
+
+    Raises:
+        CheckpointError: one of them is not there, gated or unreachable.
+    """
+    with _explained(path_or_id):
+        image_processor = AutoImageProcessor.from_pretrained(path_or_id, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision)
+    return image_processor, tokenizer
+
+
+@contextmanager
+def _explained(path_or_id: str) -> Iterator[None]:
+    """Turn what loading raises into an error that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise CheckpointError(f"cannot load {path_or_id!r}: {_advice(path_or_id, error)}") from error
+
+
+def _advice(path_or_id: str, error: BaseException) -> str:
+    causes: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in causes:
+        causes.append(link)
+        link = link.__cause__ or link.__context__
+    page = f"https://huggingface.co/{path_or_id}"
+    if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(error).lower():
+        return f"it is gated. Accept its licence at {page}, then log in with 'hf auth login'"
+    if Path(path_or_id).is_dir():
+        return f"the folder is not a complete checkpoint ({error})"
+    if os.path.isabs(path_or_id) or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:
+        return "there is no such folder"
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"there is no such model on the Hub, or you may not see it; check {page} and 'hf auth whoami'"
+    if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
+        return (
+            "it is not in the local cache, and the Hub cannot be reached (or offline mode is on). Download it where "
+            f"there is a connection with 'hf download {path_or_id}', and give the folder's path as the model"
+        )
+    return (
+        "it is neither a local folder nor to be had from the Hub. Give a folder that holds config.json and safetensors "
+        f"files, or check the id at {page} ({error})"
+    )
+
+
+def _check_memory(path_or_id: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a model whose weights cannot fit, before anything is loaded."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    weights = sum(one.numel() for one in model.parameters()) * dtype.itemsize
+    free = free_memory(device)
+    if free is not None and weights > free * (1 - _MEMORY_MARGIN):
+        raise ModelMemoryError(
+            f"{path_or_id} needs {weights / 1e9:.1f} GB for its weights in {str(dtype).removeprefix('torch.')}, but "
+            f"{device} has {free / 1e9:.1f} GB free. Choose a smaller model, a 16-bit dtype or another device"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on a device; None where that cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if device.type == "cpu" and meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return None

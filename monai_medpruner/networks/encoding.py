@@ -1,0 +1,247 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Slices to pruned tokens: the stock encoder, the scores read off its attention, the pruner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.networks.families import EncodedSlices, ModelFamily
+from monai_medpruner.networks.record import SliceRecord, StageTimes
+from monai_medpruner.pruners import SliceTokens, TokenPruner, attention_received
+
+__all__ = ["PrunedSlices", "encode_and_prune"]
+
+# patches encoded at once where no number of slices is given: the widest activations of an 8B model's encoder
+# (4,304 numbers a patch) then take 0.3 GB in bfloat16
+_PATCHES_AT_ONCE = 32768
+
+_PACKED = "medpruner_packed_flash_layout"
+# one encoder runs at a time: the capture hook and the attention implementation belong to the model, not to a call
+_encoding = threading.RLock()
+
+
+@dataclass
+class PrunedSlices:
+    """The pruned tokens of some slices, ready for the language model; they do not depend on the question.
+
+    Args:
+        tokens: per slice, projected tokens that are kept, ``(K_i, C)``.
+        side_rows: per layer and slice, the rows that go with them.
+        records: per slice, what was kept.
+        seconds: of the stages "encode" and "select".
+    """
+
+    tokens: list[torch.Tensor] = field(default_factory=list)
+    side_rows: list[list[torch.Tensor]] = field(default_factory=list)
+    records: list[SliceRecord] = field(default_factory=list)
+    seconds: StageTimes = field(default_factory=StageTimes)
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """Per slice, rows and columns of its tokens before pruning."""
+        return [record.grid for record in self.records]
+
+    @property
+    def keep(self) -> list[torch.Tensor]:
+        """Per slice, the bool mask of its kept tokens."""
+        return [record.keep for record in self.records]
+
+
+@torch.no_grad()
+def encode_and_prune(
+    family: ModelFamily, pruner: TokenPruner | None, inputs: dict[str, Any], encoder_batch: int | None = None
+) -> PrunedSlices:
+    """Encode slices batch by batch and keep of each only what the pruner leaves.
+
+    Args:
+        family: of the model.
+        pruner: None keeps every token.
+        inputs: holds the family's image inputs.
+        encoder_batch: slices encoded at once; None takes as many as hold 32,768 patches. Bounds the memory; the result
+            is that of slices encoded one by one.
+
+    Raises:
+        SettingsError: ``encoder_batch`` is not positive.
+    """
+    if encoder_batch is not None and encoder_batch < 1:
+        raise SettingsError(f"encoder_batch must be at least 1, got {encoder_batch}")
+    grids = family.token_grids(inputs)
+    result = PrunedSlices()
+    device = family.model.device
+    for start, stop in _batches(grids, family.patches_per_token, encoder_batch):
+        captured: list[tuple[tuple, dict[str, Any]]] = []
+        scored = pruner is not None and pruner.needs_attention
+        images = family.slice_inputs(inputs, start, stop)
+        with result.seconds.stage("encode", device), _encoding, packed_attention(family.vision_configs):
+            with capture_inputs(family.scoring_attention, captured, scored):
+                encoded = family.encode(images)
+        with result.seconds.stage("select", device):
+            _prune_batch(family, pruner, encoded, grids[start:stop], captured, result)
+    return result
+
+
+def _batches(
+    grids: list[tuple[int, int]], patches_per_token: int, encoder_batch: int | None
+) -> Iterator[tuple[int, int]]:
+    """Yield the start and stop of each batch of slices."""
+    start = patches = 0
+    for index, (rows, columns) in enumerate(grids):
+        size = rows * columns * patches_per_token
+        full = index - start == encoder_batch if encoder_batch else patches + size > _PATCHES_AT_ONCE
+        if index > start and full:
+            yield start, index
+            start, patches = index, 0
+        patches += size
+    if grids:
+        yield start, len(grids)
+
+
+def _prune_batch(
+    family: ModelFamily,
+    pruner: TokenPruner | None,
+    encoded: EncodedSlices,
+    grids: list[tuple[int, int]],
+    captured: list[tuple[tuple, dict[str, Any]]],
+    result: PrunedSlices,
+) -> None:
+    """Prune one encoded batch and append what is left to the result."""
+    if not result.side_rows:
+        result.side_rows.extend([] for _ in encoded.side_rows)
+    if pruner is None:
+        result.tokens += encoded.tokens
+        for layer, rows in zip(result.side_rows, encoded.side_rows, strict=True):
+            layer += rows
+        result.records += [SliceRecord.unpruned(grid) for grid in grids]
+        return
+    merged_before = pruner.merge_space == "encoder"
+    valid = pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True)
+    importance = keys = None
+    if pruner.needs_attention:
+        importance, keys = _scores_and_keys(family, captured, grids)
+    pruned = pruner(
+        SliceTokens(
+            tokens=pad_sequence(encoded.encoder_tokens if merged_before else encoded.tokens, True),
+            valid=valid,
+            importance=importance,
+            keys=keys,
+            grids=grids,
+            patches_per_token=family.patches_per_token,
+        )
+    )
+    keep = pruned.keep
+    counts = keep.sum(1).tolist()
+    kept = pruned.tokens[keep]
+    result.tokens += (family.project(kept) if merged_before else kept).split(counts)
+    for layer, rows in zip(result.side_rows, encoded.side_rows, strict=True):
+        layer += pad_sequence(rows, True)[keep].split(counts)
+    primary, contextual, carrier = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.carrier))
+    scores = None if importance is None else importance.cpu()
+    for index, grid in enumerate(grids):
+        own = (index, slice(grid[0] * grid[1]))
+        result.records.append(
+            SliceRecord(grid, primary[own], contextual[own], carrier[own], None if scores is None else scores[own])
+        )
+
+
+def _scores_and_keys(
+    family: ModelFamily, captured: list[tuple[tuple, dict[str, Any]]], grids: list[tuple[int, int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Importance ``(S, M)`` and merging keys ``(S, M, d)`` per token, padded; averaged over a token's patches."""
+    pairs = [pair for args, kwargs in captured for pair in family.queries_and_keys(args, kwargs)]
+    importance: list[torch.Tensor] = []
+    keys: list[torch.Tensor] = []
+    # slices of one size are scored together
+    for _, group in groupby(zip(pairs, grids, strict=True), key=lambda item: item[1]):
+        members = list(group)
+        grid = members[0][1]
+        query = torch.stack([pair[0] for pair, _ in members])
+        key = torch.stack([pair[1] for pair, _ in members])
+        importance += family.group_patches(attention_received(query, key), grid).mean(-1)
+        head_mean = key.float().mean(1).transpose(-1, -2)
+        keys += family.group_patches(head_mean, grid).mean(-1).transpose(-1, -2)
+    return pad_sequence(importance, True), pad_sequence(keys, True)
+
+
+@contextmanager
+def capture_inputs(module: nn.Module, captured: list[tuple[tuple, dict[str, Any]]], active: bool) -> Iterator[None]:
+    """Append the arguments of a module's forward to a list while the block runs in this thread."""
+    if not active:
+        yield
+        return
+    owner = threading.get_ident()
+
+    def remember(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() == owner:
+            captured.append((args, dict(kwargs)))
+
+    handle = module.register_forward_pre_hook(remember, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def packed_attention(configs: list[Any]) -> Iterator[None]:
+    """Let encoders that loop over slices under SDPA attend to slices of one size in one call while the block runs.
+
+    transformers hands all segments at once, with their boundaries, to an attention whose name holds "flash".
+    """
+    switched = [config for config in configs if config._attn_implementation == "sdpa"]
+    if not switched:
+        yield
+        return
+    ALL_ATTENTION_FUNCTIONS[_PACKED] = _packed_sdpa
+    try:
+        for config in switched:
+            config._attn_implementation = _PACKED
+        yield
+    finally:
+        for config in switched:
+            config._attn_implementation = "sdpa"
+        del ALL_ATTENTION_FUNCTIONS[_PACKED]
+
+
+def _packed_sdpa(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    cu_seq_lens_q: torch.Tensor,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within segments: ``(1, heads, ΣM, d)`` -> ``(1, ΣM, heads, d)``, runs of equal length in one call."""
+    outputs = []
+    start = 0
+    for length, run in groupby(cu_seq_lens_q.diff().tolist()):
+        count = len(list(run))
+        parts = (part[0, :, start : start + count * length] for part in (query, key, value))
+        queries, keys, values = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        attended = scaled_dot_product_attention(queries, keys, values, scale=scaling)
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+        start += count * length
+    return torch.cat(outputs)[None], None

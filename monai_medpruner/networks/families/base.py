@@ -1,0 +1,166 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the wrapper has to know of a model family: geometry, scoring layer, positions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+__all__ = ["EncodedSlices", "ModelFamily"]
+
+
+@dataclass
+class EncodedSlices:
+    """What the vision encoder says of S slices; lists hold one tensor per slice, of N_i tokens each.
+
+    Args:
+        tokens: projected tokens, ``(N_i, C)``.
+        side_rows: further rows that go with each token, one list per layer, ``(N_i, C)`` (DeepStack features); empty
+            where the family has none.
+        encoder_tokens: tokens before projection, ``(N_i, E)``, what :meth:`ModelFamily.project` takes.
+    """
+
+    tokens: list[torch.Tensor]
+    side_rows: list[list[torch.Tensor]]
+    encoder_tokens: list[torch.Tensor]
+
+
+class ModelFamily(ABC):
+    """One family of stock Hugging Face vision-language models.
+
+    An instance belongs to one model and changes nothing in it. A slice is one image to the model. The tokens of a slice
+    are numbered as the model's prompt holds them.
+
+    Args:
+        model: a stock model, in whose configuration ``model_type`` is one of :attr:`model_types`.
+    """
+
+    #: values of ``config.model_type`` that this family serves
+    model_types: ClassVar[tuple[str, ...]]
+    #: names of the inputs that hold the images; they never reach the language model
+    image_inputs: ClassVar[tuple[str, ...]]
+    #: inputs with one entry per prompt token, and what padding holds
+    token_inputs: ClassVar[dict[str, int]] = {}
+
+    #: special tokens of the tiny checkpoint's tokenizer, by the name its configuration gives their ids
+    tiny_tokens: ClassVar[dict[str, str]]
+    #: how the tiny checkpoint's chat template writes an image
+    tiny_image: ClassVar[str]
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        # the attributes of a family's modules are its own: no type that all models share knows them
+        self.model: Any = model
+
+    @classmethod
+    @abstractmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:
+        """Configuration of a shrunk model of this family, for tests and trials without a download.
+
+        Args:
+            vocab_size: of the tiny tokenizer.
+            token_ids: the ids of :attr:`tiny_tokens`, under the same names.
+        """
+
+    @classmethod
+    @abstractmethod
+    def tiny_image_processor(cls) -> Any:
+        """Image processor that goes with :meth:`tiny_config`; one that works without torchvision."""
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the placeholder that stands for one visual token in the prompt."""
+        return self.model.config.image_token_id
+
+    def image_marker(self, tokenizer: Any) -> str:
+        """What the chat template writes for an image, to be replaced by :meth:`image_text`."""
+        return tokenizer.convert_ids_to_tokens(self.image_token_id)
+
+    def image_text(self, tokenizer: Any, tokens: int) -> str:
+        """Text of an image of that many visual tokens."""
+        return tokenizer.convert_ids_to_tokens(self.image_token_id) * tokens
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills the prompt where it is padded; masked, and never the image placeholder."""
+        pad = self.model.config.get_text_config().pad_token_id
+        return pad if isinstance(pad, int) else int(self.image_token_id == 0)
+
+    @property
+    @abstractmethod
+    def scoring_attention(self) -> Any:
+        """The attention module of the vision encoder whose attention scores the tokens (the last block's)."""
+
+    @abstractmethod
+    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Recompute queries and keys of the scoring layer from the arguments of its forward.
+
+        Returns:
+            Per slice a pair of shape ``(heads, M_i, d)``, M_i being the slice's patches, in an order in which
+            :meth:`group_patches` finds the patches of one token.
+        """
+
+    @abstractmethod
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Turn ``(..., M)`` per-patch values into ``(..., N, patches_per_token)``, token by token."""
+
+    @property
+    @abstractmethod
+    def patches_per_token(self) -> int:
+        """Patches that form one token of the language model."""
+
+    @abstractmethod
+    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
+        """Rows and columns of each slice's tokens, slice by slice."""
+
+    @abstractmethod
+    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """The image inputs of slices ``start`` to ``stop`` alone."""
+
+    @abstractmethod
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        """Run the vision encoder and the projector of the stock model on some slices."""
+
+    @abstractmethod
+    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
+        """Project tokens ``(K, E)`` that were merged before the projector; ``(K, C)``."""
+
+    @abstractmethod
+    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+        """Pack pruned tokens, one tensor per slice, as the model takes them in ``mm_encoder_outputs``."""
+
+    def positions(
+        self,
+        inputs: dict[str, Any],
+        grids: list[tuple[int, int]],
+        order: torch.Tensor,
+        attention_mask: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """Position ids of the pruned prompt, or None where the model numbers it rightly by itself.
+
+        Args:
+            inputs: the caller's unpruned inputs, ids of shape ``(B, L)``.
+            grids: rows and columns of each slice's tokens before pruning.
+            order: int64 ``(B, L')``, the column of the caller's prompt that each pruned column holds.
+            attention_mask: int64 ``(B, L')``, 0 at padding.
+        """
+        return None
+
+    @property
+    def vision_configs(self) -> list[Any]:
+        """Configurations whose attention implementation may be replaced by a packed one while encoding."""
+        return []

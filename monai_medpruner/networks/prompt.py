@@ -1,0 +1,108 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""All that must follow the tokens when a prompt gets shorter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.families import ModelFamily
+
+__all__ = ["checked_inputs", "keep_mask", "prune_prompt"]
+
+_IGNORED_LABEL = -100
+
+
+def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a model's inputs with an attention mask, or say what cannot be pruned.
+
+    Raises:
+        PromptError: there are no ``input_ids``, or there are videos, ready embeddings or a mask per pair of tokens.
+    """
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    if "input_ids" not in inputs:
+        raise PromptError("input_ids are needed: a prompt of embeddings alone does not tell where its slices are")
+    for name in ("inputs_embeds", "pixel_values_videos", "mm_encoder_outputs"):
+        if name in inputs:
+            raise PromptError(f"{name} cannot be pruned; give each slice as an image, as the model's processor does")
+    ids = inputs["input_ids"]
+    mask = inputs.setdefault("attention_mask", torch.ones_like(ids))
+    if mask.shape != ids.shape:
+        raise PromptError(f"the attention mask must have the shape of input_ids {tuple(ids.shape)}, got {mask.shape}")
+    return inputs
+
+
+def keep_mask(inputs: Mapping[str, Any], image_token_id: int, slices: list[torch.Tensor]) -> torch.Tensor:
+    """Spread the tokens kept per slice over the prompts.
+
+    Args:
+        inputs: checked inputs, ids of shape ``(B, L)``.
+        image_token_id: id of the placeholder of one visual token.
+        slices: per slice of the whole batch, in its order, a bool mask of its tokens.
+
+    Returns:
+        Bool mask ``(B, L)``, false for dropped tokens and padding.
+
+    Raises:
+        PromptError: the prompts hold another number of placeholders than the slices have tokens.
+    """
+    keep = inputs["attention_mask"].bool()
+    placeholders = (inputs["input_ids"] == image_token_id) & keep
+    tokens = sum(len(one) for one in slices)
+    if (count := int(placeholders.sum())) != tokens:
+        raise PromptError(f"the prompts hold {count} placeholders of visual tokens, but their slices have {tokens}")
+    if slices:
+        keep = keep.masked_scatter(placeholders, torch.cat(slices).to(keep.device))
+    return keep
+
+
+def prune_prompt(
+    inputs: Mapping[str, Any], keep: torch.Tensor, family: ModelFamily, grids: list[tuple[int, int]]
+) -> dict[str, Any]:
+    """Shorten a prompt to the kept tokens, padded on the left to the longest of the batch.
+
+    Ids, attention mask, token types, labels and positions follow; the image inputs are left out.
+
+    Args:
+        inputs: checked inputs of shape ``(B, L)``.
+        keep: bool mask ``(B, L)``.
+        family: knows the per-token inputs and the positions.
+        grids: rows and columns of each slice's tokens before pruning.
+
+    Returns:
+        The model's inputs for the language model, of shape ``(B, L')``; every entry that is not per token is passed on.
+    """
+    length = int(keep.sum(1).max())
+    # a stable sort puts the kept columns last, in their order: the tail is the prompt, padded on the left
+    order = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - length :]
+    mask = keep.gather(1, order)
+    fills = {**family.token_inputs, "input_ids": family.pad_token_id, "labels": _IGNORED_LABEL}
+    pruned: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name in fills:
+            pruned[name] = value.gather(1, order).masked_fill(~mask, fills[name])
+        elif name not in family.image_inputs:
+            pruned[name] = value
+    if "labels" in pruned:
+        # padding predicts nothing: not the token behind it either
+        pruned["labels"][:, 1:][~mask[:, :-1]] = _IGNORED_LABEL
+    pruned["attention_mask"] = mask.to(inputs["attention_mask"].dtype)
+    if "position_ids" in inputs:
+        given = inputs["position_ids"]
+        pruned["position_ids"] = given.gather(-1, order.expand(*given.shape[:-1], -1)) * pruned["attention_mask"]
+    elif (positions := family.positions(dict(inputs), grids, order, pruned["attention_mask"])) is not None:
+        pruned["position_ids"] = positions
+    return pruned

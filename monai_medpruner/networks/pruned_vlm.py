@@ -1,0 +1,235 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The network wrapper: a stock vision-language model that reads fewer tokens."""
+
+from __future__ import annotations
+
+import threading
+from copy import copy
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.checkpoint import load_model
+from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune
+from monai_medpruner.networks.families import family_of
+from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
+from monai_medpruner.networks.record import PruningRecord, SliceRecord, synchronize
+from monai_medpruner.pruners import TokenPruner
+
+__all__ = ["PrunedVLM"]
+
+
+class PrunedVLM(nn.Module):
+    """A stock Hugging Face vision-language model whose slices' visual tokens are pruned before the language model.
+
+    Drop-in for the model: :meth:`forward` and :meth:`generate` take what the model's processor returns. The model
+    itself is not changed; while slices are encoded it carries one hook, which is gone afterwards, also after an
+    exception.
+
+    .. code-block:: python
+
+        vlm = PrunedVLM(model, NucleusPruner(tau=0.9, temperature=2.0))
+        output = vlm.generate(**inputs, max_new_tokens=64)
+        answer = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :])
+
+    Args:
+        model: a stock model of a supported family, on its device and in its dtype.
+        pruner: what to keep; None for the stock model's own numbers.
+        encoder_batch: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
+            bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
+
+    Raises:
+        UnsupportedModelError: no family is registered for the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, pruner: TokenPruner | None = None, encoder_batch: int | None = None):
+        super().__init__()
+        self.model: Any = model
+        self.pruner = pruner
+        self.encoder_batch = encoder_batch
+        self.family = family_of(model)
+        self._last = threading.local()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str,
+        pruner: TokenPruner | None = None,
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        device: torch.device | str | None = None,
+        encoder_batch: int | None = None,
+    ) -> PrunedVLM:
+        """Load a checkpoint and wrap it; see :func:`monai_medpruner.networks.checkpoint.load_model`."""
+        model = load_model(
+            path_or_id, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device=device
+        )
+        return cls(model, pruner, encoder_batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of the network starts without a record: the last call's belongs to its thread
+        return {name: value for name, value in self.__dict__.items() if name != "_last"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._last = threading.local()
+
+    @property
+    def record(self) -> PruningRecord | None:
+        """What the last call in this thread kept; None before the first."""
+        return getattr(self._last, "record", None)
+
+    def encode(self, **inputs: Any) -> PrunedSlices:
+        """Encode and prune slices once, for any number of questions about them.
+
+        Args:
+            inputs: the image inputs as the model's image processor returns them; others are not looked at.
+
+        Returns:
+            What :meth:`forward` and :meth:`generate` take as ``encoded``.
+        """
+        return encode_and_prune(self.family, self.pruner, self._on_device(inputs), self.encoder_batch)
+
+    def forward(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
+        """Run the model on the pruned prompt.
+
+        Args:
+            encoded: slices that :meth:`encode` returned, used instead of the image inputs.
+            inputs: what the model's processor returns, and any further argument of the model's forward. Per-token
+                inputs (``labels``, ``position_ids``, token types) are pruned alike.
+
+        Returns:
+            The model's own output. Its logits have the length of the **pruned** prompt: ``(B, L', vocabulary)``,
+            padded on the left where the prompts of a batch differ; ``record.keep`` tells which tokens they belong to.
+
+        Raises:
+            PromptError: the inputs do not fit together.
+        """
+        if self._is_stock(encoded, inputs):
+            return self.model(**self._on_device(inputs))
+        pruned, record = self._prune(inputs, encoded)
+        with record.seconds.stage("prefill", self.model.device):
+            return self.model(**pruned)
+
+    @torch.no_grad()
+    def generate(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
+        """Generate from the pruned prompt.
+
+        Args:
+            encoded: slices that :meth:`encode` returned, used instead of the image inputs.
+            inputs: what the model's processor returns, and any argument of the model's ``generate``. ``max_length``
+                and ``min_length`` count the caller's prompt, as they do with the stock model.
+
+        Returns:
+            What the model's ``generate`` returns, its sequences holding the caller's **own** prompt, not the pruned
+            one, followed by the new tokens.
+
+        Raises:
+            PromptError: the inputs do not fit together.
+        """
+        if self._is_stock(encoded, inputs):
+            return self.model.generate(**self._on_device(inputs))
+        ids = inputs["input_ids"].to(self.model.device)
+        pruned, record = self._prune(inputs, encoded)
+        length = pruned["input_ids"].shape[1]
+        _shift_lengths(pruned, ids.shape[1] - length)
+        clock = _StepClock(self.model.device)
+        pruned["stopping_criteria"] = StoppingCriteriaList([*(pruned.get("stopping_criteria") or ()), clock])
+        start = perf_counter()
+        output = self.model.generate(**pruned)
+        synchronize(self.model.device)
+        record.seconds["prefill"] = clock.first_step - start
+        record.seconds["decode"] = perf_counter() - clock.first_step
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        prompts = ids.repeat_interleave(len(sequences) // len(ids), dim=0)
+        sequences = torch.cat([prompts, sequences[:, length:]], dim=1)
+        if isinstance(output, torch.Tensor):
+            return sequences
+        output.sequences = sequences
+        return output
+
+    def _is_stock(self, encoded: PrunedSlices | None, inputs: dict[str, Any]) -> bool:
+        """Whether the call is the stock model's: nothing to prune with, or nothing to prune."""
+        stock = encoded is None and (self.pruner is None or not self._has_images(inputs))
+        if stock:
+            checked = checked_inputs(inputs)
+            grids = self.family.token_grids(inputs) if self._has_images(inputs) else []
+            self._remember(checked, checked["attention_mask"].bool(), [SliceRecord.unpruned(grid) for grid in grids])
+        return stock
+
+    def _has_images(self, inputs: dict[str, Any]) -> bool:
+        return any(inputs.get(name) is not None for name in self.family.image_inputs)
+
+    def _prune(self, inputs: dict[str, Any], encoded: PrunedSlices | None) -> tuple[dict[str, Any], PruningRecord]:
+        """Return the inputs of the language model and the record of the call."""
+        checked = checked_inputs(self._on_device(inputs))
+        if encoded is None:
+            encoded = self.encode(**checked)
+        keep = keep_mask(checked, self.family.image_token_id, encoded.keep)
+        pruned = prune_prompt(checked, keep, self.family, encoded.grids)
+        # lists of their own: generate expands the output in place for beams
+        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.side_rows)}
+        record = self._remember(checked, keep, encoded.records)
+        record.seconds.add(encoded.seconds)
+        return pruned, record
+
+    def _remember(self, inputs: dict[str, Any], keep: torch.Tensor, slices: list[SliceRecord]) -> PruningRecord:
+        """Make the record of this thread's call, its slices shared out over the prompts of the batch."""
+        placeholders = (inputs["input_ids"] == self.family.image_token_id) & inputs["attention_mask"].bool()
+        prompts: list[list[SliceRecord]] = []
+        rest = iter(slices)
+        for tokens in placeholders.sum(1).tolist():
+            prompts.append([])
+            while tokens > 0:
+                prompts[-1].append(next(rest))
+                tokens -= prompts[-1][-1].keep.numel()
+            if tokens < 0:
+                raise PromptError("a slice's visual tokens are spread over two prompts of the batch")
+        self._last.record = PruningRecord(keep, prompts)
+        return self._last.record
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        device = self.model.device
+        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+class _StepClock(StoppingCriteria):
+    """Notes when the first token is there; never stops anything."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.first_step = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if not self.first_step:
+            synchronize(self.device)
+            self.first_step = perf_counter()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _shift_lengths(arguments: dict[str, Any], dropped: int) -> None:
+    """Let length limits that count the caller's prompt count the pruned one, in place."""
+    config = arguments.get("generation_config")
+    if config is not None:
+        arguments["generation_config"] = config = copy(config)
+    for name in ("max_length", "min_length"):
+        if arguments.get(name) is not None:
+            arguments[name] = max(arguments[name] - dropped, 1)
+        if config is not None and getattr(config, name, None):
+            setattr(config, name, max(getattr(config, name) - dropped, 1))

@@ -1,0 +1,82 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Shrunk checkpoints with random weights, for trials and tests without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from monai_medpruner.networks.families import ModelFamily, family_class
+
+__all__ = ["TINY", "save_tiny_checkpoint"]
+
+#: the model id that stands for a tiny checkpoint
+TINY = "tiny"
+
+_PAD, _TURN, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+
+
+def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
+    """Write a tiny checkpoint as a real one is stored: configuration, safetensors, tokenizer, image processor.
+
+    Its weights are random, so its answers mean nothing.
+
+    Args:
+        model_type: of a supported family.
+        folder: where to write it.
+        seed: of the weights.
+
+    Returns:
+        The folder.
+    """
+    family = family_class(model_type)
+    tokenizer = _byte_tokenizer(family)
+    vocabulary = tokenizer.get_vocab()
+    ids = {name: vocabulary[token] for name, token in family.tiny_tokens.items()}
+    config = family.tiny_config(len(tokenizer), ids)
+    text = config.get_text_config()
+    text.pad_token_id, text.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    for part in (model, tokenizer, family.tiny_image_processor()):
+        part.save_pretrained(folder)
+    return Path(folder)
+
+
+def _byte_tokenizer(family: type[ModelFamily]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per byte, so that any text passes, and a chat template."""
+    alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [_PAD, _TURN, _END, *family.tiny_tokens.values()]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    template = (
+        "{% for message in messages %}" + _TURN + "{{ message.role }}\n"
+        "{% for part in message.content %}{% if part.type == 'image' %}" + family.tiny_image + "{% else %}"
+        "{{ part.text }}{% endif %}{% endfor %}" + _END + "\n{% endfor %}"
+        "{% if add_generation_prompt %}" + _TURN + "assistant\n{% endif %}"
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_PAD,
+        eos_token=_END,
+        additional_special_tokens=[_TURN, *family.tiny_tokens.values()],
+        chat_template=template,
+    )

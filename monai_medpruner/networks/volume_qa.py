@@ -1,0 +1,252 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The MONAI-facing network: a volume and questions about it to answers."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+from torch import nn
+
+from monai_medpruner.errors import IntensityUnitsError, PromptError, QuestionError, SettingsError, VolumeShapeError
+from monai_medpruner.networks.checkpoint import load_processors
+from monai_medpruner.networks.encoding import PrunedSlices
+from monai_medpruner.networks.pruned_vlm import PrunedVLM
+from monai_medpruner.networks.record import StageTimes, VolumeRecord
+from monai_medpruner.networks.tiny import TINY, save_tiny_checkpoint
+from monai_medpruner.networks.volume_prompt import VolumePrompt
+from monai_medpruner.pruners import TokenPruner
+
+__all__ = ["VolumeQA"]
+
+
+class VolumeQA(nn.Module):
+    """Answers questions about volumes with a pruned vision-language model.
+
+    The model is loaded when it is first needed, not here. A volume is encoded once, whatever the number of questions.
+
+    Args:
+        model_id: Hub id, local checkpoint folder, or "tiny": a shrunk model with random weights, whose answers mean
+            nothing, written and loaded like a real checkpoint.
+        pruner: what tokens to keep; None keeps all.
+        revision: commit of a Hub checkpoint.
+        prompt: how the volume is written into the prompt.
+        max_new_tokens: length limit of an answer; decoding is greedy, as in the paper. The default, 256, is M3D's.
+        device: None takes the first GPU where there is one, else the CPU.
+        dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
+        attn_implementation: None leaves it to transformers.
+        encoder_batch: slices encoded at once; see :class:`PrunedVLM`.
+        tiny_model_type: the family of the tiny model.
+
+    Raises:
+        SettingsError: ``max_new_tokens`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        pruner: TokenPruner | None = None,
+        *,
+        revision: str | None = None,
+        prompt: VolumePrompt | None = None,
+        max_new_tokens: int = 256,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        encoder_batch: int | None = None,
+        tiny_model_type: str = "qwen3_vl",
+    ) -> None:
+        super().__init__()
+        if max_new_tokens < 1:
+            raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        self.model_id = str(model_id)
+        self.revision = revision
+        self.pruner = pruner
+        self.prompt = prompt or VolumePrompt()
+        self.max_new_tokens = max_new_tokens
+        self.tiny_model_type = tiny_model_type
+        self._loading: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "attn_implementation": attn_implementation,
+            "encoder_batch": encoder_batch,
+        }
+        self._vlm: PrunedVLM | None = None
+        self._image_processor: Any = None
+        self._tokenizer: Any = None
+        self._lock = threading.Lock()
+        self._last = threading.local()
+
+    @property
+    def vlm(self) -> PrunedVLM:
+        """The pruned model; loaded at the first use."""
+        with self._lock:
+            if self._vlm is None:
+                if self.model_id == TINY:
+                    with tempfile.TemporaryDirectory() as folder:
+                        self._load(str(save_tiny_checkpoint(self.tiny_model_type, folder)), None)
+                else:
+                    self._load(self.model_id, self.revision)
+        return self._vlm  # type: ignore[return-value]
+
+    def _load(self, path_or_id: str, revision: str | None) -> None:
+        self._image_processor, self._tokenizer = load_processors(path_or_id, revision=revision)
+        self._vlm = PrunedVLM.from_pretrained(path_or_id, self.pruner, revision=revision, **self._loading)
+
+    @property
+    def records(self) -> list[VolumeRecord]:
+        """What the last call in this thread kept, one entry per volume."""
+        return getattr(self._last, "records", [])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the loaded model is and runs on, for reports."""
+        model = self.vlm.model
+        return {
+            "revision": None if self.model_id == TINY or Path(self.model_id).is_dir() else self.revision,
+            "model_type": model.config.model_type,
+            "random_weights": self.model_id == TINY,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
+            "image_processor": type(self._image_processor).__name__,
+        }
+
+    @torch.no_grad()
+    def forward(self, volume: torch.Tensor, question: list[list[str]] | None = None) -> list[list[str]] | torch.Tensor:
+        """Answer questions about volumes.
+
+        Args:
+            volume: shape ``(B, C, H, W, D)``, slices along D, C being 1 or 3, intensities in [0, 1]. The numbers of the
+                slices come from ``kept_indices`` in the metadata of a MetaTensor where it is there, else they count
+                from 0.
+            question: per volume a list of questions.
+
+        Returns:
+            The answers in the nesting of the questions; without questions the projected tokens that are kept, float32
+            ``(B, C, N)``, zero-padded to the volume with the most.
+
+        Raises:
+            VolumeShapeError: the volume has another shape.
+            IntensityUnitsError: intensities lie outside [0, 1].
+            QuestionError: a question is not text, is empty, or holds special tokens of the model.
+            PromptError: the pruned prompt is longer than the model can read.
+        """
+        if volume.ndim != 5 or volume.shape[1] not in (1, 3):
+            raise VolumeShapeError(f"expected volumes of shape (B, 1 or 3, H, W, D), got {tuple(volume.shape)}")
+        if question is not None and len(question) != len(volume):
+            raise QuestionError(f"expected a list of questions for each of {len(volume)} volumes, got {len(question)}")
+        self._last.records = []
+        studies = [self._encode(volume[index]) for index in range(len(volume))]
+        if question is None:
+            tokens = [torch.cat(study.tokens).float() for study in studies]
+            return nn.utils.rnn.pad_sequence(tokens, batch_first=True).transpose(1, 2)
+        return [
+            [self._answer(study, record, one, first=index == 0) for index, one in enumerate(asked)]
+            for study, record, asked in zip(studies, self.records, question, strict=True)
+        ]
+
+    def _encode(self, volume: torch.Tensor) -> PrunedSlices:
+        """Encode and prune the slices of one volume ``(C, H, W, D)`` and begin its record."""
+        meta = volume.meta if isinstance(volume, MetaTensor) else {}
+        indices = [int(index) for index in meta.get("kept_indices", range(volume.shape[-1]))]
+        vlm = self.vlm
+        seconds = StageTimes()
+        with seconds.stage("encode"):
+            # a batch of volumes is padded behind the kept slices
+            images = slice_images(volume[..., : len(indices)])
+            inputs = self._image_processor(images=images, return_tensors="pt")
+        encoded = vlm.encode(**inputs)
+        seconds.add(encoded.seconds)
+        total = int(meta.get("source_depth", len(indices)))
+        self._last.records.append(VolumeRecord(total, indices, encoded.records, [seconds]))
+        return encoded
+
+    def _answer(self, study: PrunedSlices, record: VolumeRecord, question: str, first: bool) -> str:
+        """Answer one question about an encoded volume and note the times."""
+        if not first:
+            record.seconds.append(StageTimes(encode=0.0, select=0.0))
+        with record.seconds[-1].stage("prefill"):
+            text = self.prompt_text(study.grids, record.slice_indices, question)
+            inputs = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            length = inputs["input_ids"].shape[1]
+            self._check_length(length - sum(int((~keep).sum()) for keep in study.keep))
+        output = self.vlm.generate(
+            encoded=study,
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+        )
+        spent = self.vlm.record.seconds  # type: ignore[union-attr]
+        record.seconds[-1].add({stage: spent[stage] for stage in ("prefill", "decode")})
+        return self._tokenizer.decode(output[0, length:], skip_special_tokens=True).strip()
+
+    def prompt_text(self, grids: list[tuple[int, int]], slice_indices: list[int], question: str) -> str:
+        """The prompt of a volume as text, each slice's placeholders written out.
+
+        Args:
+            grids: rows and columns of each kept slice's tokens.
+            slice_indices: of the kept slices, counted from 0; the prompt counts from 1.
+            question: plain text.
+
+        Raises:
+            QuestionError: the question is not text, is empty, or holds special tokens of the model.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise QuestionError(f"a question must be text and not empty, got {type(question).__name__}")
+        tokenizer = self._tokenizer
+        if held := [token for token in tokenizer.all_special_tokens if token in question]:
+            raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
+        content = self.prompt.content([index + 1 for index in slice_indices], question)
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        family = self.vlm.family
+        pieces = text.split(family.image_marker(tokenizer))
+        if len(pieces) != len(grids) + 1:
+            raise PromptError(f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices")
+        written = [family.image_text(tokenizer, rows * columns) for rows, columns in grids]
+        return pieces[0] + "".join(image + piece for image, piece in zip(written, pieces[1:], strict=True))
+
+    def _check_length(self, length: int) -> None:
+        limit = self.vlm.model.config.get_text_config().max_position_embeddings
+        if length + self.max_new_tokens > limit:
+            raise PromptError(
+                f"the pruned prompt has {length} tokens, and {self.max_new_tokens} more may be generated, but the model"
+                f" reads {limit} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer tokens (a"
+                " lower tau)"
+            )
+
+
+def slice_images(volume: torch.Tensor) -> list[Image.Image]:
+    """Turn a volume ``(C, H, W, D)`` with intensities in [0, 1] into D RGB images of 8 bits.
+
+    Raises:
+        IntensityUnitsError: intensities lie outside [0, 1].
+    """
+    voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+    low, high = (float(edge) for edge in voxels.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise IntensityUnitsError(
+            f"expected intensities in [0, 1], got {low:.4g} to {high:.4g}; put a window before the network (HUWindowsd)"
+        )
+    pixels = (voxels.float() * 255).round().to(torch.uint8).permute(3, 1, 2, 0)
+    rgb = np.ascontiguousarray(pixels.expand(-1, -1, -1, 3).cpu().numpy())
+    return [Image.fromarray(one) for one in rgb]

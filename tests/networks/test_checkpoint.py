@@ -1,0 +1,143 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loading: local folders work, everything else says what to do."""
+
+from __future__ import annotations
+
+import json
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, BertConfig
+
+from monai_medpruner.errors import CheckpointError, ModelMemoryError, UnsupportedModelError
+from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.networks import checkpoint as loading
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.pruners import NucleusPruner
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """A checkpoint of one's own, to break."""
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_local_folder(checkpoint):
+    vlm = PrunedVLM.from_pretrained(
+        str(checkpoint), NucleusPruner(), dtype="bfloat16", attn_implementation="eager", device="cpu"
+    )
+    assert vlm.model.dtype == torch.bfloat16
+    assert not vlm.model.training
+    assert vlm.model.config.get_text_config()._attn_implementation == "eager"
+    stored = load_file(checkpoint / "model.safetensors")
+    loaded = dict(vlm.model.named_parameters())
+    name = next(name for name in stored if name in loaded)
+    torch.testing.assert_close(loaded[name], stored[name].bfloat16())
+
+
+def test_the_default_on_a_cpu_is_float32(checkpoint):
+    assert loading.default_dtype(torch.device("cpu")) == torch.float32
+    assert loading.default_dtype(torch.device("cuda")) == torch.bfloat16
+    assert loading.load_model(str(checkpoint), device="cpu").dtype == torch.float32
+
+
+def test_missing_weights_are_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    gone = sorted(name for name in weights if "visual" in name or "vision" in name)[0]
+    save_file(
+        {name: value for name, value in weights.items() if name != gone}, copy / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights"):
+        loading.load_model(str(copy))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_incomplete_folder(copy, file):
+    (copy / file).unlink()
+    with pytest.raises(CheckpointError, match="not a complete checkpoint"):
+        loading.load_model(str(copy))
+
+
+def test_pickled_weights_are_not_loaded(copy):
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        loading.load_model(str(copy))
+
+
+def test_remote_code_is_never_run(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["model_type"] = "somebody_elses"
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForImageTextToText": "evil.Model"}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "evil.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(CheckpointError):
+        loading.load_model(str(copy))
+
+
+def test_unsupported_model(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"'bert'.*qwen3_vl.*CONTRIBUTING"):
+        loading.load_model(str(tmp_path))
+
+
+def test_no_family_to_make_a_tiny_model_of(tmp_path):
+    with pytest.raises(UnsupportedModelError):
+        save_tiny_checkpoint("bert", tmp_path)
+
+
+def test_model_larger_than_the_memory(checkpoint, monkeypatch):
+    monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(
+        loading.AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("was loaded")
+    )
+    with pytest.raises(ModelMemoryError, match=r"GB for its weights in float32, but cpu has 0\.0 GB free"):
+        loading.load_model(str(checkpoint), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        (GatedRepoError("gated", response=MagicMock()), "hf auth login"),
+        (RepositoryNotFoundError("none", response=MagicMock()), "no such model on the Hub"),
+        (LocalEntryNotFoundError("offline"), "hf download someone/model"),
+        (ValueError("odd"), "neither a local folder nor"),
+    ],
+    ids=["gated", "not found", "offline", "other"],
+)
+def test_what_to_do(monkeypatch, cause, advice):
+    def fail(*_, **__):
+        raise OSError("cannot") from cause
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fail)
+    with pytest.raises(CheckpointError, match=advice):
+        loading.load_model("someone/model")
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_no_such_folder(path):
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        loading.load_model(path)
+
+
+def test_processors_need_no_torchvision(checkpoint):
+    image_processor, tokenizer = loading.load_processors(str(checkpoint))
+    assert type(image_processor).__name__.endswith("Pil")
+    assert tokenizer.chat_template
+    with pytest.raises(CheckpointError):
+        loading.load_processors("/no/such/folder")

@@ -1,0 +1,65 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The released code's numbers, on a stock model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.pruners import NucleusPruner
+
+
+def load_oracle(path):
+    """Return the stock model with the oracle's weights, its tensors and its settings."""
+    with safe_open(path, "pt") as file:
+        settings = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    config = json.loads(settings["config"])
+    rope = config["text_config"].pop("rope_scaling")
+    config["text_config"]["rope_parameters"] = {**rope, "rope_theta": config["text_config"].pop("rope_theta")}
+    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config)).eval()
+    weights = {
+        name.removeprefix("weights."): tensors.pop(name) for name in list(tensors) if name.startswith("weights.")
+    }
+    assert not model.load_state_dict(weights).missing_keys
+    return model, tensors, settings
+
+
+@pytest.fixture(params=["qwen3vl_dins", "qwen3vl_dins_ragged"])
+def oracle(request, shared_oracle):
+    return load_oracle(shared_oracle(f"{request.param}.safetensors"))
+
+
+@pytest.mark.parametrize("encoder_batch", [None, 1, 3])
+def test_released_numbers(oracle, encoder_batch):
+    model, expected, settings = oracle
+    pruner = NucleusPruner(
+        tau=float(settings["tau"]),
+        temperature=float(settings["temperature"]),
+        contextual_ratio=float(settings["contextual_ratio"]),
+    )
+    vlm = PrunedVLM(model, pruner, encoder_batch)
+    ids = expected["input_ids"]
+    with torch.no_grad():
+        output = vlm(input_ids=ids, pixel_values=expected["pixel_values"], image_grid_thw=expected["image_grid_thw"])
+    keep = vlm.record.keep[ids == model.config.image_token_id]
+    assert torch.equal(keep, expected["keep"].bool())
+    assert vlm.record.keep[ids != model.config.image_token_id].all()
+    scores = torch.cat([one.importance for one in vlm.record.slices[0]])
+    torch.testing.assert_close(scores, expected["scores"].flatten(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.logits, expected["logits"], atol=1e-4, rtol=0)

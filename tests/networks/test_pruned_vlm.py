@@ -1,0 +1,355 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The wrapper against the stock model."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import sys
+import threading
+import weakref
+
+import pytest
+import torch
+from conftest import SIZES, RandomPruner
+from stock_oracle import masked_greedy, masked_logits
+from transformers import GenerationConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from monai_medpruner.errors import PromptError, SettingsError
+from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.pruners import NucleusPruner
+
+TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
+NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
+# an end-of-sequence token would end the comparison early
+FULL_LENGTH = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
+
+
+def kept_logits(logits, keep):
+    """The rows of kept tokens, prompt after prompt."""
+    return torch.cat([row[mask] for row, mask in zip(logits, keep, strict=True)])
+
+
+def pruned_logits(vlm, inputs):
+    """The logits of the pruned prompts without their padding."""
+    with torch.no_grad():
+        logits = vlm(**inputs).logits
+    return torch.cat([row[logits.shape[1] - n :] for row, n in zip(logits, vlm.record.keep.sum(1), strict=True)])
+
+
+@pytest.mark.parametrize("pruner", [NUCLEUS, RandomPruner(contextual_ratio=0)], ids=["nucleus", "random"])
+def test_logits_equal_masked_stock_model(model, batch, pruner):
+    vlm = PrunedVLM(model, pruner)
+    pruned = pruned_logits(vlm, batch)
+    keep = vlm.record.keep
+    visual = batch["mm_token_type_ids"].bool()
+    assert 0.2 < keep[visual].float().mean() < 0.8
+    assert torch.equal(keep[~visual], batch["attention_mask"][~visual].bool())
+    torch.testing.assert_close(pruned, kept_logits(masked_logits(model, batch, keep), keep), **TOLERANCE)
+
+
+def test_generation_equals_masked_stock_model(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    output = vlm.generate(**batch, **FULL_LENGTH)
+    length = batch["input_ids"].shape[1]
+    assert torch.equal(output[:, :length], batch["input_ids"])
+    end = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = None
+    assert not (output[:, length:] == end).any()
+    assert torch.equal(output[:, length:], masked_greedy(model, batch, vlm.record.keep, 20))
+
+
+@pytest.mark.parametrize("contextual_ratio", [0, 0.05])
+def test_tau_one_equals_stock_model(model, batch, contextual_ratio):
+    vlm = PrunedVLM(model, NucleusPruner(tau=1, contextual_ratio=contextual_ratio))
+    with torch.no_grad():
+        stock = model(**batch).logits
+    keep = batch["attention_mask"].bool()
+    torch.testing.assert_close(pruned_logits(vlm, batch), kept_logits(stock, keep), **TOLERANCE)
+    assert torch.equal(vlm.record.keep, keep)
+    assert torch.equal(vlm.generate(**batch, **FULL_LENGTH), model.generate(**batch, **FULL_LENGTH))
+
+
+def test_no_pruner_is_the_stock_model(model, batch):
+    vlm = PrunedVLM(model)
+    with torch.no_grad():
+        assert torch.equal(vlm(**batch).logits, model(**batch).logits)
+    assert torch.equal(vlm.generate(**batch, **FULL_LENGTH), model.generate(**batch, **FULL_LENGTH))
+    assert torch.equal(vlm.record.keep, batch["attention_mask"].bool())
+    assert [len(prompt) for prompt in vlm.record.slices] == [3, 1]
+
+
+@pytest.mark.parametrize("merge_space", ["projected", "encoder"])
+def test_batch_equals_one_by_one(model, prompts, merge_space):
+    vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
+    together = prompts(SIZES[:3], SIZES[3:])
+    both = vlm.generate(**together, **FULL_LENGTH)
+    records = vlm.record
+    patches = together["image_grid_thw"].prod(-1) if "image_grid_thw" in together else None
+    start = 0
+    for row, count in enumerate([3, 1]):
+        mask = together["attention_mask"][row].bool()
+        alone = {name: together[name][row : row + 1, mask] for name in ("input_ids", "attention_mask")}
+        alone["mm_token_type_ids"] = together["mm_token_type_ids"][row : row + 1, mask]
+        first, last = int(patches[:start].sum()), int(patches[: start + count].sum())
+        alone["pixel_values"] = together["pixel_values"][first:last]
+        alone["image_grid_thw"] = together["image_grid_thw"][start : start + count]
+        one = vlm.generate(**alone, **FULL_LENGTH)
+        assert torch.equal(one[0, -20:], both[row, -20:])
+        assert torch.equal(vlm.record.keep[0], records.keep[row, mask])
+        start += count
+
+
+@pytest.mark.parametrize("encoder_batch", [1, 2])
+def test_encoder_batch_changes_nothing(model, batch, encoder_batch):
+    pruner = NucleusPruner(tau=0.5, temperature=0.5)
+    whole, parts = PrunedVLM(model, pruner), PrunedVLM(model, pruner, encoder_batch)
+    torch.testing.assert_close(pruned_logits(parts, batch), pruned_logits(whole, batch), **TOLERANCE)
+    assert torch.equal(parts.record.keep, whole.record.keep)
+
+
+def test_record_tells_where_tokens_went(model, batch):
+    vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.2))
+    output = vlm(**batch)
+    record = vlm.record
+    assert output.logits.shape[1] == record.keep.sum(1).max()
+    assert record.unpruned_tokens == batch["mm_token_type_ids"].sum()
+    assert record.kept_tokens == record.keep[batch["mm_token_type_ids"].bool()].sum() < record.unpruned_tokens
+    for one in [one for prompt in record.slices for one in prompt]:
+        rows, columns = one.grid
+        assert one.importance.mean().item() == pytest.approx(1, abs=1e-5)
+        assert (one.kept_tokens[:, 0] * columns + one.kept_tokens[:, 1]).tolist() == one.primary.nonzero()[
+            :, 0
+        ].tolist()
+        assert (one.contextual_tokens < torch.tensor([rows, columns])).all()
+        assert len(one.contextual_tokens) == max(int(0.2 * rows * columns), 1)
+        assert one.keep[one.carrier].all()
+        assert torch.equal(one.carrier == torch.arange(rows * columns), one.keep)
+    assert set(record.seconds) == {"encode", "select", "prefill"}
+    vlm.generate(**batch, max_new_tokens=2)
+    assert set(vlm.record.seconds) == {"encode", "select", "prefill", "decode"}
+
+
+def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
+    """Against the weights that an eager last block computes, summed up here."""
+    inputs = prompts([(64, 96)])
+    vlm = PrunedVLM(model, NUCLEUS)
+    vlm(**inputs)
+    weights = []
+    attention = vlm.family.scoring_attention
+    modeling = sys.modules[type(attention).__module__]
+    eager = modeling.eager_attention_forward
+
+    def remember(module, *args, **kwargs):
+        output = eager(module, *args, **kwargs)
+        if module is attention:
+            weights.append(output[1])
+        return output
+
+    monkeypatch.setattr(modeling, "eager_attention_forward", remember)
+    model.config._attn_implementation = "eager"
+    with torch.no_grad():
+        vlm.family.encode(vlm.family.slice_inputs(inputs, 0, 1))
+    received = weights[0][0].double().mean(0).sum(0)
+    expected = received.reshape(-1, vlm.family.patches_per_token).mean(-1)
+    torch.testing.assert_close(vlm.record.slices[0][0].importance.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_merging_before_the_projector(model, prompts):
+    """Contextual tokens are projections of what was merged in the encoder's space; primary tokens are the same."""
+    inputs = prompts([(128, 96)])
+    projected = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1))
+    before = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1, merge_space="encoder"))
+    first, second = projected.encode(**inputs), before.encode(**inputs)
+    record = second.records[0]
+    assert torch.equal(first.records[0].carrier, record.carrier)
+    images = before.family.slice_inputs(inputs, 0, 1)
+    with torch.no_grad():
+        raw = before.family.encode(images).encoder_tokens[0]
+        places = record.keep.nonzero()[:, 0].tolist()
+        merged = raw.clone()
+        for target in record.contextual.nonzero()[:, 0].tolist():
+            assigned = [j for j in range(len(raw)) if record.carrier[j] == target and j != target]
+            if assigned:
+                merged[target] = raw[target] + raw[assigned].mean(0)
+        expected = before.family.project(merged[places])
+    torch.testing.assert_close(second.tokens[0], expected, **TOLERANCE)
+    same = record.primary[places]
+    torch.testing.assert_close(first.tokens[0][same], second.tokens[0][same], **TOLERANCE)
+    assert not torch.allclose(first.tokens[0][~same], second.tokens[0][~same], atol=1e-3)
+
+
+def test_encoded_slices_serve_several_questions(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    expected = vlm.generate(**batch, **FULL_LENGTH)
+    encoded = vlm.encode(**batch)
+    text = {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    for _ in range(2):
+        assert torch.equal(vlm.generate(encoded=encoded, **text, **FULL_LENGTH), expected)
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
+def test_expanded_generation(model, batch, settings):
+    """Beams and several sequences: the same as one prompt at a time with every token kept by the stock model."""
+    vlm = PrunedVLM(model, NucleusPruner(tau=1))
+    arguments = {"max_new_tokens": 6, **settings}
+    torch.manual_seed(0)
+    pruned = vlm.generate(**batch, **arguments)
+    torch.manual_seed(0)
+    assert torch.equal(pruned, model.generate(**batch, **arguments))
+
+
+def test_dictionary_output_holds_the_callers_prompt(model, batch):
+    output = PrunedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
+    assert torch.equal(output.sequences[:, : batch["input_ids"].shape[1]], batch["input_ids"])
+
+
+@pytest.mark.parametrize("form", ["argument", "config"])
+def test_max_length_counts_the_callers_prompt(model, batch, form):
+    length = batch["input_ids"].shape[1] + 4
+    limits = (
+        {"max_length": length} if form == "argument" else {"generation_config": GenerationConfig(max_length=length)}
+    )
+    vlm = PrunedVLM(model, NUCLEUS)
+    assert vlm.generate(**batch, **limits, do_sample=False).shape[1] == length
+    if form == "config":
+        assert limits["generation_config"].max_length == length
+
+
+def test_labels_follow_the_tokens(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    labels = batch["input_ids"].masked_fill(batch["mm_token_type_ids"].bool() | ~batch["attention_mask"].bool(), -100)
+    with torch.no_grad():
+        loss = vlm(**batch, labels=labels).loss
+        logits = masked_logits(model, batch, vlm.record.keep)
+    losses = []
+    for row, mask, target in zip(logits, vlm.record.keep, labels, strict=True):
+        losses.append(torch.nn.functional.cross_entropy(row[mask][:-1], target[mask][1:], reduction="none"))
+        losses[-1] = losses[-1][target[mask][1:] != -100]
+    torch.testing.assert_close(loss, torch.cat(losses).mean(), **TOLERANCE)
+
+
+def snapshot(model):
+    """Everything a call could leave behind: hooks, attributes, configuration, registered attention."""
+    modules = {
+        name: (
+            sorted(vars(module)),
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._backward_hooks),
+            module.training,
+            type(module),
+            module.__dict__.get("forward"),
+        )
+        for name, module in model.named_modules()
+    }
+    return (
+        modules,
+        copy.deepcopy(model.config.to_dict()),
+        sorted(ALL_ATTENTION_FUNCTIONS),
+        model.config.to_json_string(),
+    )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_left_as_it_was(model, batch, monkeypatch, fails):
+    vlm = PrunedVLM(model, NUCLEUS)
+    before, implementation = snapshot(model), [one._attn_implementation for one in vlm.family.vision_configs]
+    if fails:
+        monkeypatch.setattr(type(vlm.family.scoring_attention), "forward", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            vlm(**batch)
+    else:
+        vlm(**batch)
+        vlm.generate(**batch, max_new_tokens=2)
+    assert snapshot(model) == before
+    assert [one._attn_implementation for one in vlm.family.vision_configs] == implementation
+
+
+def test_the_model_is_freed(model, batch):
+    vlm = PrunedVLM(copy.deepcopy(model), NUCLEUS)
+    vlm.generate(**batch, max_new_tokens=2)
+    wrapper, inner = weakref.ref(vlm), weakref.ref(vlm.model)
+    del vlm
+    gc.collect()
+    assert wrapper() is None
+    assert inner() is None
+
+
+def test_threads_do_not_mix(model, prompts):
+    vlm = PrunedVLM(model, NUCLEUS)
+    jobs = [prompts(SIZES[:count], seed=count) for count in (1, 2, 3, 4)]
+    serial = []
+    for job in jobs:
+        serial.append((vlm.generate(**job, max_new_tokens=4), vlm.record.keep))
+    results = {}
+
+    def work(index):
+        for _ in range(3):
+            results[index] = (vlm.generate(**jobs[index], max_new_tokens=4), vlm.record.keep)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, (output, keep) in enumerate(serial):
+        assert torch.equal(results[index][0], output)
+        assert torch.equal(results[index][1], keep)
+
+
+def test_copies_work_alone(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    expected = vlm(**batch).logits
+    for other in (copy.deepcopy(vlm), pickle.loads(pickle.dumps(vlm))):
+        assert other.record is None
+        assert other.family.model is other.model
+        torch.testing.assert_close(other(**batch).logits, expected, **TOLERANCE)
+
+
+def test_text_without_slices(model, batch):
+    ids = batch["input_ids"][:, -5:]
+    vlm = PrunedVLM(model, NUCLEUS)
+    with torch.no_grad():
+        assert torch.equal(vlm(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert vlm.record.keep.all()
+    assert vlm.record.slices == [[], []]
+
+
+def broken(batch, change):
+    inputs = dict(batch)
+    if change == "no ids":
+        del inputs["input_ids"]
+    elif change == "embeddings":
+        inputs["inputs_embeds"] = torch.zeros(2, 3, 4)
+    elif change == "videos":
+        inputs["pixel_values_videos"] = inputs["pixel_values"]
+    elif change == "mask":
+        inputs["attention_mask"] = inputs["attention_mask"][:, None, None]
+    elif change == "placeholders":
+        inputs["input_ids"] = inputs["input_ids"].clone()
+        inputs["input_ids"][0, inputs["mm_token_type_ids"][0].nonzero()[0]] = 0
+    return inputs
+
+
+@pytest.mark.parametrize("change", ["no ids", "embeddings", "videos", "mask", "placeholders"])
+def test_inputs_that_do_not_fit(model, batch, change):
+    with pytest.raises(PromptError):
+        PrunedVLM(model, NUCLEUS)(**broken(batch, change))
+
+
+def test_encoder_batch_must_be_positive(model, batch):
+    with pytest.raises(SettingsError, match="encoder_batch"):
+        PrunedVLM(model, NUCLEUS, encoder_batch=0)(**batch)

@@ -1,0 +1,205 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Volumes and questions to answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_medpruner.data import collate_volumes
+from monai_medpruner.errors import (
+    IntensityUnitsError,
+    PromptError,
+    QuestionError,
+    SettingsError,
+    VolumeShapeError,
+)
+from monai_medpruner.networks import PrunedVLM, VolumePrompt, VolumeQA
+from monai_medpruner.networks import volume_qa as module
+from monai_medpruner.pruners import NucleusPruner
+
+PRUNER = NucleusPruner(tau=0.5, temperature=0.5)
+
+
+@pytest.fixture(scope="module")
+def network(checkpoint):
+    return VolumeQA(str(checkpoint), PRUNER, max_new_tokens=6)
+
+
+def volume(depth=5, channels=1, seed=0, **meta):
+    voxels = torch.rand(channels, 64, 96, depth, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(voxels, meta=meta)
+
+
+def test_nothing_is_loaded_before_the_first_use(checkpoint, monkeypatch):
+    network = VolumeQA(str(checkpoint), PRUNER)
+    assert not list(network.parameters())
+    network(volume()[None])
+    assert list(network.parameters())
+    monkeypatch.setattr(module, "load_processors", lambda *_, **__: pytest.fail("loaded twice"))
+    network(volume()[None])
+
+
+def test_answers_keep_the_nesting(network):
+    answers = network(torch.stack([volume(seed=1), volume(seed=2)]), [["a?", "b?", "a?"], ["c?"]])
+    assert [len(one) for one in answers] == [3, 1]
+    assert all(isinstance(text, str) for one in answers for text in one)
+    assert answers[0][0] == answers[0][2]
+    assert network(torch.stack([volume(seed=2)]), [["c?"]])[0] == answers[1]
+
+
+def test_answer_is_that_of_the_wrapped_model(network):
+    """The prompt written by hand, through the wrapper alone."""
+    one = volume(depth=3)
+    answer = network(one[None], [["Is it?"]])[0][0]
+    tokenizer, processor = network._tokenizer, network._image_processor
+    inputs = processor(images=module.slice_images(one), return_tensors="pt")
+    vlm = PrunedVLM(network.vlm.model, PRUNER)
+    text = tokenizer(network.prompt_text(vlm.family.token_grids(inputs), [0, 1, 2], "Is it?"), return_tensors="pt")
+    output = vlm.generate(**text, **inputs, max_new_tokens=6, do_sample=False)
+    assert tokenizer.decode(output[0, text["input_ids"].shape[1] :], skip_special_tokens=True).strip() == answer
+
+
+def test_a_volume_is_encoded_once(network, monkeypatch):
+    calls = []
+    encode = PrunedVLM.encode
+    monkeypatch.setattr(PrunedVLM, "encode", lambda self, **inputs: calls.append(1) or encode(self, **inputs))
+    network(volume()[None], [["a?", "b?", "c?"]])
+    assert len(calls) == 1
+    first, *others = network.records[0].seconds
+    assert first["encode"] > 0
+    assert all(other["encode"] == other["select"] == 0 for other in others)
+    assert all(set(one) == {"encode", "select", "prefill", "decode"} for one in (first, *others))
+
+
+def test_prompt_bears_the_original_slice_numbers(network):
+    texts = []
+    write = network.prompt_text
+    network.prompt_text = lambda *arguments: texts.append(write(*arguments)) or texts[-1]
+    try:
+        network(volume(depth=3, kept_indices=[4, 7, 30], source_depth=40)[None], [["Is it?"]])
+    finally:
+        del network.prompt_text
+    assert [f"Slice {number}:" in texts[0] for number in (5, 8, 31)] == [True] * 3
+    assert texts[0].count("Slice ") == 3
+    record = network.records[0]
+    assert record.slice_indices == [4, 7, 30]
+    assert record.total_slices == 40
+    assert record.unpruned_tokens == 40 * record.slices[0].keep.numel()
+    assert record.kept_tokens == [int(one.keep.sum()) for one in record.slices]
+
+
+def test_padded_batch_equals_one_by_one(network):
+    """Volumes of unequal depth in one batch: the padding reaches nothing."""
+    deep = {"image": volume(depth=5, seed=1, kept_indices=[0, 1, 2, 3, 9]), "question": ["a?"]}
+    flat = {"image": volume(depth=2, seed=2, kept_indices=[6, 8]), "question": ["b?", "c?"]}
+    batch = collate_volumes([deep, flat])
+    together = network(batch["image"], batch["question"])
+    kept = [record.kept_tokens for record in network.records]
+    assert [record.slice_indices for record in network.records] == [[0, 1, 2, 3, 9], [6, 8]]
+    for index, one in enumerate((deep, flat)):
+        assert network(one["image"][None], [one["question"]])[0] == together[index]
+        assert network.records[0].kept_tokens == kept[index]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tokens_without_a_question(network, channels):
+    volumes = torch.stack([volume(channels=channels, seed=3), volume(channels=channels, seed=4)])
+    tokens = network(volumes)
+    counts = [sum(record.kept_tokens) for record in network.records]
+    assert tokens.shape == (2, network.vlm.model.config.get_text_config().hidden_size, max(counts))
+    assert tokens.dtype == torch.float32
+    for row, count in zip(tokens, counts, strict=True):
+        assert (row[:, :count].abs().sum(0) > 0).all()
+        assert (row[:, count:] == 0).all()
+
+
+def test_channels_become_colours():
+    one = torch.stack([torch.full((4, 5, 2), value) for value in (0.0, 0.5, 1.0)])
+    images = module.slice_images(one)
+    assert [image.size for image in images] == [(5, 4)] * 2
+    assert images[0].getpixel((0, 0)) == (0, 128, 255)
+    assert module.slice_images(one[1:2])[1].getpixel((4, 3)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("question", ["", "  \n", 12, None, "Is it <|im_end|>?"], ids=repr)
+def test_questions_that_cannot_be_asked(network, question):
+    with pytest.raises(QuestionError):
+        network(volume()[None], [[question]])
+
+
+def test_any_other_text_is_asked_verbatim(network):
+    question = "Größe {x} in 'mm', \"left\" # $y @z % 肺? <b>"
+    network.vlm  # noqa: B018 - loads the tokenizer
+    text = network.prompt_text([(1, 1)], [0], question)
+    assert question in text
+    assert network._tokenizer.decode(network._tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize(
+    ("voxels", "error"),
+    [
+        (torch.zeros(1, 64, 64, 3), VolumeShapeError),
+        (torch.zeros(1, 2, 64, 64, 3), VolumeShapeError),
+        (torch.full((1, 1, 64, 64, 3), 40.0), IntensityUnitsError),
+        (torch.full((1, 1, 64, 64, 3), torch.nan), IntensityUnitsError),
+    ],
+    ids=["4-D", "two channels", "HU", "NaN"],
+)
+def test_volumes_that_cannot_be_read(network, voxels, error):
+    with pytest.raises(error):
+        network(voxels)
+
+
+def test_questions_must_match_volumes(network):
+    with pytest.raises(QuestionError, match="1 volumes, got 2"):
+        network(volume()[None], [["a?"], ["b?"]])
+
+
+def test_prompt_longer_than_the_model_reads(network, monkeypatch):
+    monkeypatch.setattr(network.vlm.model.config.get_text_config(), "max_position_embeddings", 40)
+    with pytest.raises(PromptError, match="40 at most"):
+        network(volume()[None], [["a?"]])
+
+
+def test_bad_settings():
+    with pytest.raises(SettingsError, match="max_new_tokens"):
+        VolumeQA("tiny", max_new_tokens=0)
+
+
+@pytest.mark.parametrize(
+    "texts", [{"before_slice": "{slice}"}, {"after_slice": "{"}, {"question": "no field"}, {"question": "{other}"}]
+)
+def test_bad_prompt_texts(texts):
+    with pytest.raises(SettingsError):
+        VolumePrompt(**texts)
+
+
+def test_prompt_form():
+    prompt = VolumePrompt("Read this.", "", "SLICE {number}", "\n\n{question}")
+    assert prompt.content([3, 9], "Why {number}?") == [
+        {"type": "text", "text": "Read this."},
+        {"type": "image"},
+        {"type": "text", "text": "SLICE 3"},
+        {"type": "image"},
+        {"type": "text", "text": "SLICE 9"},
+        {"type": "text", "text": "\n\nWhy {number}?"},
+    ]
+
+
+def test_tiny_says_that_its_weights_are_random(checkpoint, network):
+    tiny = VolumeQA("tiny", tiny_model_type=network.vlm.model.config.model_type, max_new_tokens=2)
+    assert tiny.settings["random_weights"] is True
+    assert network.settings["random_weights"] is False
+    assert network.settings["model_type"] == tiny.settings["model_type"]

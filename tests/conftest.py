@@ -16,6 +16,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+# tiny tensors: threads cost more than they bring, and workers share the cores
+torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"

@@ -84,7 +84,8 @@ def prompts(checkpoint, model):
             texts.append("".join(written) + " Is there an effusion?")
         text = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
         inputs = {name: text[name] for name in ("input_ids", "attention_mask")}
-        inputs["mm_token_type_ids"] = (text["input_ids"] == family.image_token_id).int()
+        for name in family.token_inputs:
+            inputs[name] = (text["input_ids"] == family.image_token_id).long()
         return {**inputs, **image_processor(images=images, return_tensors="pt")}
 
     return build

@@ -15,23 +15,22 @@ from __future__ import annotations
 
 import torch
 
+from monai_medpruner.networks.families import family_of
+
 
 def masked_logits(model, inputs, keep, new_ids=None):
     """Return the stock model's logits ``(B, L + n, vocabulary)`` on the full prompt and n new tokens.
 
     A token is seen by itself and by later tokens that are kept; dropped tokens and padding are seen by nobody else.
     """
-    ids, positions, images = inputs["input_ids"], stock_positions(model, inputs), image_inputs(inputs)
+    family = family_of(model)
+    ids, positions = inputs["input_ids"], POSITIONS[model.config.model_type](model, inputs, keep)
     if new_ids is not None:
-        count = new_ids.shape[1]
-        ids = torch.cat([ids, new_ids], 1)
         keep = torch.cat([keep, torch.ones_like(new_ids, dtype=torch.bool)], 1)
-        later = positions[..., -1:] + torch.arange(1, count + 1)
-        positions = torch.cat([positions, later], -1)
-    length = ids.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = (causal & keep[:, None, :]) | torch.eye(length, dtype=torch.bool)
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+        positions = torch.cat([positions, positions[..., -1:] + torch.arange(1, new_ids.shape[1] + 1)], -1)
+        ids = torch.cat([ids, new_ids], 1)
+    mask = MASKS.get(model.config.model_type, causal_mask)(model, ids, keep)
+    images = {name: inputs[name] for name in family.image_inputs}
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=mask, position_ids=positions, **images, use_cache=False).logits
 
@@ -45,8 +44,22 @@ def masked_greedy(model, inputs, keep, count):
     return new_ids
 
 
-def stock_positions(model, inputs):
-    """The position ids that the stock model gives the full prompt."""
+def additive(seen):
+    """Turn a bool mask ``(B, L, L)`` of who sees whom into what attention adds to its scores, ``(B, 1, L, L)``.
+
+    Everyone sees itself, so that no row is empty.
+    """
+    seen = seen | torch.eye(seen.shape[-1], dtype=torch.bool)
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+
+
+def causal_mask(model, ids, keep):
+    """Every layer looks back at kept tokens."""
+    return additive(torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril() & keep[:, None, :])
+
+
+def mrope_positions(model, inputs, keep):
+    """The two-dimensional positions that the stock model gives the full prompt."""
     positions, _ = model.model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -56,6 +69,12 @@ def stock_positions(model, inputs):
     return positions
 
 
-def image_inputs(inputs):
-    """The entries that the vision encoder reads."""
-    return {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+def renumbered_positions(model, inputs, keep):
+    """Kept tokens counted without gaps."""
+    return (keep.cumsum(1) - 1).clamp(min=0)
+
+
+#: the positions of the pruned prompt, laid on the full one, by model_type
+POSITIONS = {"qwen3_vl": mrope_positions}
+#: the attention mask, by model_type, where it is not the causal one
+MASKS = {}

@@ -37,6 +37,11 @@ NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
 FULL_LENGTH = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
 
 
+def is_visual(model, inputs):
+    """The mask of the placeholders of visual tokens."""
+    return inputs["input_ids"] == model.config.image_token_id
+
+
 def kept_logits(logits, keep):
     """The rows of kept tokens, prompt after prompt."""
     return torch.cat([row[mask] for row, mask in zip(logits, keep, strict=True)])
@@ -54,7 +59,7 @@ def test_logits_equal_masked_stock_model(model, batch, pruner):
     vlm = PrunedVLM(model, pruner)
     pruned = pruned_logits(vlm, batch)
     keep = vlm.record.keep
-    visual = batch["mm_token_type_ids"].bool()
+    visual = is_visual(model, batch)
     assert 0.2 < keep[visual].float().mean() < 0.8
     assert torch.equal(keep[~visual], batch["attention_mask"][~visual].bool())
     torch.testing.assert_close(pruned, kept_logits(masked_logits(model, batch, keep), keep), **TOLERANCE)
@@ -96,20 +101,14 @@ def test_batch_equals_one_by_one(model, prompts, merge_space):
     vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
     together = prompts(SIZES[:3], SIZES[3:])
     both = vlm.generate(**together, **FULL_LENGTH)
-    records = vlm.record
-    patches = together["image_grid_thw"].prod(-1) if "image_grid_thw" in together else None
-    start = 0
-    for row, count in enumerate([3, 1]):
+    record = vlm.record
+    for row, (start, stop) in enumerate([(0, 3), (3, 4)]):
         mask = together["attention_mask"][row].bool()
-        alone = {name: together[name][row : row + 1, mask] for name in ("input_ids", "attention_mask")}
-        alone["mm_token_type_ids"] = together["mm_token_type_ids"][row : row + 1, mask]
-        first, last = int(patches[:start].sum()), int(patches[: start + count].sum())
-        alone["pixel_values"] = together["pixel_values"][first:last]
-        alone["image_grid_thw"] = together["image_grid_thw"][start : start + count]
-        one = vlm.generate(**alone, **FULL_LENGTH)
+        names = ("input_ids", "attention_mask", *vlm.family.token_inputs)
+        alone = {name: together[name][row : row + 1, mask] for name in names}
+        one = vlm.generate(**alone, **vlm.family.slice_inputs(together, start, stop), **FULL_LENGTH)
         assert torch.equal(one[0, -20:], both[row, -20:])
-        assert torch.equal(vlm.record.keep[0], records.keep[row, mask])
-        start += count
+        assert torch.equal(vlm.record.keep[0], record.keep[row, mask])
 
 
 @pytest.mark.parametrize("encoder_batch", [1, 2])
@@ -125,8 +124,8 @@ def test_record_tells_where_tokens_went(model, batch):
     output = vlm(**batch)
     record = vlm.record
     assert output.logits.shape[1] == record.keep.sum(1).max()
-    assert record.unpruned_tokens == batch["mm_token_type_ids"].sum()
-    assert record.kept_tokens == record.keep[batch["mm_token_type_ids"].bool()].sum() < record.unpruned_tokens
+    assert record.unpruned_tokens == is_visual(model, batch).sum()
+    assert record.kept_tokens == record.keep[is_visual(model, batch)].sum() < record.unpruned_tokens
     for one in [one for prompt in record.slices for one in prompt]:
         rows, columns = one.grid
         assert one.importance.mean().item() == pytest.approx(1, abs=1e-5)
@@ -195,7 +194,7 @@ def test_encoded_slices_serve_several_questions(model, batch):
     vlm = PrunedVLM(model, NUCLEUS)
     expected = vlm.generate(**batch, **FULL_LENGTH)
     encoded = vlm.encode(**batch)
-    text = {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    text = {name: batch[name] for name in ("input_ids", "attention_mask", *vlm.family.token_inputs)}
     for _ in range(2):
         assert torch.equal(vlm.generate(encoded=encoded, **text, **FULL_LENGTH), expected)
 
@@ -230,7 +229,7 @@ def test_max_length_counts_the_callers_prompt(model, batch, form):
 
 def test_labels_follow_the_tokens(model, batch):
     vlm = PrunedVLM(model, NUCLEUS)
-    labels = batch["input_ids"].masked_fill(batch["mm_token_type_ids"].bool() | ~batch["attention_mask"].bool(), -100)
+    labels = batch["input_ids"].masked_fill(is_visual(model, batch) | ~batch["attention_mask"].bool(), -100)
     with torch.no_grad():
         loss = vlm(**batch, labels=labels).loss
         logits = masked_logits(model, batch, vlm.record.keep)
@@ -328,7 +327,7 @@ def test_text_without_slices(model, batch):
     assert vlm.record.slices == [[], []]
 
 
-def broken(batch, change):
+def broken(model, batch, change):
     inputs = dict(batch)
     if change == "no ids":
         del inputs["input_ids"]
@@ -340,14 +339,14 @@ def broken(batch, change):
         inputs["attention_mask"] = inputs["attention_mask"][:, None, None]
     elif change == "placeholders":
         inputs["input_ids"] = inputs["input_ids"].clone()
-        inputs["input_ids"][0, inputs["mm_token_type_ids"][0].nonzero()[0]] = 0
+        inputs["input_ids"][0, -1] = model.config.image_token_id
     return inputs
 
 
 @pytest.mark.parametrize("change", ["no ids", "embeddings", "videos", "mask", "placeholders"])
 def test_inputs_that_do_not_fit(model, batch, change):
     with pytest.raises(PromptError):
-        PrunedVLM(model, NUCLEUS)(**broken(batch, change))
+        PrunedVLM(model, NUCLEUS)(**broken(model, batch, change))
 
 
 def test_encoder_batch_must_be_positive(model, batch):

@@ -24,6 +24,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 
 from monai_medpruner.errors import CheckpointError, ModelMemoryError
+from monai_medpruner.memory import free_memory
 from monai_medpruner.networks.families import family_class
 
 __all__ = ["default_device", "default_dtype", "load_model", "load_processors"]
@@ -153,14 +154,3 @@ def _check_memory(path_or_id: str, config: Any, dtype: torch.dtype, device: torc
             f"{path_or_id} needs {weights / 1e9:.1f} GB for its weights in {str(dtype).removeprefix('torch.')}, but "
             f"{device} has {free / 1e9:.1f} GB free. Choose a smaller model, a 16-bit dtype or another device"
         )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a device; None where that cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if device.type == "cpu" and meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return None

@@ -1,0 +1,53 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Batches of volumes with their questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data.utils import collate_meta_tensor
+from torch.nn.functional import pad
+
+from monai_medpruner.errors import VolumeShapeError
+
+__all__ = ["collate_volumes"]
+
+
+def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collate items whose questions are lists of any length.
+
+    MONAI's default collate tears a list of questions apart. Here tensors are stacked, the shallower volumes padded with
+    zeros behind their last slice (:class:`~monai_medpruner.networks.VolumeQA` leaves that padding out), and everything
+    else becomes a list with one entry per item: questions are ``list[list[str]]``, its outer length the batch's.
+
+    Args:
+        items: dictionaries with the same keys; tensors are volumes ``(C, H, W, D)``.
+
+    Raises:
+        VolumeShapeError: volumes differ in more than their depth.
+    """
+    return {key: _collate([item[key] for item in items]) for key in items[0]}
+
+
+def _collate(values: list[Any]) -> Any:
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        return values
+    if len({value.shape[:-1] for value in values}) > 1:
+        raise VolumeShapeError(
+            f"volumes of one batch must differ in depth alone, got {[tuple(value.shape) for value in values]}; "
+            "use a batch size of 1"
+        )
+    depth = max(value.shape[-1] for value in values)
+    return collate_meta_tensor([pad(value, (0, depth - value.shape[-1])) for value in values])

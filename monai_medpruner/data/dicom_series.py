@@ -1,0 +1,204 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Reading a DICOM series: every file of it becomes a slice, at its own place, or a typed error says why not.
+
+ITK decodes single files. Which files belong together and in what order is decided here, from SeriesInstanceUID and the
+positions along the slice normal: ITK's own series reader leaves slices out and file numbers lie.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import itk
+import numpy as np
+
+from monai_medpruner.data.dicom_header import SliceHeader, read_slice_header
+from monai_medpruner.data.memory import check_fits_memory
+from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
+from monai_medpruner.errors import (
+    EmptyFolderError,
+    IncompleteSeriesError,
+    MixedSeriesError,
+    SliceGeometryError,
+    UnreadableVolumeError,
+    VolumeShapeError,
+)
+
+__all__ = ["find_series", "read_dicom"]
+
+
+def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Read one DICOM series of a folder, or a single file as a stack of one slice.
+
+    Args:
+        path: folder (its own files, not those of its subfolders) or file.
+        series_uid: SeriesInstanceUID to read, needed where the folder holds several.
+
+    Returns:
+        voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
+        float64, RAS mm; metadata ``modality``, ``slice_axis``, ``slice_positions_mm``, ``nonuniform``,
+        ``gantry_tilt_degrees`` (where tilted) and ``notes``.
+
+    Raises:
+        EmptyFolderError: if the folder holds no DICOM image.
+        MixedSeriesError: if it holds several series and none, or an absent one, is chosen.
+        UnreadableVolumeError: if a file is damaged, or lacks what is needed to place its voxels.
+        IncompleteSeriesError: if some files of the series cannot become slices.
+        SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
+        DuplicateSlicesError: if two slices lie at the same position.
+        VolumeShapeError: if the pixels are not single numbers.
+    """
+    files = sorted(i for i in path.iterdir() if i.is_file()) if path.is_dir() else [path]
+    headers, notes = find_series(files, path.name)
+    if path.is_dir() and (folders := sum(i.is_dir() for i in path.iterdir())):
+        notes.append(f"subfolders are not searched: {folders}")
+    slices = _choose_series(headers, series_uid)
+    _check_slices(slices)
+    shape = slices[0].shape
+    check_fits_memory((shape[0], shape[1], len(slices)), 4)
+    stack = stack_slices(
+        np.array([i.position for i in slices]),
+        np.array(slices[0].orientation),
+        np.array(slices[0].pixel_spacing),
+        slices[0].thickness,
+    )
+    slices = [slices[i] for i in stack.order]
+    voxels = np.empty((len(slices), shape[1], shape[0]), dtype=np.float32)
+    for index, header in enumerate(slices):
+        voxels[index] = _read_pixels(header)
+    meta: dict[str, Any] = {"slice_axis": 2, "slice_positions_mm": stack.positions_mm, "nonuniform": stack.nonuniform}
+    if slices[0].modality:
+        meta["modality"] = slices[0].modality
+    if stack.tilt_degrees is not None:
+        meta["gantry_tilt_degrees"] = stack.tilt_degrees
+    meta["notes"] = notes + stack.notes + _header_notes(slices, stack)
+    return voxels.T, stack.affine, meta
+
+
+def find_series(files: Sequence[Path], folder: str) -> tuple[list[SliceHeader], list[str]]:
+    """Read the headers of all DICOM images among files.
+
+    Args:
+        files: files of any kind.
+        folder: name of their folder, for the error text.
+
+    Returns:
+        the headers, and a note on files that are not DICOM.
+
+    Raises:
+        EmptyFolderError: if there is no DICOM image among them.
+        UnreadableVolumeError: if a file is meant to be a DICOM image, by its magic number or name, but is not readable.
+    """
+    headers, ignored = [], 0
+    for path in files:
+        header = read_slice_header(path)
+        if header is None:
+            ignored += 1
+        else:
+            headers.append(header)
+    if not headers:
+        hint = "Give a DICOM series' own folder, or the path of a NIfTI file."
+        raise EmptyFolderError(f"no DICOM image among the {len(files)} files of {folder}. {hint}")
+    return headers, [f"files that are not DICOM images were ignored: {ignored}"] if ignored else []
+
+
+def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> list[SliceHeader]:
+    """Return the files of the one series there is, or of the one asked for; never guess."""
+    series: dict[str, list[SliceHeader]] = defaultdict(list)
+    for header in headers:
+        series[header.series_uid].append(header)
+    if series_uid is None and len(series) == 1:
+        return list(headers)
+    if series_uid in series:
+        return series[series_uid]
+    listing = "; ".join(
+        f"{uid or '(no SeriesInstanceUID)'}: {len(i)} files, {i[0].modality or 'unknown modality'}"
+        for uid, i in sorted(series.items())
+    )
+    found = f"{len(series)} DICOM series" if series_uid is None else f"no DICOM series {series_uid}"
+    raise MixedSeriesError(f"the folder holds {found}. Choose one with series_uid (--series_uid). It holds {listing}")
+
+
+def _check_slices(slices: Sequence[SliceHeader]) -> None:
+    """Refuse a series whose files do not all become one slice each of a common grid."""
+    frames = max(i.shape[2] for i in slices)
+    if frames > 1:
+        raise UnreadableVolumeError(
+            f"multi-frame DICOM ({frames} frames in a file) is not read: the position of each frame is not available. "
+            "Convert it to single-frame DICOM or to NIfTI."
+        )
+    if any(i.channels != 1 for i in slices):
+        raise VolumeShapeError("the DICOM images are in colour; expected one number per pixel")
+    for name in ("position", "orientation", "pixel_spacing"):
+        lacking = [i.path.name for i in slices if getattr(i, name) is None]
+        if lacking:
+            error = UnreadableVolumeError if len(lacking) == len(slices) else IncompleteSeriesError
+            raise error(
+                f"{len(lacking)} of {len(slices)} files of the series lack the {name.replace('_', ' ')} that places "
+                f"them in the volume, the first is {lacking[0]}"
+            )
+    if any(i.rescale[0] == 0 for i in slices):
+        raise UnreadableVolumeError("RescaleSlope is 0: the stored values cannot be turned into HU or other units")
+    for name in ("shape", "orientation", "pixel_spacing"):
+        values = np.array([getattr(i, name) for i in slices], dtype=float)
+        differs = np.abs(values - np.median(values, axis=0)).max(axis=1) > 1e-3
+        if differs.any():
+            raise SliceGeometryError(
+                f"{int(differs.sum())} of {len(slices)} files of the series differ from the others in "
+                f"{name.replace('_', ' ')} (a localizer?), the first is {slices[int(differs.argmax())].path.name}. "
+                "Move them out of the folder."
+            )
+
+
+def _read_pixels(header: SliceHeader) -> np.ndarray:
+    """Return the rescaled pixels of one file, (rows, columns)."""
+    io = itk.GDCMImageIO.New()
+    try:
+        image = itk.array_from_image(itk.imread(str(header.path), itk.F, imageio=io))
+    except RuntimeError as error:
+        raise UnreadableVolumeError(f"{header.path.name}: its DICOM pixels cannot be decoded") from error
+    pixels = np.asarray(image[0])
+    if pixels.shape != (header.shape[1], header.shape[0]):
+        raise IncompleteSeriesError(f"{header.path.name}: {pixels.shape} pixels where the header says {header.shape}")
+    if header.inverted_sum is not None:
+        # GDCM inverts the stored values of MONOCHROME1 before rescaling, which turns HU upside down: undo it
+        slope, intercept = io.GetRescaleSlope(), io.GetRescaleIntercept()
+        pixels = slope * header.inverted_sum + 2 * intercept - pixels.astype(np.float64)
+    return pixels
+
+
+def _header_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]:
+    """Return notes on what the headers say beyond the geometry."""
+    notes = []
+    thicknesses = sorted({i.thickness for i in slices if i.thickness is not None})
+    if len(thicknesses) > 1:
+        notes.append(f"slice thickness varies: {', '.join(f'{i:g}' for i in thicknesses)} mm")
+    stated = sorted({abs(i.tilt) for i in slices if i.tilt})
+    if any(abs(i - (stack.tilt_degrees or 0.0)) > 0.5 for i in stated):
+        notes.append(
+            f"the header states a gantry tilt of {', '.join(f'{i:g}' for i in stated)} degrees, "
+            f"the slice positions {stack.tilt_degrees or 0.0:.1f}: the positions are followed"
+        )
+    for index, (name, neutral) in enumerate((("slope", 1), ("intercept", 0))):
+        unscaled = sum(i.rescale[index] is None for i in slices)
+        if unscaled and slices[0].modality == "CT":
+            notes.append(
+                f"no rescale {name} in {unscaled} of {len(slices)} files: taken as {neutral}, voxels may not be HU"
+            )
+    if any(i.inverted_sum is not None for i in slices):
+        notes.append("MONOCHROME1: stored values are rescaled as they are, not inverted for display")
+    return notes

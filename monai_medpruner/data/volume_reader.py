@@ -1,0 +1,165 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Reading a volume from a NIfTI file or a DICOM folder, truthfully: nothing zero-filled, reordered or left out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data.image_reader import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from monai_medpruner.data.dicom_header import is_dicom
+from monai_medpruner.data.dicom_series import read_dicom
+from monai_medpruner.data.nifti import NIFTI_SUFFIXES, read_nifti
+from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolumeError
+
+__all__ = ["Volume", "VolumeReader", "volume_id"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as read.
+
+    Attributes:
+        voxels: (X, Y, Z), or (X, Y, Z, C) for a 4-D file; float32.
+        affine: (4, 4) float64, RAS mm, of the voxel axes.
+        meta: what the reader has to say besides.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    meta: dict[str, Any]
+
+
+class VolumeReader(ImageReader):
+    """Reader of NIfTI files (by nibabel) and DICOM series (single files by ITK, put in order here).
+
+    Voxels are float32 after the file's own scaling (``scl_slope`` and ``scl_inter``, RescaleSlope and
+    RescaleIntercept), which holds HU exactly; integers beyond 2**24 are rounded, and a note says so. The array's axes
+    are those of the file: for DICOM, columns, rows, slices, as in :py:class:`monai.data.ITKReader`, the slices sorted
+    along +normal. Neighbouring voxels of a slice are neighbours in memory (Fortran order).
+
+    Metadata, besides MONAI's ``affine``, ``original_affine``, ``spatial_shape``, ``space`` (RAS) and
+    ``original_channel_dim``; nothing else is copied from the headers, since they name patients:
+
+        - ``volume_id``: see :py:func:`volume_id`.
+        - ``notes``: list of str, what is irregular and how it was handled.
+        - ``nonuniform``: whether the affine fails to place every slice (uneven gaps, shifted slices).
+        - ``slice_axis`` (DICOM): 2, the array axis that counts slices.
+        - ``slice_positions_mm`` (DICOM): position of each slice along the slice normal in mm, its ImagePositionPatient
+          projected on the normal. Absolute: for even gaps, ``affine @ (0, 0, k, 1)`` projected on the cross product of
+          the affine's first two columns gives the same.
+        - ``gantry_tilt_degrees`` (DICOM, only where tilted): angle between the stacking direction and the normal.
+        - ``modality`` (DICOM, where stated): such as ``"CT"``.
+
+    The affine's third column is the mean step between slices: under a gantry tilt it is not perpendicular to the
+    other two.
+
+    Args:
+        series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
+
+    Raises:
+        SettingsError: if ``series_uid`` is not a string.
+
+    Note:
+        :py:class:`monai.transforms.LoadImage` turns this reader's errors into a RuntimeError when it is given to its
+        constructor; :py:class:`monai_medpruner.transforms.LoadVolume` raises them as they are.
+    """
+
+    def __init__(self, series_uid: str | None = None) -> None:
+        super().__init__()
+        if series_uid is not None and not isinstance(series_uid, str):
+            raise SettingsError(f"series_uid must be a string, found {type(series_uid).__name__}")
+        self.series_uid = series_uid or None
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Return whether every path is a NIfTI file by name, a folder, or a DICOM file by content."""
+        paths = [Path(i) for i in ensure_tuple(filename)]
+        return all(_is_nifti(i) or i.is_dir() or (i.is_file() and is_dicom(i)) for i in paths)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Volume:
+        """Read one volume.
+
+        Args:
+            data: a NIfTI file, a DICOM folder, or a DICOM file (a stack of one slice); or a sequence of one of these.
+            kwargs: not used; MONAI's readers have them.
+
+        Raises:
+            SettingsError: if ``data`` is not one path, or a series is chosen of what is not DICOM.
+            VolumeReadError: in its kinds, if the files are not a whole volume; see :py:func:`read_dicom` and
+                :py:func:`read_nifti`.
+            VolumeError: in its kinds, if the volume is not one of scalar voxels on parallel slices.
+        """
+        paths = ensure_tuple(data)
+        if len(paths) != 1 or not isinstance(paths[0], (str, os.PathLike)):
+            raise SettingsError(f"expected one path, found {[type(i).__name__ for i in paths]}")
+        path = Path(paths[0]).expanduser()
+        try:
+            return Volume(*self._read(path))
+        except MedPrunerError:
+            raise
+        except OSError as error:  # such as no permission
+            raise UnreadableVolumeError(f"{path.name} cannot be opened: {error.strerror}") from error
+
+    def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        if not path.exists():
+            raise UnreadableVolumeError(f"{path} does not exist. Give a NIfTI file or a DICOM folder.")
+        if _is_nifti(path) and path.is_file():
+            if self.series_uid is not None:
+                raise SettingsError(f"series_uid chooses a DICOM series, but {path.name} is a NIfTI file")
+            return read_nifti(path)
+        if path.is_dir() or is_dicom(path):
+            return read_dicom(path, self.series_uid)
+        size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
+        raise UnreadableVolumeError(f"{path.name} is {size}. Give a NIfTI file (.nii, .nii.gz) or a DICOM folder.")
+
+    def get_data(self, img: Volume) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the voxels, (X, Y, Z) or (X, Y, Z, C) float32, and the metadata of a volume."""
+        meta = {
+            **img.meta,
+            "volume_id": volume_id(img.voxels, img.affine),
+            MetaKeys.AFFINE: img.affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(img.voxels.shape[:3]),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if img.voxels.ndim == 4 else float("nan"),
+        }
+        return img.voxels, meta
+
+
+def volume_id(voxels: np.ndarray, affine: np.ndarray) -> str:
+    """Name a volume by its content: the same voxels at the same place have the same name, whatever their path.
+
+    Args:
+        voxels: array of any shape.
+        affine: (4, 4), mm; its entries count rounded to 1e-4.
+
+    Returns:
+        the first 16 hexadecimal digits of the SHA-256 of shape, type, rounded affine and voxels.
+    """
+    rounded = np.round(np.asarray(affine, dtype=np.float64), 4) + 0.0  # -0.0 becomes 0.0
+    digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype.str} {rounded.tolist()}".encode())
+    digest.update(np.ascontiguousarray(voxels.T).data)  # no copy of an array in Fortran order
+    return digest.hexdigest()[:16]
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(NIFTI_SUFFIXES)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from monai_medpruner.errors import SettingsError
@@ -54,12 +55,14 @@ def build_pruner(name: str | None, **settings: Any) -> TokenPruner | None:
     Raises:
         SettingsError: no pruner has that name, no pruner has that setting, or it lies outside its range.
     """
-    known = {field for pruner in PRUNERS.values() for field in pruner.__dataclass_fields__}
+    known = {field.name for pruner in PRUNERS.values() for field in fields(pruner)}
     if unknown := sorted(set(settings) - known):
-        raise SettingsError(f"no pruner has a setting named {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"no pruner has a setting named {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+        )
     if name is None or name == "none":
         return None
     if name not in PRUNERS:
         raise SettingsError(f"no pruner is named {name!r}; there are: {', '.join(sorted(PRUNERS))}, none")
-    fields = PRUNERS[name].__dataclass_fields__
-    return PRUNERS[name](**{field: value for field, value in settings.items() if field in fields})
+    own = {field.name for field in fields(PRUNERS[name])}
+    return PRUNERS[name](**{setting: value for setting, value in settings.items() if setting in own})

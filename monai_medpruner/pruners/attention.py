@@ -20,6 +20,7 @@ from monai_medpruner.errors import SettingsError
 __all__ = ["attention_received"]
 
 
+@torch.no_grad()  # autograd would store every block of rows, in sum the whole matrix
 def attention_received(
     query: torch.Tensor, key: torch.Tensor, scale: float | None = None, chunk: int = 128
 ) -> torch.Tensor:
@@ -38,7 +39,8 @@ def attention_received(
         chunk: query rows computed at a time; bounds the memory, not the result.
 
     Returns:
-        Scores of shape ``(..., M)``, float32, at least 0, with mean 1 over the last axis.
+        Scores of shape ``(..., M)``, float32 also under autocast, at least 0, with mean 1 over the last axis; no
+        gradient flows through them.
 
     Raises:
         SettingsError: shapes differ, have fewer than three axes, or ``chunk`` is not positive.
@@ -52,7 +54,8 @@ def attention_received(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     keys = key.float().transpose(-1, -2)
     received = torch.zeros(query.shape[:-3] + query.shape[-2:-1], dtype=torch.float32, device=query.device)
-    for rows in query.split(chunk, dim=-2):
-        weights = torch.softmax((rows.float() * scale) @ keys, dim=-1)
-        received += weights.sum(dim=(-3, -2))
+    with torch.autocast(query.device.type, enabled=False):
+        for rows in query.split(chunk, dim=-2):
+            weights = torch.softmax((rows.float() * scale) @ keys, dim=-1)
+            received += weights.sum(dim=(-3, -2))
     return received / query.shape[-3]

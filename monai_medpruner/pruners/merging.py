@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from monai_medpruner.errors import SettingsError
 
@@ -32,9 +32,9 @@ def merge_contextual(
 
     In a slice of M tokens of which R are not selected, ``n = max(floor(ratio * M), 1)`` of these become targets: with
     ``s = floor(R / n)`` the remaining tokens number 0, s, 2s, ... Every other remaining token goes to the target whose
-    key has the highest cosine similarity with its own, and a contextual token is its target plus the mean of what was
-    assigned to it (VisionZip's rule, as MedPruner uses it). It stays at the target's place in the sequence. Where R is
-    smaller than n, all R remaining tokens stay as they are.
+    key has the highest cosine similarity with its own, the first of equals, and a contextual token is its target plus
+    the mean of what was assigned to it (VisionZip's rule, as MedPruner uses it). It stays at the target's place in the
+    sequence. Where R is smaller than n, all R remaining tokens stay as they are.
 
     Args:
         tokens: tokens of S slices, shape ``(S, M, C)``, padded to the longest slice.
@@ -63,36 +63,52 @@ def merge_contextual(
         return tokens, torch.zeros_like(keep), carrier
 
     contextual = _targets(remaining, valid, ratio)
-    # the targets of every slice side by side, padded to the slice with the most
-    count = int(contextual.sum(1).max())
-    target_places = torch.where(contextual, places, keep.shape[1]).sort(dim=1).values[:, :count]
-    is_target = target_places < keep.shape[1]
-    target_places = target_places.clamp(max=keep.shape[1] - 1)
-
-    directions = normalize(keys.float(), dim=-1)
-    target_directions = directions.gather(1, target_places[..., None].expand(-1, -1, keys.shape[-1]))
-    similarity = directions @ target_directions.transpose(1, 2)
-    nearest = similarity.masked_fill(~is_target[:, None], -torch.inf).argmax(dim=-1)
-
     merged = remaining & ~contextual
+    with torch.autocast(tokens.device.type, enabled=False):
+        targets, target_of = _nearest_targets(keys.float(), contextual)
+        result = _add_means(tokens, merged, contextual, targets, target_of)
+    carrier = torch.where(contextual, places, carrier)
+    carrier = torch.where(merged, targets.gather(1, target_of), carrier)
+    return result, contextual, carrier
+
+
+def _nearest_targets(keys: torch.Tensor, contextual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of each slice's targets ``(S, n)``, padded, and which of these is nearest to each token."""
+    length = contextual.shape[1]
+    count = int(contextual.sum(1).max())
+    places = torch.arange(length, device=keys.device)
+    targets = torch.where(contextual, places, length).sort(dim=1).values[:, :count]
+    padding = targets == length
+    targets = targets.clamp(max=length - 1)
+    directions = normalize(keys, dim=-1)
+    target_directions = directions.gather(1, targets[..., None].expand(-1, -1, keys.shape[-1]))
+    similarity = directions @ target_directions.transpose(1, 2)
+    return targets, similarity.masked_fill(padding[:, None], -torch.inf).argmax(dim=-1)
+
+
+def _add_means(
+    tokens: torch.Tensor,
+    merged: torch.Tensor,
+    contextual: torch.Tensor,
+    targets: torch.Tensor,
+    target_of: torch.Tensor,
+) -> torch.Tensor:
+    """Return the tokens, to each contextual one added the mean of the merged tokens assigned to it."""
     # a matrix product instead of an indexed add: the same sum on every run, on a GPU too
-    assigned = torch.nn.functional.one_hot(nearest, count).float() * merged[..., None]
-    sums = assigned.transpose(1, 2) @ tokens.float()
+    assigned = one_hot(target_of, targets.shape[1]).float() * merged[..., None]
+    # zero times what padding or an overflowed token holds need not be zero
+    sums = assigned.transpose(1, 2) @ tokens.float().masked_fill(~merged[..., None], 0)
     means = sums / assigned.sum(1).clamp(min=1)[..., None]
     addition = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device).scatter_add(
-        1, target_places[..., None].expand_as(means), means * is_target[..., None]
+        1, targets[..., None].expand_as(means), means
     )
-    result = torch.where(contextual[..., None], (tokens.float() + addition).to(tokens.dtype), tokens)
-
-    carrier = torch.where(contextual, places, carrier)
-    carrier = torch.where(merged, target_places.gather(1, nearest), carrier)
-    return result, contextual, carrier
+    return torch.where(contextual[..., None], (tokens.float() + addition).to(tokens.dtype), tokens)
 
 
 def _targets(remaining: torch.Tensor, valid: torch.Tensor, ratio: float) -> torch.Tensor:
     """Return the bool mask ``(S, M)`` of the remaining tokens that become contextual ones."""
     left = remaining.sum(1, keepdim=True)
-    wanted = (valid.sum(1, keepdim=True).double() * ratio).floor().long().clamp(min=1).minimum(left.clamp(min=1))
+    wanted = (valid.sum(1, keepdim=True).double() * ratio).floor().long().clamp(min=1)
     stride = left.div(wanted, rounding_mode="floor").clamp(min=1)
     rank = remaining.cumsum(1) - 1
     return remaining & (rank % stride == 0) & (rank.div(stride, rounding_mode="floor") < wanted)

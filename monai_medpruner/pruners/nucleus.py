@@ -54,8 +54,10 @@ def nucleus(
     valid = torch.ones_like(importance, dtype=torch.bool) if valid is None else valid
     if tau == 1:
         return valid.clone()
-    # float64, so that a batch decides like a single slice whatever order the sums are taken in
-    mass = torch.softmax((importance.double() / temperature).masked_fill(~valid, -torch.inf), dim=-1)
+    # float64, so that a batch decides like a single slice whatever order the sums are taken in; the largest is taken
+    # off before the division, which would overflow at a tiny temperature
+    scores = importance.double().masked_fill(~valid, -torch.inf)
+    mass = torch.softmax((scores - scores.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
     ranked, order = mass.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     chosen = before < tau - _REACHED

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import collate_meta_tensor
 from torch.nn.functional import pad
 
+from monai_medpruner.data.volume_meta import collatable
 from monai_medpruner.errors import VolumeShapeError
 
 __all__ = ["collate_volumes"]
@@ -50,4 +52,8 @@ def _collate(values: list[Any]) -> Any:
             "use a batch size of 1"
         )
     depth = max(value.shape[-1] for value in values)
-    return collate_meta_tensor([pad(value, (0, depth - value.shape[-1])) for value in values])
+    padded = [pad(value, (0, depth - value.shape[-1])) for value in values]
+    for volume in padded:
+        if isinstance(volume, MetaTensor):
+            volume.meta = collatable(volume.meta)
+    return collate_meta_tensor(padded)

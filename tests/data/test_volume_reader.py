@@ -24,9 +24,10 @@ import pytest
 from monai.data import ImageReader
 from monai.transforms import LoadImage
 
-from monai_medpruner.data import VolumeReader, available_memory, volume_id
+from monai_medpruner.data import VolumeReader, volume_id
 from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import SettingsError, UnreadableVolumeError
+from monai_medpruner.memory import available_memory
 
 VOXELS = np.random.default_rng(0).normal(size=(7, 6, 5)).astype(np.float32)
 

@@ -1,0 +1,112 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Time the anchor filter's decisions against one ``sum()`` over the same volume, and against a plain loop.
+
+The volume is float32 with the slice axis fastest in memory, the layout in which a plain loop is slowest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from monai_medpruner.transforms.anchor_rule import anchor_slices
+
+
+def plain_loop(volume: torch.Tensor, gamma: float) -> list[int]:
+    """Eq. 2 word for word."""
+    kept = [0]
+    for index in range(1, volume.shape[-1]):
+        if (volume[..., index].double() - volume[..., kept[-1]].double()).abs().mean() > gamma:
+            kept.append(index)
+    return kept
+
+
+def smooth(shape: list[int]) -> torch.Tensor:
+    """Blobs that change slowly from slice to slice, and noise: the texture of a windowed CT."""
+    coarse = torch.rand(1, 1, 12, 12, max(2, shape[2] // 6))
+    volume = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0]
+    return volume.add_(torch.randn(volume.shape), alpha=0.01).contiguous()
+
+
+def staircase(shape: list[int]) -> torch.Tensor:
+    """Every slice is 0.25 above the one before."""
+    return (torch.arange(shape[2]) * 0.25).expand(1, *shape).contiguous()
+
+
+def uniform(shape: list[int]) -> torch.Tensor:
+    """Independent voxels in [0, 1]: any two slices differ by 1/3 on average, give or take a thousandth."""
+    return torch.rand(1, *shape)
+
+
+PATTERNS: list[tuple[str, Callable[[list[int]], torch.Tensor], float]] = [
+    ("smooth, CT-like", smooth, 0.025),
+    ("every slice kept", uniform, 0.025),
+    ("no slice kept but the first", uniform, 0.5),
+    ("adversarial: distances around gamma", uniform, 1 / 3),
+    ("adversarial: every step equals gamma", staircase, 0.25),
+]
+
+
+def fastest(run: Callable[[], object], repeats: int) -> float:
+    """Shortest of several times in seconds: the others hold what else the machine did."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def processor() -> str:
+    """Name of the processor."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300], metavar=("H", "W", "D"))
+    parser.add_argument("--threads", type=int, default=1, help="threads on both sides (default: 1)")
+    parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many runs counts (default: 5)")
+    parser.add_argument("--plain-loop", action="store_true", help="also time the plain loop, once a pattern (slow)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    print(f"{platform.platform()}, {processor()}, torch {torch.__version__}, numpy {np.__version__}")
+    print(f"volume {arguments.shape} float32, depth last, {arguments.threads} thread(s)")
+    for name, make, gamma in PATTERNS:
+        volume = make(arguments.shape)
+        total = fastest(volume.sum, 3 * arguments.repeats)
+        seconds = fastest(lambda: anchor_slices(volume, -1, gamma), arguments.repeats)  # noqa: B023 - called at once
+        kept = len(anchor_slices(volume, -1, gamma))
+        line = f"{name:38s} kept {kept:4d}  sum {total:.4f} s  filter {seconds:.4f} s  ratio {seconds / total:6.1f}"
+        if arguments.plain_loop:
+            loop = fastest(lambda: plain_loop(volume, gamma), 1)  # noqa: B023 - called at once
+            line += f"  plain loop {loop:.2f} s  ratio {loop / total:6.1f}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

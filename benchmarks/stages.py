@@ -1,0 +1,114 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Time and memory of each stage, pruned and unpruned, in one run on one volume.
+
+The weights are random: at a given shape the time depends on the number of slices and tokens, not on what they say. So τ
+is set to keep about as many tokens as a trained model would with its own setting, and the answers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+
+import torch
+from transformers import AutoModelForImageTextToText, Qwen3VLConfig
+
+from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.transforms import IntensityWindows, InterSliceAnchorFilter, LoadVolume, SlicePlane
+
+# Qwen/Qwen3-VL-2B-Instruct's own dimensions; the vocabulary is the tiny tokenizer's
+SHAPES = {
+    "2b": {
+        "vision_config": {
+            "depth": 24,
+            "hidden_size": 1024,
+            "num_heads": 16,
+            "intermediate_size": 4096,
+            "patch_size": 16,
+            "out_hidden_size": 2048,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        "text_config": {
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20]},
+        },
+    },
+    "tiny": {"vision_config": {}, "text_config": {}},
+}
+STAGES = ("encode", "select", "prefill", "decode")
+
+
+def build_network(shape: str, dtype: torch.dtype, device: torch.device) -> VolumeQA:
+    network = VolumeQA("tiny", max_new_tokens=8, dtype=dtype, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        save_tiny_checkpoint("qwen3_vl", folder)
+        network.model_id = folder
+        tiny = network.vlm.model.config.to_dict()
+    merged = {part: {**tiny[part], **SHAPES[shape][part]} for part in ("vision_config", "text_config")}
+    config = Qwen3VLConfig(**{**tiny, **merged})
+    with device:
+        network.vlm.model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+    network.vlm.family.model = network.vlm.model
+    # the checkpoint's own limit is 16 million pixels, far above a slice's
+    network._image_processor.size["longest_edge"] = 2**24
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("image", help="NIfTI file or DICOM folder")
+    parser.add_argument("--shape", choices=SHAPES, default="2b")
+    parser.add_argument("--gamma", type=float, default=0.05, help="of the slice filter")
+    parser.add_argument("--tau", type=float, default=0.05, help="of the nucleus, under random weights")
+    parser.add_argument("--modality", default="auto")
+    parser.add_argument("--dtype", default="float32")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    volume = IntensityWindows(arguments.modality)(SlicePlane()(LoadVolume()(arguments.image)))
+    filtered = InterSliceAnchorFilter(arguments.gamma)(volume)
+    network = build_network(arguments.shape, getattr(torch, arguments.dtype), device)
+    pruner = NucleusPruner(tau=arguments.tau)
+
+    cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else cpu
+    print(f"Qwen3-VL {arguments.shape} shape, random weights, {arguments.dtype}, {name}, torch {torch.__version__}")
+    print(f"| | slices | tokens | {' | '.join(STAGES)} | encode to first token | ratio |")
+    print("|---|---|---|" + "---|" * (len(STAGES) + 2))
+    first = 0.0
+    for label, slices, method in (
+        ("unpruned", volume, None),
+        ("slices filtered (IAF)", filtered, None),
+        ("tokens pruned (DINS)", volume, pruner),
+        ("both", filtered, pruner),
+    ):
+        network.vlm.pruner = method
+        network(slices[None], [["Is there a pleural effusion?"]])
+        record = network.records[0]
+        seconds = record.seconds[0]
+        total = sum(seconds[stage] for stage in STAGES[:3])
+        first = first or total
+        row = [label, len(record.slices), sum(record.kept_tokens), *(f"{seconds[stage]:.2f} s" for stage in STAGES)]
+        print("| " + " | ".join(map(str, row)) + f" | {total:.2f} s | {first / total:.1f}x |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

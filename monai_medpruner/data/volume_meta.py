@@ -1,0 +1,78 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What a volume carries in ``MetaTensor.meta`` beside MONAI's own keys, and how these keys are kept true.
+
+``modality``: "CT", "MR", … (DICOM). ``slice_axis``: array axis (0 to 2, channel excluded) along which slices were
+acquired (DICOM). ``slice_positions_mm``: position of each slice along that axis. ``nonuniform``: slices are not spaced
+evenly. ``gantry_tilt_degrees``: present for a tilted gantry. ``kept_indices`` and ``source_depth``: which slices of
+how many are left. ``plane``: "axial", "coronal" or "sagittal". ``notes``: what was seen and how it was handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+__all__ = ["PerVolumeList", "append_note", "collatable", "positions_from_affine"]
+
+
+class PerVolumeList(list):
+    """A list of any length that belongs to one volume, e.g. its kept slice indices.
+
+    PyTorch's ``default_collate`` takes a list for a tuple of fields: it transposes it and refuses lists of unequal
+    length, so that two volumes of unequal depth could not form a batch. A list of this type stays whole in a batch, and
+    ``monai.data.decollate_batch`` gives each volume its own back. It is a plain list in every other respect.
+    """
+
+
+def _collate_per_volume(batch: list[PerVolumeList], *, collate_fn_map: Mapping | None = None) -> np.ndarray:
+    """Wrap one list a volume in a 0-d object array, which ``decollate_batch`` unwraps without looking inside."""
+    collated = np.empty((), dtype=object)
+    collated[()] = list(batch)
+    return collated
+
+
+# PyTorch's documented way to teach ``default_collate`` a type
+default_collate_fn_map[PerVolumeList] = _collate_per_volume
+
+
+def collatable(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``meta`` whose lists are :class:`PerVolumeList`; the values themselves are not copied."""
+    return {key: PerVolumeList(value) if type(value) is list else value for key, value in meta.items()}
+
+
+def append_note(meta: MutableMapping[str, Any], note: str) -> None:
+    """Append ``note`` to ``meta["notes"]``, in a new list: the old one may be shared with the caller's volume."""
+    meta["notes"] = PerVolumeList([*meta.get("notes", ()), note])
+
+
+def positions_from_affine(affine: torch.Tensor, axis: int, depth: int) -> PerVolumeList:
+    """Positions of the slices of a regular grid, in mm along the direction of array axis ``axis``.
+
+    Args:
+        affine: (4, 4) voxel-to-world matrix in mm.
+        axis: spatial array axis, 0 to 2.
+        depth: number of slices.
+
+    Returns:
+        ``depth`` values, increasing: the world position of each slice projected on the axis' direction.
+    """
+    affine = affine.to(torch.float64)
+    column = affine[:-1, axis]
+    spacing = torch.linalg.vector_norm(column)
+    start = torch.dot(affine[:-1, -1], column / spacing)
+    return PerVolumeList((start + spacing * torch.arange(depth, dtype=torch.float64)).tolist())

@@ -1,0 +1,248 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Which slices the anchor rule keeps (eq. 2 of arXiv:2603.11625): exact decisions at the speed of memory.
+
+The walk is sequential: the anchor is the last kept slice. Where the slice axis is the fastest in memory, reading one
+slice touches every cache line of the volume, and a plain loop reads the volume once a slice. So anchors are guessed on
+a sample of the pixels, one pass over memory measures every slice against its guessed anchor, and the walk then checks
+the guess. Where it fails, the rest is guessed anew from the true anchor; after a few failures, slices are read in
+blocks, which no volume can make slow. A distance within rounding of γ is measured exactly.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isfinite
+
+import torch
+
+from ..errors import NonFiniteVoxelsError
+
+__all__ = ["anchor_slices", "exact_mean"]
+
+_EXACT_IN_FLOAT32 = (
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.uint16,
+    torch.bool,
+)
+_SAMPLED_PIXELS = 2**15  # anchors are guessed on these; fewer cost less, but fail more often
+_CHUNK_ROWS = 256  # pixels of the sample that are transposed together, within the cache
+_STRIP_ELEMENTS = 2**18  # a MiB in float32: large enough to hide the cost of a call, small enough for the cache
+_STRIP_ROWS = 1024  # bounds the rounding of a strip's float32 sum
+_PASSES = 3  # guesses before slices are read in blocks
+_BLOCK_SLICES = 16  # float32 values in a cache line: slices that are read together
+
+
+@torch.no_grad()
+def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> list[int]:
+    """Return the indices of the slices that the anchor rule keeps.
+
+    The first slice is kept. A later one is kept, and becomes the anchor, when the mean absolute difference to the
+    current anchor is greater than ``threshold``. Voxels and differences are float64 (64-bit integers beyond 2**53 are
+    rounded); the mean is the exact mean of the differences rounded once, so that order, layout and device do not matter
+    and a constant step equal to ``threshold`` is never greater.
+
+    Args:
+        image: any dtype, layout and device, with at least one slice of at least one pixel.
+        axis: axis along which slices lie.
+        threshold: γ, in the units of ``image``, at least 0.
+
+    Raises:
+        NonFiniteVoxelsError: a slice or its anchor holds NaN or infinite voxels.
+    """
+    slices = image.movedim(axis, 0)
+    depth = len(slices)
+    rows = _as_rows(image, axis)
+    reader = _SliceReader(slices if rows is None else rows.t(), blocks=rows is not None)
+    kept, start = [0], 1
+    if rows is not None:
+        measure = _Measurement(rows, threshold)
+        for _ in range(_PASSES):
+            start = _follow_guess(measure, reader, kept, start)
+    for index in range(start, depth):
+        if _exceeds(reader.difference(index, kept[-1]), threshold):
+            kept.append(index)
+    return kept
+
+
+def _follow_guess(measure: _Measurement, reader: _SliceReader, kept: list[int], start: int) -> int:
+    """Decide slices from ``start`` on while the guessed anchors are right; extend ``kept``, return the next slice."""
+    if start == measure.depth:
+        return start
+    anchors, means = measure.guess_and_measure(kept[-1], start)
+    for index, (anchor, mean) in enumerate(zip(anchors, means, strict=True), start):
+        if anchor != kept[-1]:
+            return index
+        keep = measure.verdict(mean)
+        if keep is None:
+            keep = _exceeds(reader.difference(index, anchor), measure.threshold)
+        if keep:
+            kept.append(index)
+    return measure.depth
+
+
+def _as_rows(image: torch.Tensor, axis: int) -> torch.Tensor | None:
+    """Return (pixels, slices) as a view where slices are the fastest axis in memory, else None."""
+    last = image.movedim(axis, -1)
+    if last.stride(-1) != 1 or last.shape[-1] == 1:
+        return None
+    try:
+        return last.view(-1, last.shape[-1])
+    except RuntimeError:  # pixels that no single stride reaches, e.g. a crop
+        return None
+
+
+def _exceeds(difference: torch.Tensor, threshold: float) -> bool:
+    """Whether the exact mean of float64 ``difference``, rounded once to float64, is greater than ``threshold``."""
+    count = difference.numel()
+    mean = float(difference.sum()) / count
+    if not isfinite(mean):
+        raise NonFiniteVoxelsError(
+            "the anchor filter met NaN or infinite voxels (or differences beyond float64): run CheckVolume first."
+        )
+    # a sum of ``count`` non-negative terms in any order is within (count - 1) roundings of the exact one
+    bound = mean * (count + 2) * 2.0**-52
+    if abs(mean - threshold) > bound:
+        return mean > threshold
+    return exact_mean(difference) > threshold
+
+
+def exact_mean(values: torch.Tensor) -> float:
+    """Return the mean of finite float64 ``values`` as if computed without rounding, then rounded once to float64.
+
+    Values are whole numbers below 2**53 times a power of two. Upper and lower halves of these numbers are summed by
+    power; both sums stay below 2**53 for up to 2**26 values, so float64 holds them exactly, in any order.
+    """
+    low, high = (float(extreme) for extreme in torch.aminmax(values))
+    if low == high:  # a constant step: nothing to sum
+        return low
+    total = Fraction(0)
+    for part in values.reshape(-1).split(2**26):
+        mantissa, exponent = torch.frexp(part)
+        digits = (mantissa * 2.0**53).to(torch.int64)
+        lowest = int(exponent.min())
+        power = (exponent - lowest).to(torch.int64)
+        upper, lower = (
+            torch.bincount(power, weights=half.to(torch.float64)).tolist()
+            for half in (torch.div(digits, 2**26, rounding_mode="trunc"), torch.fmod(digits, 2**26))
+        )
+        whole = sum(
+            ((int(up) << 26) + int(low)) << shift for shift, (up, low) in enumerate(zip(upper, lower, strict=True))
+        )
+        total += whole * Fraction(2) ** (lowest - 53)
+    return float(total / values.numel())
+
+
+class _Measurement:
+    """Guesses anchors on a sample of the pixels, and measures slices against them in one pass over memory.
+
+    Args:
+        rows: (pixels, slices), slices the fastest in memory.
+        threshold: γ.
+    """
+
+    def __init__(self, rows: torch.Tensor, threshold: float) -> None:
+        self.rows = rows
+        self.threshold = threshold
+        self.depth = rows.shape[1]
+        self.dtype = torch.float32 if rows.dtype in _EXACT_IN_FLOAT32 else torch.float64
+        # at most a ninth of the pixels, by an odd step that wanders over the image
+        spread = rows[:: max(9, len(rows) // _SAMPLED_PIXELS | 1)]
+        self.sampled, self.sample = len(spread), _slices_first(spread, self.dtype)
+        self.height = max(1, min(_STRIP_ROWS, _STRIP_ELEMENTS // self.depth))
+        # rounding of a difference, of a strip's sum in any order, and of the sum over strips; each taken twofold
+        strips = len(rows) // self.height + 1
+        self.relative_error = (self.height + 2) * torch.finfo(self.dtype).eps + (strips + 4) * 2.0**-51
+
+    def guess_and_measure(self, anchor: int, start: int) -> tuple[list[int], list[float]]:
+        """Guessed anchor of each slice from ``start`` on, and the mean absolute difference to it.
+
+        Args:
+            anchor: the true anchor of slice ``start``.
+            start: first slice to measure.
+        """
+        anchors = []
+        for index in range(start, self.depth):
+            anchors.append(anchor)
+            if float((self.sample[:, index] - self.sample[:, anchor]).abs_().sum()) > self.threshold * self.sampled:
+                anchor = index
+        gathered = torch.as_tensor(anchors, device=self.rows.device)
+        sums = torch.zeros(len(anchors), dtype=torch.float64, device=self.rows.device)
+        buffer = torch.empty((self.height, len(anchors)), dtype=self.dtype, device=self.rows.device)
+        for strip in self.rows.split(self.height):
+            strip = strip.to(self.dtype)
+            difference = buffer[: len(strip)]
+            torch.index_select(strip, 1, gathered, out=difference)
+            sums += difference.sub_(strip[:, start:]).abs_().sum(0)
+        return anchors, (sums / len(self.rows)).tolist()
+
+    def verdict(self, mean: float) -> bool | None:
+        """Whether a measured ``mean`` is greater than γ; None where rounding leaves that open."""
+        if not isfinite(mean) or abs(mean - self.threshold) <= mean * self.relative_error:
+            return None
+        return mean > self.threshold
+
+
+def _slices_first(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turn (pixels, slices) into (chunks, slices, pixels of a chunk); the last chunk is filled up with zeros.
+
+    Zeros add nothing to a difference, while leaving the last pixels out, an edge of the image, would bias the guess.
+    """
+    chunks = pixels.split(_CHUNK_ROWS)
+    sample = pixels.new_zeros((len(chunks), pixels.shape[1], len(chunks[0])), dtype=dtype)
+    for transposed, chunk in zip(sample, chunks, strict=True):
+        transposed[:, : len(chunk)].copy_(chunk.to(dtype).contiguous().t())
+    return sample
+
+
+class _SliceReader:
+    """Reads single slices; where they are interleaved in memory, a block of neighbours at a time.
+
+    Args:
+        slices: slices first.
+        blocks: copy blocks of slices, so that a cache line is fetched once a block and not once a slice.
+    """
+
+    def __init__(self, slices: torch.Tensor, blocks: bool) -> None:
+        self.slices = slices
+        self.blocks = blocks
+        self.start, self.block = 0, slices[:0]
+        self.anchor_index = -1
+        self.anchor = slices.new_empty(0)
+
+    def difference(self, index: int, anchor: int) -> torch.Tensor:
+        """Absolute difference of two slices in float64."""
+        if anchor != self.anchor_index:
+            self.anchor_index, self.anchor = anchor, self._read(anchor)
+        if self.blocks and not self.start <= index < self.start + len(self.block):
+            self.start, self.block = index, self._copy_block(index)
+        return self._read(index).sub_(self.anchor).abs_()
+
+    def _read(self, index: int) -> torch.Tensor:
+        """A new float64 copy of a slice, from the block where it is there."""
+        if self.start <= index < self.start + len(self.block):
+            return self.block[index - self.start].to(torch.float64, copy=True)
+        return self.slices[index].to(torch.float64, copy=True)
+
+    def _copy_block(self, start: int) -> torch.Tensor:
+        """A few slices from ``start`` on, each contiguous."""
+        interleaved = self.slices[start : start + _BLOCK_SLICES]
+        block = interleaved.new_empty(interleaved.shape)
+        for first in range(0, block.shape[1], 4096):  # pieces whose cache lines stay until all slices have used them
+            block[:, first : first + 4096] = interleaved[:, first : first + 4096]
+        return block

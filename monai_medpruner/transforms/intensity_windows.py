@@ -1,0 +1,227 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Scale a volume to [0, 1] the way its modality asks for: HU windows for CT, percentiles for MR."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.utils import TransformBackends, convert_to_tensor
+
+from ..data.volume_meta import append_note
+from ..errors import IntensityUnitsError, SettingsError, ZeroVarianceError
+from .check_volume import voxel_range
+from .hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
+
+__all__ = [
+    "IntensityWindows",
+    "IntensityWindowsD",
+    "IntensityWindowsDict",
+    "IntensityWindowsd",
+    "PercentileWindow",
+    "PercentileWindowD",
+    "PercentileWindowDict",
+    "PercentileWindowd",
+]
+
+_LOWEST_PLAUSIBLE_HU = -200.0  # below fat (about -100 HU): a CT holds lung or the air around the patient, -1000 HU
+
+
+class PercentileWindow(Transform):
+    """Scale the interval between two percentiles of the voxels to [0, 1], clipped: for MR, whose units are arbitrary.
+
+    Args:
+        lower: percentile that becomes 0.
+        upper: percentile that becomes 1.
+
+    Raises:
+        SettingsError: not 0 <= lower < upper <= 100.
+        ZeroVarianceError: when called on a volume whose two percentiles coincide.
+        VolumeShapeError: when called on more than one channel.
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 - MONAI's convention
+
+    def __init__(self, lower: float = 0.5, upper: float = 99.5) -> None:
+        if not 0 <= lower < upper <= 100:
+            raise SettingsError(f"percentiles must satisfy 0 <= lower < upper <= 100, got {lower} and {upper}.")
+        self.lower, self.upper = lower, upper
+
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Scale ``img``.
+
+        Args:
+            img: ``(1, H, W, D)``, any dtype and unit.
+
+        Returns:
+            ``(1, H, W, D)`` float32 in [0, 1].
+        """
+        require_one_channel(img)
+        # MONAI's percentile is exact at any size: it leaves torch.quantile, limited to 2**24 values, for numpy's
+        voxels = convert_to_tensor(img, track_meta=False, dtype=torch.float32).detach()
+        low, high = torch.as_tensor(percentile(voxels, [self.lower, self.upper])).tolist()
+        if low == high:
+            raise ZeroVarianceError(
+                f"percentiles {self.lower:g} and {self.upper:g} of the voxels are both {low:g}: nearly all voxels have "
+                "the same value. Choose wider percentiles or crop the background."
+            )
+        return rescale_channels(img, [(low, high)])
+
+
+class IntensityWindows(Transform):
+    """Choose and apply the scaling: HU windows for CT, percentiles for MR.
+
+    With ``modality="auto"`` the modality is ``meta["modality"]``. Where that is absent (NIfTI), voxels below -200 mean
+    CT, which is noted in ``meta["notes"]``; others could be anything, and are refused rather than guessed.
+
+    Args:
+        modality: "ct", "mr" or "auto".
+        windows: "auto" (soft tissue for CT, percentiles for MR), "percentile" (0.5 to 99.5), or HU windows as in
+            :class:`~.hu_windows.HUWindows`.
+        assume_hu: take the voxels for HU whatever they look like.
+
+    Raises:
+        SettingsError: ``modality`` or ``windows`` is not as described.
+        IntensityUnitsError: the modality is unknown or neither CT nor MR, HU windows were asked for MR, or the voxels
+            of a CT cannot be HU.
+        VolumeShapeError: more than one channel.
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 - MONAI's convention
+
+    def __init__(self, modality: str = "auto", windows: Windows = "auto", assume_hu: bool = False) -> None:
+        if modality not in ("auto", "ct", "mr"):
+            raise SettingsError(f"modality must be 'auto', 'ct' or 'mr', got {modality!r}.")
+        self.modality = modality
+        self.windows = windows
+        self.assume_hu = assume_hu
+        self.percentile_window = PercentileWindow()
+        self.hu_windows = None
+        if windows != "percentile":
+            self.hu_windows = HUWindows("soft_tissue" if windows == "auto" else windows, assume_hu)
+
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Scale ``img``.
+
+        Args:
+            img: ``(1, H, W, D)``, any dtype.
+
+        Returns:
+            ``(K, H, W, D)`` float32 in [0, 1]: one channel a window, a single one for percentiles.
+        """
+        require_one_channel(img)
+        if self.hu_windows is None:
+            return self.percentile_window(img)
+        modality, note = self._resolve_modality(img)
+        if modality == "mr" and self.windows == "auto":
+            out = self.percentile_window(img)
+        elif modality == "mr" and not self.assume_hu:
+            raise IntensityUnitsError(
+                "HU windows were asked for MR, which has no such units: use windows='percentile'."
+            )
+        else:
+            out = self.hu_windows(img)
+        if note and isinstance(out, MetaTensor):
+            append_note(out.meta, note)
+        return out
+
+    def _resolve_modality(self, img: NdarrayOrTensor) -> tuple[str, str | None]:
+        """Return "ct" or "mr", and a note where that was inferred from the voxels."""
+        if self.modality != "auto":
+            return self.modality, None
+        recorded = img.meta.get("modality") if isinstance(img, MetaTensor) else None
+        if recorded in ("CT", "MR"):
+            return recorded.lower(), None
+        if self.assume_hu:
+            return "ct", None
+        if recorded is not None:
+            raise IntensityUnitsError(
+                f"the volume's modality is {recorded}; CT and MR are supported. Choose the scaling with modality='ct', "
+                "modality='mr' or windows='percentile'."
+            )
+        lowest, _ = voxel_range(img)
+        if lowest >= _LOWEST_PLAUSIBLE_HU:
+            raise IntensityUnitsError(
+                f"the file names no modality and its voxels start at {lowest:g}, which does not look like Hounsfield "
+                "units. Pass --modality mr, or --modality ct for a CT in HU."
+            )
+        return "ct", f"The file names no modality; voxels reach down to {lowest:g}, so it was taken for CT in HU."
+
+
+class PercentileWindowd(MapTransform):
+    """Dictionary-based wrapper of :class:`PercentileWindow`.
+
+    Args:
+        keys: volumes.
+        lower: see :class:`PercentileWindow`.
+        upper: see :class:`PercentileWindow`.
+        allow_missing_keys: skip absent keys.
+    """
+
+    backend = PercentileWindow.backend
+
+    def __init__(
+        self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scaler = PercentileWindow(lower, upper)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale every key by its own percentiles."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.scaler(d[key])
+        return d
+
+
+class IntensityWindowsd(MapTransform):
+    """Dictionary-based wrapper of :class:`IntensityWindows`.
+
+    Args:
+        keys: volumes.
+        modality: see :class:`IntensityWindows`.
+        windows: see :class:`IntensityWindows`.
+        assume_hu: see :class:`IntensityWindows`.
+        allow_missing_keys: skip absent keys.
+    """
+
+    backend = IntensityWindows.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        modality: str = "auto",
+        windows: Windows = "auto",
+        assume_hu: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scaler = IntensityWindows(modality, windows, assume_hu)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale every key as its own modality asks for."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.scaler(d[key])
+        return d
+
+
+PercentileWindowD = PercentileWindowDict = PercentileWindowd
+IntensityWindowsD = IntensityWindowsDict = IntensityWindowsd

@@ -1,0 +1,91 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Loading a volume from a NIfTI file or a DICOM folder, with this package's own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection, PathLike
+from monai.data import MetaTensor, get_track_meta
+from monai.transforms import MapTransform, Transform
+from monai.utils import ImageMetaKey, TransformBackends
+
+from monai_medpruner.data.volume_reader import VolumeReader
+
+__all__ = ["LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed"]
+
+
+class LoadVolume(Transform):
+    """Load a volume, channel first, with :py:class:`monai_medpruner.data.VolumeReader`.
+
+    Unlike :py:class:`monai.transforms.LoadImage`, it tries no other reader after a failure and raises the reader's
+    typed errors (as ``__cause__`` of a RuntimeError where :py:class:`monai.transforms.Compose` runs it).
+
+    Args:
+        series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
+    """
+
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
+
+    def __init__(self, series_uid: str | None = None) -> None:
+        self.reader = VolumeReader(series_uid)
+
+    def __call__(self, path: PathLike) -> torch.Tensor:
+        """Read one volume.
+
+        Args:
+            path: a NIfTI file, a DICOM folder, or a DICOM file.
+
+        Returns:
+            (C, X, Y, Z) float32, C = 1 except for a 4-D file, in the file's own units (HU for CT): a MetaTensor with
+            the reader's metadata and ``filename_or_obj``, or a tensor where MONAI is told not to track metadata.
+
+        Raises:
+            MedPrunerError: in the kinds that :py:meth:`monai_medpruner.data.VolumeReader.read` names.
+        """
+        voxels, meta = self.reader.get_data(self.reader.read(path))
+        tensor = torch.from_numpy(voxels)
+        tensor = tensor[None] if tensor.ndim == 3 else tensor.movedim(-1, 0)
+        if not get_track_meta():
+            return tensor
+        meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)
+        return MetaTensor(tensor, meta=meta)
+
+
+class LoadVolumed(MapTransform):
+    """Dictionary form of :py:class:`LoadVolume`: replaces the path under each key by the volume.
+
+    Args:
+        keys: keys of the paths.
+        series_uid: see :py:class:`LoadVolume`.
+        allow_missing_keys: whether a missing key is passed over.
+    """
+
+    backend = LoadVolume.backend
+
+    def __init__(self, keys: KeysCollection, series_uid: str | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.load = LoadVolume(series_uid)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` in which each path is replaced by its volume."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.load(result[key])
+        return result
+
+
+LoadVolumeD = LoadVolumeDict = LoadVolumed

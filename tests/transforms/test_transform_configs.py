@@ -1,0 +1,65 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Every transform is built and run from a bundle configuration, and does not shadow a name of MONAI."""
+
+from __future__ import annotations
+
+import monai.transforms
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, Transform
+
+from monai_medpruner import transforms
+
+SETTINGS = {
+    "CheckVolume": {},
+    "HUWindows": {"windows": [[-160, 240], "lung"]},
+    "IntensityWindows": {"modality": "auto", "windows": "auto"},
+    "InterSliceAnchorFilter": {"threshold": "none"},
+    "PercentileWindow": {"lower": 1, "upper": 99},
+    "SlicePlane": {"plane": "acquired"},
+    "SliceRange": {"slices": "2:6"},
+}
+
+
+def build(name: str, **settings):
+    parser = ConfigParser({"transform": {"_target_": f"monai_medpruner.transforms.{name}", **settings}})
+    return parser.get_parsed_content("transform")
+
+
+@pytest.fixture
+def volume() -> MetaTensor:
+    return MetaTensor(torch.linspace(-1000, 1000, 8 * 7 * 9).reshape(1, 8, 7, 9))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_array_and_dictionary_form_agree(name, volume):
+    array = build(name, **SETTINGS[name])
+    dictionary = build(f"{name}d", keys="image", **SETTINGS[name])
+    assert isinstance(array, Transform)
+    assert isinstance(dictionary, MapTransform)
+    assert isinstance(dictionary, InvertibleTransform) is isinstance(array, InvertibleTransform)
+    expected, out = array(volume), dictionary({"image": volume})["image"]
+    assert torch.equal(out.as_tensor(), expected.as_tensor())
+    assert out.meta.keys() == expected.meta.keys()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_aliases_and_names(name):
+    dictionary = getattr(transforms, f"{name}d")
+    assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
+    for form in (name, f"{name}d", f"{name}D", f"{name}Dict"):
+        assert form in transforms.__all__
+        assert not hasattr(monai.transforms, form)

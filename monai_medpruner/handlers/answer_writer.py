@@ -1,0 +1,168 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Answers and what was kept, written as they come."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+from safetensors.torch import save_file
+
+from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.memory import peak_memory
+from monai_medpruner.networks import VolumeRecord
+
+__all__ = ["AnswerWriter"]
+
+_PACKAGES = ("monai-medpruner", "monai", "torch", "transformers", "numpy")
+_STAGES = ("load", "filter", "encode", "select", "prefill", "decode")
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerWriter:
+    """Writes ``answers.jsonl``, a line per volume and question, and ``records/<id>.safetensors``, a file per volume.
+
+    Every line is on disk before the next volume is read, so that a run that breaks off loses nothing. The answers of an
+    earlier run into the same folder are kept under a name that holds their time.
+
+    A line holds: ``id`` (hash of the volume), ``image`` (as given), ``question``, ``answer``, ``slices`` {``total``,
+    ``kept``, ``indices`` counted from 0}, ``tokens`` {``unpruned``, of all slices; ``kept``; ``per_slice``, of the kept
+    slices}, ``seconds`` per stage (the first question about a volume bears the stages that all share),
+    ``peak_memory_mb`` (on the GPU since the volume began; on a CPU the process's so far), ``settings``, ``versions``,
+    and ``notes``, what was seen in the volume and how it was handled.
+
+    The evaluator's network is a :class:`~monai_medpruner.networks.VolumeQA`; its batches hold MetaTensors under
+    "image", lists of texts under "question" and stage times under "seconds", and stay whole (``decollate=False``).
+
+    Args:
+        output_dir: made where it is missing.
+        settings: what goes into each line beside the network's own settings.
+
+    Raises:
+        OutputFolderError: the folder cannot be written.
+    """
+
+    def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.settings = dict(settings or {})
+        self.versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+    @property
+    def answers_file(self) -> Path:
+        """The file with the answers."""
+        return self.output_dir / "answers.jsonl"
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.begin)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.begin_volume)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+
+    def begin(self, engine: Engine) -> None:
+        """Make the folder and put earlier answers aside."""
+        try:
+            (self.output_dir / "records").mkdir(parents=True, exist_ok=True)
+            if self.answers_file.exists():
+                self.answers_file.rename(self._name_for_earlier_answers())
+            self.answers_file.touch()
+        except OSError as error:
+            raise OutputFolderError(f"cannot write to the output folder {self.output_dir}: {error.strerror}") from error
+
+    def _name_for_earlier_answers(self) -> Path:
+        """A name that holds the time of the earlier answers and is not taken."""
+        made = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.answers_file.stat().st_mtime))
+        paths = (self.output_dir / f"answers-{made}-{number}.jsonl" for number in count(1))
+        return next(path for path in paths if not path.exists())
+
+    def begin_volume(self, engine: Engine) -> None:
+        """Let the GPU's peak memory count from here."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def write(self, engine: Any) -> None:
+        """Write the answers about the volumes of a batch."""
+        batch, answers = engine.state.batch, engine.state.output[CommonKeys.PRED]
+        settings = {**self.settings, **engine.network.settings}
+        for index, record in enumerate(engine.network.records):
+            meta = batch[CommonKeys.IMAGE][index].meta
+            questions = batch["question"][index]
+            self._save_record(meta, record, settings)
+            shared, peak = batch["seconds"][index], peak_memory()
+            for number, (question, answer) in enumerate(zip(questions, answers[index], strict=True)):
+                spent = {**({} if number else shared), **record.seconds[number]}
+                self._append(
+                    {
+                        "id": meta["volume_id"],
+                        "image": str(meta["filename_or_obj"]),
+                        "question": question,
+                        "answer": answer,
+                        "slices": {
+                            "total": record.total_slices,
+                            "kept": len(record.slice_indices),
+                            "indices": record.slice_indices,
+                        },
+                        "tokens": {
+                            "unpruned": record.unpruned_tokens,
+                            "kept": sum(record.kept_tokens),
+                            "per_slice": record.kept_tokens,
+                        },
+                        "seconds": {stage: round(spent.get(stage, 0.0), 6) for stage in _STAGES},
+                        "peak_memory_mb": None if peak is None else round(peak / 1e6, 1),
+                        "settings": settings,
+                        "versions": self.versions,
+                        "notes": list(meta.get("notes", ())),
+                    }
+                )
+        logger.info(f"{len(engine.network.records)} volume(s) answered in {self.answers_file}")
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self.answers_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _save_record(self, meta: dict[str, Any], record: VolumeRecord, settings: dict[str, Any]) -> None:
+        """Write what was kept of one volume, whole or not at all."""
+        slices = record.slices
+        tensors = {
+            "slice_indices": torch.tensor(record.slice_indices),
+            "grids": torch.tensor([one.grid for one in slices]),
+            "primary": torch.cat([one.primary for one in slices]),
+            "contextual": torch.cat([one.contextual for one in slices]),
+            "carrier": torch.cat([one.carrier for one in slices]),
+            "affine": torch.as_tensor(meta["affine"], dtype=torch.float64).contiguous(),
+            "slice_positions_mm": torch.tensor(list(meta.get("slice_positions_mm", ())), dtype=torch.float64),
+        }
+        if all(one.importance is not None for one in slices):
+            tensors["importance"] = torch.cat([one.importance for one in slices])  # type: ignore[misc]
+        facts = {
+            "total_slices": record.total_slices,
+            "plane": meta.get("plane"),
+            "settings": settings,
+            "versions": self.versions,
+        }
+        target = self.output_dir / "records" / f"{meta['volume_id']}.safetensors"
+        part = target.with_suffix(".part")
+        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in facts.items()})
+        part.replace(target)

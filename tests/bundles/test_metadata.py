@@ -1,0 +1,309 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Every bundle's files against MONAI's specification and the zoo's rules, and against this package."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import metadata_rules as rules
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
+from monai.bundle.properties import InferProperties
+from monai.utils import BundleProperty, BundlePropertyConfig
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from monai_medpruner.requirements import check_required_packages
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLES = sorted(path for path in (REPOSITORY / "bundles").iterdir() if path.is_dir())
+PINNED = re.compile(r"[0-9a-f]{40}")
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
+def bundle(request):
+    """The folder of each bundle there is."""
+    return request.param
+
+
+@pytest.fixture
+def metadata(bundle):
+    return json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def config(bundle):
+    return ConfigParser.load_config_file(bundle / "configs" / "inference.json")
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def constraints():
+    """The pinned version of every package, by its canonical name."""
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+def lower_bounds(project):
+    """The lowest version of each dependency that has one."""
+    parsed = [Requirement(line) for line in project["dependencies"]]
+    return {one.name: bound.version for one in parsed for bound in one.specifier if bound.operator == ">="}
+
+
+# the zoo's rules
+
+
+def test_metadata_follow_the_specification(metadata):
+    assert rules.metadata_faults(metadata) == []
+
+
+def test_monai_verifies_the_metadata(bundle, tmp_path):
+    """MONAI's own command, with our transcription where it would download the zoo's schema."""
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(rules.METADATA_SCHEMA))
+    verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(schema))
+    broken = tmp_path / "metadata.json"
+    broken.write_text(json.dumps({"schema": "https://example.org/meta_schema.json", "version": "0.1.0"}))
+    with pytest.raises(ValueError, match="Failed validating"):
+        verify_metadata(meta_file=str(broken), filepath=str(schema))
+
+
+def test_files(bundle):
+    assert rules.file_faults(bundle) == []
+    assert (bundle / "LICENSE").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
+
+
+def test_config_keys(config):
+    assert rules.config_faults(config) == []
+
+
+def test_readme(bundle):
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert rules.readme_faults(text) == []
+    assert "Not for clinical use" in text
+
+
+def test_data_license(bundle, metadata):
+    text = (bundle / "docs" / "data_license.txt").read_text(encoding="utf-8")
+    assert rules.license_faults(text) == []
+    assert metadata["huggingface_url"] in text
+    assert metadata["huggingface_revision"] in text
+
+
+def test_properties_by_exact_reference(bundle, config):
+    """Every property of an inference bundle is there, and the evaluator and data set refer to it by its id alone."""
+    parser = ConfigParser(config)
+    for name, item in InferProperties.items():
+        property_id, reference = item[BundlePropertyConfig.ID], item.get(BundlePropertyConfig.REF_ID)
+        if item[BundleProperty.REQUIRED]:
+            assert property_id in parser, name
+        if reference is not None and reference in parser:
+            assert parser.get(reference) == f"@{property_id}", name
+            assert property_id in parser, name
+    for reference, property_id in {
+        "dataset::transform": "preprocessing",
+        "evaluator::val_handlers": "handlers",
+        "evaluator::network": "network_def",
+        "evaluator::inferer": "inferer",
+        "evaluator::device": "device",
+    }.items():
+        assert parser.get(reference) == f"@{property_id}"
+
+
+# the same facts elsewhere
+
+
+def test_weights_are_pinned(metadata, config):
+    assert PINNED.fullmatch(metadata["huggingface_revision"])
+    assert config["model_id"] == metadata["huggingface_model_id"]
+    assert config["revision"] == metadata["huggingface_revision"]
+    assert metadata["huggingface_url"] == f"https://huggingface.co/{metadata['huggingface_model_id']}"
+
+
+def test_required_packages_are_the_projects(metadata, project):
+    """They are the lower bounds of the project, but for the three packages that have keys of their own."""
+    required = metadata["required_packages_version"]
+    expected = {project["name"]: project["version"], **lower_bounds(project)}
+    own_keys = {"monai", "torch", "numpy"}
+    assert required == {name: version for name, version in expected.items() if name not in own_keys}
+    for name in required:
+        assert distribution(name).files is not None, name
+    check_required_packages(required)
+
+
+@pytest.mark.parametrize(
+    ("key", "package"), [("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")]
+)
+def test_versions_are_those_tested(metadata, constraints, project, key, package):
+    assert metadata[key] == constraints[package]
+    check_required_packages({package: lower_bounds(project)[package]})
+
+
+def test_constraints_hold_every_dependency(constraints, project):
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    for line in project["dependencies"] + extras:
+        requirement = Requirement(line)
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(constraints[canonicalize_name(requirement.name)]), line
+
+
+def test_input_and_output(metadata):
+    data = metadata["network_data_format"]
+    image, prediction = data["inputs"]["image"], data["outputs"]["pred"]
+    assert image["num_channels"] in (1, 3)
+    assert image["value_range"] == [0, 1]
+    assert len(image["spatial_shape"]) == 3
+    assert image["dtype"] == prediction["dtype"] == "float32"
+    assert len(prediction["spatial_shape"]) == 1
+    for text in (data["inputs"]["question"], data["post_processed_outputs"]["answer"]):
+        assert (text["format"], text["dtype"]) == ("sequence", "str")
+
+
+def test_commands_of_the_readme_name_real_settings(bundle, config, metadata):
+    parser = ConfigParser({**config, "_meta_": metadata})
+    own = {"config_file", "meta_file", "net_id", "filepath"}
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python -m monai\.bundle .+$", text, flags=re.MULTILINE)
+    assert commands
+    for name in {name for command in commands for name in re.findall(r" --([\w:]+)", command)} - own:
+        assert name in parser, name
+    for name in {path for command in commands for path in re.findall(r"configs/\S+", command)}:
+        assert (bundle / name).is_file(), name
+
+
+def test_logging(bundle, capsys):
+    """Applied as MONAI does it: this package speaks, a library's information does not, and no file is written."""
+    root, package = logging.getLogger(), logging.getLogger("monai_medpruner")
+    before = root.handlers[:], root.level, package.level
+    try:
+        ConfigWorkflow(config_file=str(bundle / "configs" / "inference.json"), workflow_type="infer")
+        logging.getLogger("monai_medpruner.handlers").info("an answer is written")
+        logging.getLogger("some.library").info("GET https://example.org")
+        assert not any(isinstance(handler, logging.FileHandler) for handler in root.handlers)
+    finally:
+        root.handlers, root.level, package.level = before
+    printed = capsys.readouterr().out
+    assert "an answer is written" in printed
+    assert "example.org" not in printed
+
+
+# the rules themselves
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("version", None),
+        ("version", "0.2.0"),
+        ("version", "first"),
+        ("schema", "schema.json"),
+        ("changelog", {}),
+        ("monai_version", ">=1.6"),
+        ("required_packages_version::itk", 5.4),
+        ("name", None),
+        ("task", ""),
+        ("authors", ["A", "B"]),
+        ("eval_metrics", {"accuracy": "good"}),
+        ("references", "a paper"),
+        ("network_data_format::inputs::image", None),
+        ("network_data_format::inputs::image", "a volume"),
+        ("network_data_format::inputs::image::modality", None),
+        ("network_data_format::inputs::image::num_channels", "1"),
+        ("network_data_format::inputs::image::spatial_shape", ["any"]),
+        ("network_data_format::inputs::image::spatial_shape", "*"),
+        ("network_data_format::inputs::question", ["text"]),
+        ("network_data_format::outputs::pred", None),
+        ("network_data_format::outputs::pred::is_patch_data", "false"),
+        ("network_data_format::outputs::pred::channel_def", {"first": "channel"}),
+        ("network_data_format::labels", {}),
+    ],
+)
+def test_rules_find_faulty_metadata(metadata, path, value):
+    *parents, key = path.split("::")
+    node = faulty = copy.deepcopy(metadata)
+    for name in parents:
+        node = node[name]
+    if value is None:
+        del node[key]
+    else:
+        node[key] = value
+    assert len(rules.metadata_faults(faulty)) >= 1
+    assert rules.metadata_faults(metadata) == []
+
+
+def test_rules_find_faulty_files(bundle, metadata, tmp_path):
+    files = {path.relative_to(bundle): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    for path, content in files.items():
+        (tmp_path / path).unlink()
+        assert f"{path.as_posix()} is missing" in rules.file_faults(tmp_path)
+        (tmp_path / path).write_bytes(content)
+    assert rules.file_faults(tmp_path) == []
+
+    del metadata["huggingface_revision"]
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    assert rules.file_faults(tmp_path) == ["models/model.pt is missing, and the metadata name no Hub model"]
+    (tmp_path / "large_files.yml").write_text("large_files:\n  - path: models/model.pt\n    url: https://example.org\n")
+    missing = ["large file models/model.pt lacks hash_val", "large file models/model.pt lacks hash_type"]
+    assert rules.file_faults(tmp_path) == missing
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(rules.MAX_FILE_BYTES + 1)
+    assert rules.file_faults(tmp_path) == [*missing, "weights.bin is over 25 MB"]
+
+
+def test_rules_find_a_faulty_config(config):
+    assert rules.config_faults({**config, "image": "/home/someone/ct.nii.gz"}) == [
+        'a personal path: "/home/someone/ct.nii.gz"'
+    ]
+    del config["output_dir"]
+    assert rules.config_faults(config) == ["output_dir is missing"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("## Data\n", ""),
+        ("## Input\n", "## Inputs\n"),
+        ("# References\n", "# License\n"),
+        ("## Performance\n", "## Performance\n\n## Extra\n"),
+    ],
+)
+def test_rules_find_a_faulty_readme(bundle, old, new):
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    assert rules.readme_faults(text.replace(old, new)) != []
+
+
+def test_rules_find_a_readme_out_of_order(bundle):
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    swapped = text.replace("## Input\n", "## X\n").replace("## Output\n", "## Input\n").replace("## X\n", "## Output\n")
+    assert len(rules.readme_faults(swapped)) == 1

@@ -1,0 +1,92 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The check of a bundle's required packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from monai_medpruner.errors import PackageVersionError, SettingsError
+from monai_medpruner.requirements import check_required_packages
+
+INSTALLED = {"monai": "1.6.1", "torch": "2.13.0+cpu", "transformers": "5.18.0", "itk": "5.10", "tool": "2.0rc1"}
+
+
+@pytest.fixture(autouse=True)
+def packages(monkeypatch):
+    """A machine that holds INSTALLED and nothing else."""
+
+    def version(name):
+        if name not in INSTALLED:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return INSTALLED[name]
+
+    monkeypatch.setattr("monai_medpruner.requirements.version", version)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        {},
+        {"monai": "1.6.1"},
+        {"monai": "1.6"},
+        {"torch": "2.13.0"},  # a local build is the version it was built from
+        {"itk": "5.4"},  # 5.10 is newer, though not as text
+        {"monai": "1.0", "torch": "2.6", "transformers": "5.18"},
+    ],
+    ids=str,
+)
+def test_what_is_there_passes(versions):
+    assert check_required_packages(versions) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "found"),
+    [
+        ("monai", "1.6.2", "1.6.1"),
+        ("transformers", "5.18.1", "5.18.0"),
+        ("itk", "5.10.1", "5.10"),
+        ("tool", "2.0", "2.0rc1"),  # a candidate is older than its release
+        ("no-such-tool", "0.1", "not installed"),
+    ],
+)
+def test_what_lacks_is_refused(name, lowest, found):
+    with pytest.raises(PackageVersionError) as raised:
+        check_required_packages({"torch": "2.6", name: lowest})
+    message = str(raised.value)
+    assert f"{name} is {found}, needed is {lowest} or newer" in message
+    assert message.endswith(f'pip install "{name}>={lowest}"')
+    assert "torch" not in message
+
+
+def test_all_that_lack_are_named_at_once():
+    with pytest.raises(PackageVersionError, match=r'pip install "monai>=2\.0" "no-such-tool>=1\.0"$') as raised:
+        check_required_packages({"monai": "2.0", "itk": "5.4", "no-such-tool": "1.0"})
+    assert isinstance(raised.value, ImportError)
+
+
+@pytest.mark.parametrize("lowest", ["", "newest", ">=1.0", None, 5.4])
+def test_what_is_no_version_is_refused(lowest):
+    with pytest.raises(SettingsError, match="monai needs a version number"):
+        check_required_packages({"monai": lowest})
+
+
+def test_real_packages(monkeypatch):
+    """Against what is installed, whatever that is."""
+    monkeypatch.undo()
+    installed = {name: importlib.metadata.version(name) for name in ("monai", "torch", "pytest")}
+    check_required_packages(installed)
+    with pytest.raises(PackageVersionError, match=f"pytest is {installed['pytest']}"):
+        check_required_packages({**installed, "pytest": "999"})

@@ -1,0 +1,140 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What the repository says of itself: the README's commands, the example in CONTRIBUTING."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from monai_medpruner.networks import ModelFamily
+from monai_medpruner.pruners import SliceTokens
+
+
+def marked_block(text, mark):
+    """The bash block after a mark, found independently of ``.ci/run``."""
+    blocks = re.findall(rf"<!-- {mark} -->\n```bash\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+@pytest.fixture
+def ci_run(repository, tmp_path):
+    """Return a function: text of a README -> what ``.ci/run`` does beside it."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(repository / ".ci" / "run", tmp_path / ".ci" / "run")
+
+    def run(readme):
+        (tmp_path / "README.md").write_text(readme)
+        command = [str(tmp_path / ".ci" / "run")]
+        return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_ci_runs_the_test_command_of_the_readme(repository, ci_run, tmp_path):
+    """The README's own text, with its test command traded for one that shows where and how it runs."""
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    command = marked_block(readme, "test")
+    replacement = 'pwd > ran\necho "$SHELLOPTS" >> ran\n'
+    process = ci_run(readme.replace(command, replacement))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == replacement
+    folder, options = (tmp_path / "ran").read_text().splitlines()
+    assert folder == str(tmp_path.resolve())
+    assert {"errexit", "nounset", "pipefail"} <= set(options.split(":"))
+
+
+@pytest.mark.parametrize(
+    ("readme", "message"),
+    [
+        ("<!-- test -->\n```bash\necho one\nfalse\necho two\n```\n", "one"),
+        ("<!-- test -->\n```bash\nfalse | true\n```\n", ""),
+        ("<!-- run -->\n```bash\ntrue\n```\n", "no bash block after <!-- test -->"),
+        ("", "no bash block after <!-- test -->"),
+    ],
+    ids=["failing line", "failing pipe", "other block", "empty"],
+)
+def test_ci_fails_where_it_must(ci_run, readme, message):
+    process = ci_run(readme)
+    assert process.returncode != 0
+    assert message in process.stdout + process.stderr
+    assert "two" not in process.stdout.splitlines()
+
+
+def test_readme_commands(repository):
+    """Both commands start from nothing and take the pinned versions; the second runs every check."""
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    run, test = marked_block(readme, "run"), marked_block(readme, "test")
+    for command in (run, test):
+        assert command.startswith("python3 -m venv .venv")
+        assert "-c constraints.txt" in command
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+    assert "monai.bundle run" in run
+    assert test.rstrip().endswith("scripts/check")
+    for script in (".ci/run", "scripts/check"):
+        assert os.access(repository / script, os.X_OK), script
+
+
+def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
+    """With stand-ins for the tools, so that neither the linters nor the tests run again."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(repository / "scripts" / "check", tmp_path / "scripts" / "check")
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\necho "$HF_HUB_OFFLINE $PWD $*" >> calls\n[ "$2" != "$FAILING" ]\n')
+    stand_in.chmod(0o755)
+    tools = ["ruff check .", "ruff format --check .", "mypy", "pytest -n 2"]
+    for failing, expected in {"": tools, "mypy": tools[:3], "pytest": tools}.items():
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
+        process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)
+        assert (process.returncode == 0) is (failing == "")
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert calls == [f"1 {tmp_path.resolve()} -m {tool}" for tool in expected]
+        (tmp_path / "calls").unlink()
+
+
+def test_the_example_pruner(repository):
+    """The pruner in CONTRIBUTING, run as it stands there."""
+    text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(example.splitlines()) < 30
+    names = {"__name__": "monai_medpruner.pruners"}
+    exec(compile(example, "CONTRIBUTING.md", "exec"), names)
+    generator = torch.Generator().manual_seed(0)
+    valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
+    slices = SliceTokens(
+        tokens=torch.randn(3, 12, 4, generator=generator),
+        valid=valid,
+        importance=torch.rand(3, 12, generator=generator),
+        keys=torch.randn(3, 12, 4, generator=generator),
+        grids=[(3, 4), (1, 5), (1, 1)],
+    )
+    pruned = names["TopTokensPruner"](share=0.25)(slices)
+    assert pruned.primary.sum(1).tolist() == [3, 2, 1]
+    for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
+        assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
+    with pytest.raises(ValueError, match="share"):
+        names["TopTokensPruner"](share=0)
+
+
+def test_the_family_guide_names_every_part(repository):
+    """Whatever a family must or may define stands in the guide's table."""
+    text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    guide = text.split("## A new model family in one file")[1].split("\n## ")[0]
+    parts = {name for name in {*vars(ModelFamily), *ModelFamily.__annotations__} if not name.startswith("_")}
+    assert {name for name in parts if f"`{name}`" not in guide} == set()

@@ -52,6 +52,7 @@ class VolumeQA(nn.Module):
         dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: None leaves it to transformers.
         encoder_batch: slices encoded at once; see :class:`PrunedVLM`.
+        keep_positions: whether kept tokens keep their positions; see :class:`PrunedVLM`.
         tiny_model_type: the family of the tiny model.
 
     Raises:
@@ -70,6 +71,7 @@ class VolumeQA(nn.Module):
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
         encoder_batch: int | None = None,
+        keep_positions: bool | None = None,
         tiny_model_type: str = "qwen3_vl",
     ) -> None:
         super().__init__()
@@ -86,6 +88,7 @@ class VolumeQA(nn.Module):
             "dtype": dtype,
             "attn_implementation": attn_implementation,
             "encoder_batch": encoder_batch,
+            "keep_positions": keep_positions,
         }
         self._vlm: PrunedVLM | None = None
         self._image_processor: Any = None

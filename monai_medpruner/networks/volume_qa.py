@@ -215,7 +215,9 @@ class VolumeQA(nn.Module):
         if not isinstance(question, str) or not question.strip():
             raise QuestionError(f"a question must be text and not empty, got {type(question).__name__}")
         tokenizer = self._tokenizer
-        if held := [token for token in tokenizer.all_special_tokens if token in question]:
+        # a tokenizer may mark more tokens as special than it lists as such
+        marked = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        if held := [token for token in (*tokenizer.all_special_tokens, *marked) if token in question]:
             raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
         content = self.prompt.content([index + 1 for index in slice_indices], question)
         text = tokenizer.apply_chat_template(

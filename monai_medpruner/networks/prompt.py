@@ -70,7 +70,11 @@ def keep_mask(inputs: Mapping[str, Any], image_token_id: int, slices: list[torch
 
 
 def prune_prompt(
-    inputs: Mapping[str, Any], keep: torch.Tensor, family: ModelFamily, grids: list[tuple[int, int]]
+    inputs: Mapping[str, Any],
+    keep: torch.Tensor,
+    family: ModelFamily,
+    grids: list[tuple[int, int]],
+    keep_positions: bool | None = None,
 ) -> dict[str, Any]:
     """Shorten a prompt to the kept tokens, padded on the left to the longest of the batch.
 
@@ -81,6 +85,8 @@ def prune_prompt(
         keep: bool mask ``(B, L)``.
         family: knows the per-token inputs and the positions.
         grids: rows and columns of each slice's tokens before pruning.
+        keep_positions: whether kept tokens keep their positions of the unpruned prompt or are counted without gaps;
+            None takes the family's way. Positions that the caller gives stay as they are.
 
     Returns:
         The model's inputs for the language model, of shape ``(B, L')``; every entry that is not per token is passed on.
@@ -103,6 +109,9 @@ def prune_prompt(
     if "position_ids" in inputs:
         given = inputs["position_ids"]
         pruned["position_ids"] = given.gather(-1, order.expand(*given.shape[:-1], -1)) * pruned["attention_mask"]
-    elif (positions := family.positions(dict(inputs), grids, order, pruned["attention_mask"])) is not None:
-        pruned["position_ids"] = positions
+    else:
+        original = family.positions(dict(inputs), grids, order, pruned["attention_mask"])
+        kept = family.keeps_positions if keep_positions is None else keep_positions
+        counted = (pruned["attention_mask"].cumsum(-1) - 1).clamp(min=0).expand_as(original)
+        pruned["position_ids"] = original if kept else counted
     return pruned

@@ -51,16 +51,27 @@ class PrunedVLM(nn.Module):
         pruner: what to keep; None for the stock model's own numbers.
         encoder_batch: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
             bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
+        keep_positions: True: kept tokens keep the positions that they have in the unpruned prompt. False: they are
+            counted without gaps. None takes the family's way: Qwen-VL models keep their two-dimensional positions,
+            models with one-dimensional positions are renumbered. The other way is for ablations; sliding windows
+            count the tokens of the pruned prompt either way.
 
     Raises:
         UnsupportedModelError: no family is registered for the model.
     """
 
-    def __init__(self, model: PreTrainedModel, pruner: TokenPruner | None = None, encoder_batch: int | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pruner: TokenPruner | None = None,
+        encoder_batch: int | None = None,
+        keep_positions: bool | None = None,
+    ) -> None:
         super().__init__()
         self.model: Any = model
         self.pruner = pruner
         self.encoder_batch = encoder_batch
+        self.keep_positions = keep_positions
         self.family = family_of(model)
         self._last = threading.local()
 
@@ -75,12 +86,13 @@ class PrunedVLM(nn.Module):
         attn_implementation: str | None = None,
         device: torch.device | str | None = None,
         encoder_batch: int | None = None,
+        keep_positions: bool | None = None,
     ) -> PrunedVLM:
         """Load a checkpoint and wrap it; see :func:`monai_medpruner.networks.checkpoint.load_model`."""
         model = load_model(
             path_or_id, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device=device
         )
-        return cls(model, pruner, encoder_batch)
+        return cls(model, pruner, encoder_batch, keep_positions)
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of the network starts without a record: the last call's belongs to its thread
@@ -182,7 +194,10 @@ class PrunedVLM(nn.Module):
         if encoded is None:
             encoded = self.encode(**checked)
         keep = keep_mask(checked, self.family.image_token_id, encoded.keep)
-        pruned = prune_prompt(checked, keep, self.family, encoded.grids)
+        # token types that the caller left out are what the processor would have given: without them some models read
+        # an image's tokens as text
+        complete = {**self.family.token_types(checked["input_ids"]), **checked}
+        pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.keep_positions)
         # lists of their own: generate expands the output in place for beams
         pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.side_rows)}
         record = self._remember(checked, keep, encoded.records)

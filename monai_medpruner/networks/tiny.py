@@ -52,6 +52,7 @@ def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config)
+        family.tiny_initialise(model)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     for part in (model, tokenizer, family.tiny_image_processor()):
@@ -79,4 +80,6 @@ def _byte_tokenizer(family: type[ModelFamily]) -> PreTrainedTokenizerFast:
         eos_token=_END,
         additional_special_tokens=[_TURN, *family.tiny_tokens.values()],
         chat_template=template,
+        # under the names by which the stock processors look for them
+        **{name.removesuffix("_id"): token for name, token in family.tiny_tokens.items() if name.endswith("_token_id")},
     )

@@ -52,6 +52,7 @@ class VolumeQA(nn.Module):
         dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: None leaves it to transformers.
         encoder_batch: slices encoded at once; see :class:`PrunedVLM`.
+        keep_positions: whether kept tokens keep their positions; see :class:`PrunedVLM`.
         tiny_model_type: the family of the tiny model.
 
     Raises:
@@ -70,6 +71,7 @@ class VolumeQA(nn.Module):
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
         encoder_batch: int | None = None,
+        keep_positions: bool | None = None,
         tiny_model_type: str = "qwen3_vl",
     ) -> None:
         super().__init__()
@@ -86,6 +88,7 @@ class VolumeQA(nn.Module):
             "dtype": dtype,
             "attn_implementation": attn_implementation,
             "encoder_batch": encoder_batch,
+            "keep_positions": keep_positions,
         }
         self._vlm: PrunedVLM | None = None
         self._image_processor: Any = None
@@ -212,7 +215,9 @@ class VolumeQA(nn.Module):
         if not isinstance(question, str) or not question.strip():
             raise QuestionError(f"a question must be text and not empty, got {type(question).__name__}")
         tokenizer = self._tokenizer
-        if held := [token for token in tokenizer.all_special_tokens if token in question]:
+        # a tokenizer may mark more tokens as special than it lists as such
+        marked = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        if held := [token for token in (*tokenizer.all_special_tokens, *marked) if token in question]:
             raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
         content = self.prompt.content([index + 1 for index in slice_indices], question)
         text = tokenizer.apply_chat_template(

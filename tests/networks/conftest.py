@@ -61,6 +61,10 @@ def model(request, checkpoint):
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 0.15, generator=generator)
+        embeddings = model.get_input_embeddings().weight
+        if model.get_output_embeddings().weight is embeddings:
+            # else a model repeats its last token, whatever it sees
+            embeddings.div_(3)
     return model
 
 
@@ -86,7 +90,9 @@ def prompts(checkpoint, model):
         inputs = {name: text[name] for name in ("input_ids", "attention_mask")}
         for name in family.token_inputs:
             inputs[name] = (text["input_ids"] == family.image_token_id).long()
-        return {**inputs, **image_processor(images=images, return_tensors="pt")}
+        pixels = image_processor(images=images, return_tensors="pt")
+        # an image processor may tell its processor more than the model takes
+        return {**inputs, **{name: pixels[name] for name in family.image_inputs}}
 
     return build
 

@@ -18,13 +18,15 @@ import torch
 from monai_medpruner.networks.families import family_of
 
 
-def masked_logits(model, inputs, keep, new_ids=None):
+def masked_logits(model, inputs, keep, new_ids=None, positions=None):
     """Return the stock model's logits ``(B, L + n, vocabulary)`` on the full prompt and n new tokens.
 
     A token is seen by itself and by later tokens that are kept; dropped tokens and padding are seen by nobody else.
+    The function ``positions`` numbers the tokens; None takes the family's way.
     """
     family = family_of(model)
-    ids, positions = inputs["input_ids"], POSITIONS[model.config.model_type](model, inputs, keep)
+    positions = (positions or POSITIONS[model.config.model_type])(model, inputs, keep)
+    ids = inputs["input_ids"]
     if new_ids is not None:
         keep = torch.cat([keep, torch.ones_like(new_ids, dtype=torch.bool)], 1)
         positions = torch.cat([positions, positions[..., -1:] + torch.arange(1, new_ids.shape[1] + 1)], -1)
@@ -35,11 +37,11 @@ def masked_logits(model, inputs, keep, new_ids=None):
         return model(input_ids=ids, attention_mask=mask, position_ids=positions, **images, use_cache=False).logits
 
 
-def masked_greedy(model, inputs, keep, count):
+def masked_greedy(model, inputs, keep, count, positions=None):
     """Return the tokens that greedy decoding gives under the same mask, ``(B, count)``, without any cache."""
     new_ids = torch.zeros(len(keep), 0, dtype=torch.long)
     for _ in range(count):
-        logits = masked_logits(model, inputs, keep, new_ids)
+        logits = masked_logits(model, inputs, keep, new_ids, positions)
         new_ids = torch.cat([new_ids, logits[:, -1].argmax(-1, keepdim=True)], 1)
     return new_ids
 
@@ -74,7 +76,62 @@ def renumbered_positions(model, inputs, keep):
     return (keep.cumsum(1) - 1).clamp(min=0)
 
 
+def renumbered_mrope_positions(model, inputs, keep):
+    """Kept tokens counted without gaps, the same in every direction."""
+    return renumbered_positions(model, inputs, keep).expand(3, -1, -1)
+
+
+def original_positions(model, inputs, keep):
+    """All tokens of the full prompt counted, padding left out."""
+    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+
+
+def block_masks(model, ids, keep):
+    """Gemma 3: the tokens of one image see each other both ways; a sliding layer sees the last kept tokens only."""
+    window = model.config.text_config.sliding_window
+    full, sliding = [], []
+    for tokens, kept in zip(ids.tolist(), keep.tolist(), strict=True):
+        block, place, blocks, places = 0, 0, [], []
+        for before, token, is_kept in zip([None, *tokens], tokens, kept, strict=False):
+            visual = token == model.config.image_token_id
+            block += visual and before != token
+            blocks.append(block if visual else 0)
+            # counted in kept tokens, which are all that the pruned model has
+            places.append(place)
+            place += is_kept
+        blocks, places, kept = (torch.tensor(one) for one in (blocks, places, kept))
+        causal = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
+        together = (blocks[:, None] == blocks) & (blocks > 0)
+        full.append((causal | together) & kept)
+        sliding.append(full[-1] & (places[:, None] - places < window))
+    return {"full_attention": additive(torch.stack(full)), "sliding_attention": additive(torch.stack(sliding))}
+
+
+def consecutive_patches(model, grid):
+    """The patches of a token follow one another."""
+    family = family_of(model)
+    return torch.arange(grid[0] * grid[1] * family.patches_per_token).reshape(-1, family.patches_per_token)
+
+
+def cell_patches(model, grid):
+    """Gemma 3: the patches of a token are a square of the raster, whose side follows from the configuration."""
+    vision = model.config.vision_config
+    side = vision.image_size // vision.patch_size
+    cell = side // round(model.config.mm_tokens_per_image**0.5)
+    return torch.tensor(
+        [
+            [(row * cell + down) * side + column * cell + right for down in range(cell) for right in range(cell)]
+            for row in range(grid[0])
+            for column in range(grid[1])
+        ]
+    )
+
+
 #: the positions of the pruned prompt, laid on the full one, by model_type
-POSITIONS = {"qwen3_vl": mrope_positions}
+POSITIONS = {"gemma3": renumbered_positions, "qwen3_vl": mrope_positions}
+#: the other way to number the tokens, and whether it keeps the original positions, by model_type
+OTHER_POSITIONS = {"gemma3": (original_positions, True), "qwen3_vl": (renumbered_mrope_positions, False)}
 #: the attention mask, by model_type, where it is not the causal one
-MASKS = {}
+MASKS = {"gemma3": block_masks}
+#: the patches of each token ``(N, n)``, by model_type, where they do not follow one another
+PATCHES = {"gemma3": cell_patches}

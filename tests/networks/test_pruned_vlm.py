@@ -23,7 +23,7 @@ import weakref
 import pytest
 import torch
 from conftest import SIZES, RandomPruner
-from stock_oracle import masked_greedy, masked_logits
+from stock_oracle import OTHER_POSITIONS, PATCHES, consecutive_patches, masked_greedy, masked_logits
 from transformers import GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -67,13 +67,48 @@ def test_logits_equal_masked_stock_model(model, batch, pruner):
 
 def test_generation_equals_masked_stock_model(model, batch):
     vlm = PrunedVLM(model, NUCLEUS)
-    output = vlm.generate(**batch, **FULL_LENGTH)
+    end = model.generation_config.eos_token_id
+    details = vlm.generate(**batch, **FULL_LENGTH, return_dict_in_generate=True, output_logits=True)
+    output = details.sequences
     length = batch["input_ids"].shape[1]
     assert torch.equal(output[:, :length], batch["input_ids"])
-    end = model.generation_config.eos_token_id
+    new_ids = output[:, length:]
+    assert not (new_ids == end).any()
+    assert min(len(row.unique()) for row in new_ids) >= 3
+    keep = vlm.record.keep
+    # the end token is barred from being chosen, not from the model's logits
+    steps = masked_logits(model, batch, keep, new_ids)[:, length - 1 : -1]
+    torch.testing.assert_close(torch.stack(details.logits, 1), steps, **TOLERANCE)
     model.generation_config.eos_token_id = None
-    assert not (output[:, length:] == end).any()
-    assert torch.equal(output[:, length:], masked_greedy(model, batch, vlm.record.keep, 20))
+    assert torch.equal(new_ids, masked_greedy(model, batch, keep, 20))
+
+
+def test_the_other_way_to_number_tokens(model, batch):
+    """Original positions where the family renumbers, renumbered ones where it keeps them; forward and generate."""
+    positions, keep_positions = OTHER_POSITIONS[model.config.model_type]
+    vlm = PrunedVLM(model, NUCLEUS, keep_positions=keep_positions)
+    pruned = pruned_logits(vlm, batch)
+    keep = vlm.record.keep
+    expected = kept_logits(masked_logits(model, batch, keep, positions=positions), keep)
+    torch.testing.assert_close(pruned, expected, **TOLERANCE)
+    assert not torch.allclose(pruned, pruned_logits(PrunedVLM(model, NUCLEUS), batch), atol=1e-3)
+    model.generation_config.eos_token_id = None
+    output = vlm.generate(**batch, **FULL_LENGTH)
+    assert torch.equal(output[:, -20:], masked_greedy(model, batch, keep, 20, positions))
+
+
+def test_the_familys_way_to_number_tokens_is_the_default(model, batch):
+    _, other = OTHER_POSITIONS[model.config.model_type]
+    default, named = PrunedVLM(model, NUCLEUS), PrunedVLM(model, NUCLEUS, keep_positions=not other)
+    assert torch.equal(pruned_logits(default, batch), pruned_logits(named, batch))
+
+
+def test_token_types_left_out_are_the_processors(model, batch):
+    """A prompt that a tokenizer alone wrote is read like the processor's."""
+    vlm = PrunedVLM(model, NUCLEUS)
+    expected = pruned_logits(vlm, batch)
+    bare = {name: value for name, value in batch.items() if name not in vlm.family.token_inputs}
+    assert torch.equal(pruned_logits(vlm, bare), expected)
 
 
 @pytest.mark.parametrize("contextual_ratio", [0, 0.05])
@@ -162,8 +197,10 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
     with torch.no_grad():
         vlm.family.encode(vlm.family.slice_inputs(inputs, 0, 1))
     received = weights[0][0].double().mean(0).sum(0)
-    expected = received.reshape(-1, vlm.family.patches_per_token).mean(-1)
-    torch.testing.assert_close(vlm.record.slices[0][0].importance.double(), expected, atol=1e-5, rtol=1e-5)
+    one = vlm.record.slices[0][0]
+    patches = PATCHES.get(model.config.model_type, consecutive_patches)(model, one.grid)
+    expected = received[patches].mean(-1)
+    torch.testing.assert_close(one.importance.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_merging_before_the_projector(model, prompts):
@@ -208,6 +245,19 @@ def test_expanded_generation(model, batch, settings):
     pruned = vlm.generate(**batch, **arguments)
     torch.manual_seed(0)
     assert torch.equal(pruned, model.generate(**batch, **arguments))
+
+
+def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
+    """The tokens of each prompt are expanded with their prompt, however many are left."""
+    vlm = PrunedVLM(model, NUCLEUS)
+    arguments = {"max_new_tokens": 6, "min_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
+    both = vlm.generate(**batch, **arguments)
+    assert len(both) == 4
+    for row, (start, stop) in enumerate([(0, 3), (3, 4)]):
+        mask = batch["attention_mask"][row].bool()
+        text = {name: batch[name][row : row + 1, mask] for name in batch if name not in vlm.family.image_inputs}
+        alone = vlm.generate(**text, **vlm.family.slice_inputs(batch, start, stop), **arguments)
+        assert torch.equal(alone[:, -6:], both[2 * row : 2 * row + 2, -6:])
 
 
 def test_dictionary_output_holds_the_callers_prompt(model, batch):

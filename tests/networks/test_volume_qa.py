@@ -16,6 +16,7 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
+from tokenizers import AddedToken
 
 from monai_medpruner.data import collate_volumes
 from monai_medpruner.errors import (
@@ -64,8 +65,9 @@ def test_answer_is_that_of_the_wrapped_model(network):
     one = volume(depth=3)
     answer = network(one[None], [["Is it?"]])[0][0]
     tokenizer, processor = network._tokenizer, network._image_processor
-    inputs = processor(images=module.slice_images(one), return_tensors="pt")
+    pixels = processor(images=module.slice_images(one), return_tensors="pt")
     vlm = PrunedVLM(network.vlm.model, PRUNER)
+    inputs = {name: pixels[name] for name in vlm.family.image_inputs}
     text = tokenizer(network.prompt_text(vlm.family.token_grids(inputs), [0, 1, 2], "Is it?"), return_tensors="pt")
     output = vlm.generate(**text, **inputs, max_new_tokens=6, do_sample=False)
     assert tokenizer.decode(output[0, text["input_ids"].shape[1] :], skip_special_tokens=True).strip() == answer
@@ -137,6 +139,15 @@ def test_channels_become_colours():
 def test_questions_that_cannot_be_asked(network, question):
     with pytest.raises(QuestionError):
         network(volume()[None], [[question]])
+
+
+def test_special_tokens_that_the_tokenizer_does_not_list(checkpoint):
+    network = VolumeQA(str(checkpoint), PRUNER)
+    network.vlm  # noqa: B018 - loads the tokenizer
+    network._tokenizer.add_tokens(AddedToken("<end_of_turn>", special=True))
+    assert "<end_of_turn>" not in network._tokenizer.all_special_tokens
+    with pytest.raises(QuestionError, match="<end_of_turn>"):
+        network.prompt_text([(1, 1)], [0], "Is it?<end_of_turn>")
 
 
 def test_any_other_text_is_asked_verbatim(network):

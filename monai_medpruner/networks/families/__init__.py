@@ -18,13 +18,15 @@ from transformers import PreTrainedModel
 from monai_medpruner.errors import UnsupportedModelError
 
 from .base import EncodedSlices, ModelFamily
+from .gemma3 import Gemma3Family
 from .qwen3_vl import Qwen3VLFamily
 
-__all__ = ["FAMILIES", "EncodedSlices", "ModelFamily", "Qwen3VLFamily", "family_class", "family_of"]
+__all__ = ["FAMILIES", "EncodedSlices", "Gemma3Family", "ModelFamily", "Qwen3VLFamily", "family_class", "family_of"]
 
 #: every supported family; a new one adds its line here
 FAMILIES: list[type[ModelFamily]] = [
     Qwen3VLFamily,
+    Gemma3Family,
 ]
 
 

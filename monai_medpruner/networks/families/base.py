@@ -56,6 +56,8 @@ class ModelFamily(ABC):
     image_inputs: ClassVar[tuple[str, ...]]
     #: inputs with one entry per prompt token, and what padding holds
     token_inputs: ClassVar[dict[str, int]] = {}
+    #: whether kept tokens keep their positions of the unpruned prompt where the caller does not say
+    keeps_positions: ClassVar[bool] = False
 
     #: special tokens of the tiny checkpoint's tokenizer, by the name its configuration gives their ids
     tiny_tokens: ClassVar[dict[str, str]]
@@ -81,6 +83,10 @@ class ModelFamily(ABC):
     def tiny_image_processor(cls) -> Any:
         """Image processor that goes with :meth:`tiny_config`; one that works without torchvision."""
 
+    @classmethod  # noqa: B027 - most families leave nothing at zero
+    def tiny_initialise(cls, model: Any) -> None:
+        """Give random values to weights of a tiny model that the stock initialisation leaves at zero."""
+
     @property
     def image_token_id(self) -> int:
         """Id of the placeholder that stands for one visual token in the prompt."""
@@ -93,6 +99,10 @@ class ModelFamily(ABC):
     def image_text(self, tokenizer: Any, tokens: int) -> str:
         """Text of an image of that many visual tokens."""
         return tokenizer.convert_ids_to_tokens(self.image_token_id) * tokens
+
+    def token_types(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the model's processor puts into :attr:`token_inputs` for some ids: 1 at visual tokens, else 0."""
+        return {name: (input_ids == self.image_token_id).long() for name in self.token_inputs}
 
     @property
     def pad_token_id(self) -> int:
@@ -149,16 +159,22 @@ class ModelFamily(ABC):
         grids: list[tuple[int, int]],
         order: torch.Tensor,
         attention_mask: torch.Tensor,
-    ) -> torch.Tensor | None:
-        """Position ids of the pruned prompt, or None where the model numbers it rightly by itself.
+    ) -> torch.Tensor:
+        """The positions that the tokens of the pruned prompt have in the unpruned one.
+
+        By default the language model's positions are one-dimensional. The result has the shape of the model's position
+        ids, so that renumbered ones can take its place.
 
         Args:
             inputs: the caller's unpruned inputs, ids of shape ``(B, L)``.
             grids: rows and columns of each slice's tokens before pruning.
             order: int64 ``(B, L')``, the column of the caller's prompt that each pruned column holds.
             attention_mask: int64 ``(B, L')``, 0 at padding.
+
+        Returns:
+            int64 ``(..., B, L')``, 0 at padding.
         """
-        return None
+        return (inputs["attention_mask"].cumsum(-1) - 1).gather(1, order) * attention_mask
 
     @property
     def vision_configs(self) -> list[Any]:

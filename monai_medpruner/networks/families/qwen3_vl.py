@@ -39,6 +39,7 @@ class Qwen3VLFamily(ModelFamily):
     model_types = ("qwen3_vl",)
     image_inputs = ("pixel_values", "image_grid_thw")
     token_inputs: ClassVar[dict[str, int]] = {"mm_token_type_ids": 0}
+    keeps_positions = True
 
     tiny_tokens: ClassVar[dict[str, str]] = {
         "image_token_id": "<|image_pad|>",
@@ -159,7 +160,7 @@ class Qwen3VLFamily(ModelFamily):
         grids: list[tuple[int, int]],
         order: torch.Tensor,
         attention_mask: torch.Tensor,
-    ) -> torch.Tensor | None:
+    ) -> torch.Tensor:
         """Row 0 counts the pruned prompt without gaps; rows 1 to 3 are the original M-RoPE positions."""
         ids = inputs["input_ids"]
         merge = self._vision.spatial_merge_size

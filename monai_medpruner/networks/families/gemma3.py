@@ -1,0 +1,157 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Gemma 3 and MedGemma: pooling cells, image blocks that attend both ways, sliding windows."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from transformers import Gemma3Config
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.utils import ModelOutput
+
+from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily
+
+__all__ = ["Gemma3Family"]
+
+
+class Gemma3Family(ModelFamily):
+    """Gemma 3, MedGemma 1.0 and 1.5 (``Gemma3ForConditionalGeneration``).
+
+    Every slice is a square of one size. SigLIP writes its patches row by row, and the projector averages square cells
+    of them, 4 by 4 in the released models, into tokens: a token's patches do not follow one another. The tokens of a
+    slice attend to each other both ways, which the model learns from ``token_type_ids``: pruned with the ids, they keep
+    each slice one block. The language model's positions are one-dimensional, so kept tokens are renumbered.
+    """
+
+    model_types = ("gemma3",)
+    image_inputs = ("pixel_values",)
+    token_inputs: ClassVar[dict[str, int]] = {"token_type_ids": 0}
+
+    tiny_tokens: ClassVar[dict[str, str]] = {
+        "image_token_id": "<image_soft_token>",
+        "boi_token_id": "<start_of_image>",
+        "eoi_token_id": "<end_of_image>",
+    }
+    tiny_image = "<start_of_image>"
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Gemma3Config:
+        """12 by 12 patches in 9 cells of the real size; sliding layers whose window is shorter than a slice."""
+        vision = {
+            "model_type": "siglip_vision_model",
+            "image_size": 168,
+            "patch_size": 14,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "vision_use_head": False,
+        }
+        text = {
+            "vocab_size": vocab_size,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        }
+        return Gemma3Config(vision_config=vision, text_config=text, mm_tokens_per_image=9, **token_ids)
+
+    @classmethod
+    def tiny_image_processor(cls) -> Gemma3ImageProcessorPil:
+        """The real preprocessing at the tiny model's image size; no pan-and-scan."""
+        return Gemma3ImageProcessorPil(
+            size={"height": 168, "width": 168}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_pan_and_scan=False
+        )
+
+    @classmethod
+    def tiny_initialise(cls, model: Any) -> None:
+        """The projection starts at zero, and every image's tokens with it."""
+        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
+
+    def image_marker(self, tokenizer: Any) -> str:
+        """The begin-of-image token."""
+        return tokenizer.convert_ids_to_tokens(self.model.config.boi_token_index)
+
+    def image_text(self, tokenizer: Any, tokens: int) -> str:
+        """Soft tokens between begin and end of image, set off by empty lines."""
+        soft = super().image_text(tokenizer, tokens)
+        end = tokenizer.convert_ids_to_tokens(self.model.config.eoi_token_index)
+        return f"\n\n{self.image_marker(tokenizer)}{soft}{end}\n\n"
+
+    @property
+    def _projector(self) -> Any:
+        return self.model.model.multi_modal_projector
+
+    @property
+    def scoring_attention(self) -> Any:
+        """The last block's attention."""
+        return self.model.model.vision_tower.encoder.layers[-1].self_attn
+
+    @property
+    def patches_per_token(self) -> int:
+        """The pooling cell's area."""
+        return self._projector.kernel_size**2
+
+    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Queries and keys of each slice of the batch; SigLIP has no rotary embedding."""
+        attention = self.scoring_attention
+        hidden = args[0] if args else kwargs["hidden_states"]
+        query, key = (
+            layer(hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for layer in (attention.q_proj, attention.k_proj)
+        )
+        return list(zip(query, key, strict=True))
+
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Gather the pooling cells, which are squares of the raster."""
+        cell = self._projector.kernel_size
+        cells = patches.unflatten(-1, (grid[0], cell, grid[1], cell)).transpose(-3, -2)
+        return cells.flatten(-2).flatten(-3, -2)
+
+    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
+        """The same square for every slice."""
+        side = self._projector.tokens_per_side
+        return [(side, side)] * len(inputs["pixel_values"])
+
+    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """One image is one row."""
+        return {"pixel_values": inputs["pixel_values"][start:stop]}
+
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        """Tokens, and the pooled patches before norm and projection; single patches could not be pooled any more."""
+        output = self.model.model.get_image_features(**images, return_dict=True)
+        side = self._projector.patches_per_image
+        raster = output.last_hidden_state.transpose(1, 2).unflatten(-1, (side, side))
+        pooled = self._projector.avg_pool(raster).flatten(2).transpose(1, 2)
+        return EncodedSlices(tokens=list(output.pooler_output), side_rows=[], encoder_tokens=list(pooled))
+
+    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
+        """The projector after its pooling: norm and matrix product."""
+        normed = self._projector.mm_soft_emb_norm(encoder_tokens)
+        return (normed @ self._projector.mm_input_projection_weight).type_as(encoder_tokens)
+
+    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+        """One tensor ``(ΣK, 1, C)``: the model takes no list.
+
+        It reads all rows in their order. Expansion for beams looks for the rows at which a prompt ends, and finds them
+        only where every token is an entry of its own.
+        """
+        packed: dict[str, Any] = {"pooler_output": torch.cat(tokens)[:, None]}
+        return BaseModelOutputWithPooling(**packed)

@@ -1,0 +1,76 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""16-bit runs select the tokens that float32 selects, except at near-ties.
+
+A 16-bit encoder gives importances that differ from float32's by at most its rounding, stated below and checked. Within
+that, tokens of about equal importance may change places, and the cumulative mass before a token may shift a little. A
+token is at a near-tie where float32's cumulative mass before it can then come to lie on either side of τ.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.pruners import NucleusPruner
+
+PRUNER = NucleusPruner(tau=0.6, temperature=2, contextual_ratio=0)
+# largest difference of an importance (mean 1) from float32's: a few units of a mantissa of 10 and of 7 bits
+ROUNDING = {torch.float16: 0.006, torch.bfloat16: 0.04}
+# slices of two sizes, 24 of them: a few hundred tokens
+SLICES = [(96, 128), (128, 128)] * 12
+
+
+@pytest.fixture
+def sharp_model(model):
+    """A model whose scoring layer looks at few patches: importances from 0.1 to 2."""
+    with torch.no_grad():
+        for weight in PrunedVLM(model).family.scoring_attention.parameters():
+            weight.mul_(3)
+    return model
+
+
+def records_in(model, inputs, dtype):
+    return PrunedVLM(copy.deepcopy(model).to(dtype), PRUNER).encode(**inputs).records
+
+
+def near_ties(importance, rounding):
+    """The mask of the tokens of a slice on whose selection two runs may differ."""
+    mass = torch.softmax(importance.double() / PRUNER.temperature, -1)
+    lead = importance - importance[:, None]
+    others = ~torch.eye(len(importance), dtype=torch.bool)
+    # each of two importances may move by the rounding, every mass by a factor
+    surely_before = (mass * (lead > 2 * rounding)).sum(-1)
+    perhaps_before = (mass * ((lead >= -2 * rounding) & others)).sum(-1)
+    tolerance = math.expm1(2 * rounding / PRUNER.temperature)
+    return (surely_before - tolerance < PRUNER.tau) & (PRUNER.tau <= perhaps_before + tolerance)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+def test_16_bits_select_the_tokens_of_float32(sharp_model, prompts, dtype):
+    inputs = prompts(SLICES)
+    exact = records_in(sharp_model, inputs, torch.float32)
+    ties, different, kept = [], [], []
+    for one, rounded in zip(exact, records_in(sharp_model, inputs, dtype), strict=True):
+        torch.testing.assert_close(rounded.importance, one.importance, atol=ROUNDING[dtype], rtol=0)
+        ties.append(near_ties(one.importance, ROUNDING[dtype]))
+        different.append(rounded.primary != one.primary)
+        kept.append(one.primary)
+    ties, different, kept = (torch.cat(parts) for parts in (ties, different, kept))
+    assert not (different & ~ties).any()
+    # else nothing would have been said
+    assert ties.float().mean() < 0.5
+    assert 0.2 < kept.float().mean() < 0.8

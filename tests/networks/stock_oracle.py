@@ -75,6 +75,38 @@ def renumbered_positions(model, inputs, keep):
 
 
 #: the positions of the pruned prompt, laid on the full one, by model_type
-POSITIONS = {"qwen3_vl": mrope_positions}
+POSITIONS = {
+    "qwen2_5_vl": mrope_positions,
+    "qwen2_vl": mrope_positions,
+    "qwen3_vl": mrope_positions,
+}
 #: the attention mask, by model_type, where it is not the causal one
 MASKS = {}
+
+
+def consecutive_patches(model, grid):
+    """Merge groups follow one another."""
+    return torch.arange(grid[0] * grid[1] * 4).reshape(-1, 4)
+
+
+def windowed_patches(model, grid):
+    """Merge groups follow one another within a window, and the windows of a slice row by row."""
+    vision = model.config.vision_config
+    side = vision.window_size // vision.patch_size // vision.spatial_merge_size
+    rows, columns = grid
+    order = [
+        row * columns + column
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+        for row in range(top, min(top + side, rows))
+        for column in range(left, min(left + side, columns))
+    ]
+    return torch.tensor([[4 * order.index(token) + patch for patch in range(4)] for token in range(rows * columns)])
+
+
+#: for each token of a slice, which rows of the scoring layer's attention are its patches, ``(N, patches)``, by model_type
+TOKEN_PATCHES = {
+    "qwen2_5_vl": windowed_patches,
+    "qwen2_vl": consecutive_patches,
+    "qwen3_vl": consecutive_patches,
+}

@@ -86,7 +86,9 @@ def prompts(checkpoint, model):
         inputs = {name: text[name] for name in ("input_ids", "attention_mask")}
         for name in family.token_inputs:
             inputs[name] = (text["input_ids"] == family.image_token_id).long()
-        return {**inputs, **image_processor(images=images, return_tensors="pt")}
+        pixels = image_processor(images=images, return_tensors="pt")
+        # an image processor may tell its processor more than the model takes
+        return {**inputs, **{name: pixels[name] for name in family.image_inputs}}
 
     return build
 

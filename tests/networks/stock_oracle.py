@@ -74,23 +74,14 @@ def renumbered_positions(model, inputs, keep):
     return (keep.cumsum(1) - 1).clamp(min=0)
 
 
-#: the positions of the pruned prompt, laid on the full one, by model_type
-POSITIONS = {
-    "qwen2_5_vl": mrope_positions,
-    "qwen2_vl": mrope_positions,
-    "qwen3_vl": mrope_positions,
-}
-#: the attention mask, by model_type, where it is not the causal one
-MASKS = {}
-
-
 def consecutive_patches(model, grid):
-    """Merge groups follow one another."""
-    return torch.arange(grid[0] * grid[1] * 4).reshape(-1, 4)
+    """The patches of a token follow one another."""
+    family = family_of(model)
+    return torch.arange(grid[0] * grid[1] * family.patches_per_token).reshape(-1, family.patches_per_token)
 
 
 def windowed_patches(model, grid):
-    """Merge groups follow one another within a window, and the windows of a slice row by row."""
+    """Qwen2.5-VL: the patches of a token follow one another, its tokens window by window."""
     vision = model.config.vision_config
     side = vision.window_size // vision.patch_size // vision.spatial_merge_size
     rows, columns = grid
@@ -104,9 +95,26 @@ def windowed_patches(model, grid):
     return torch.tensor([[4 * order.index(token) + patch for patch in range(4)] for token in range(rows * columns)])
 
 
-#: for each token of a slice, which rows of the scoring layer's attention are its patches, ``(N, patches)``, by model_type
-TOKEN_PATCHES = {
-    "qwen2_5_vl": windowed_patches,
-    "qwen2_vl": consecutive_patches,
-    "qwen3_vl": consecutive_patches,
+def shuffled_patches(model, grid):
+    """InternVL: behind the class token, the patches of a token are a 2 x 2 square of the raster."""
+    rows, columns = grid
+    return torch.tensor(
+        [
+            [1 + (2 * row + down) * 2 * columns + 2 * column + right for down in range(2) for right in range(2)]
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    )
+
+
+#: the positions of the pruned prompt, laid on the full one, by model_type
+POSITIONS = {
+    "internvl": renumbered_positions,
+    "qwen2_5_vl": mrope_positions,
+    "qwen2_vl": mrope_positions,
+    "qwen3_vl": mrope_positions,
 }
+#: the attention mask, by model_type, where it is not the causal one
+MASKS = {}
+#: the patches of each token ``(N, n)``, by model_type, where they do not follow one another
+PATCHES = {"internvl": shuffled_patches, "qwen2_5_vl": windowed_patches}

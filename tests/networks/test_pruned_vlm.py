@@ -23,7 +23,7 @@ import weakref
 import pytest
 import torch
 from conftest import SIZES, RandomPruner
-from stock_oracle import TOKEN_PATCHES, masked_greedy, masked_logits
+from stock_oracle import PATCHES, consecutive_patches, masked_greedy, masked_logits
 from transformers import GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -52,14 +52,6 @@ def pruned_logits(vlm, inputs):
     with torch.no_grad():
         logits = vlm(**inputs).logits
     return torch.cat([row[logits.shape[1] - n :] for row, n in zip(logits, vlm.record.keep.sum(1), strict=True)])
-
-
-def one_prompt(vlm, batch, row, start, stop):
-    """One prompt of a batch without its padding, with the slices that are its own."""
-    mask = batch["attention_mask"][row].bool()
-    names = ("input_ids", "attention_mask", *vlm.family.token_inputs)
-    text = {name: batch[name][row : row + 1, mask] for name in names}
-    return {**text, **vlm.family.slice_inputs(batch, start, stop)}
 
 
 @pytest.mark.parametrize("pruner", [NUCLEUS, RandomPruner(contextual_ratio=0)], ids=["nucleus", "random"])
@@ -110,9 +102,12 @@ def test_batch_equals_one_by_one(model, prompts, merge_space):
     both = vlm.generate(**together, **FULL_LENGTH)
     record = vlm.record
     for row, (start, stop) in enumerate([(0, 3), (3, 4)]):
-        one = vlm.generate(**one_prompt(vlm, together, row, start, stop), **FULL_LENGTH)
+        mask = together["attention_mask"][row].bool()
+        names = ("input_ids", "attention_mask", *vlm.family.token_inputs)
+        alone = {name: together[name][row : row + 1, mask] for name in names}
+        one = vlm.generate(**alone, **vlm.family.slice_inputs(together, start, stop), **FULL_LENGTH)
         assert torch.equal(one[0, -20:], both[row, -20:])
-        assert torch.equal(vlm.record.keep[0], record.keep[row, together["attention_mask"][row].bool()])
+        assert torch.equal(vlm.record.keep[0], record.keep[row, mask])
 
 
 @pytest.mark.parametrize("encoder_batch", [1, 2])
@@ -165,14 +160,16 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
     model.config._attn_implementation = "eager"
     with torch.no_grad():
         vlm.family.encode(vlm.family.slice_inputs(inputs, 0, 1))
-    record = vlm.record.slices[0][0]
-    own = TOKEN_PATCHES[model.config.model_type](model, record.grid)
-    patches = own.flatten().sort().values
-    among_patches = weights[0][0].double()[:, patches][:, :, patches]
+    one = vlm.record.slices[0][0]
+    patches = PATCHES.get(model.config.model_type, consecutive_patches)(model, one.grid)
+    # a class token pays and receives nothing
+    every = patches.flatten().sort().values
+    among_patches = weights[0][0].double()[:, every][:, :, every]
     among_patches /= among_patches.sum(-1, keepdim=True)
-    received = torch.zeros(weights[0].shape[-1]).double()
-    received[patches] = among_patches.mean(0).sum(0)
-    torch.testing.assert_close(record.importance.double(), received[own].mean(-1), atol=1e-5, rtol=1e-5)
+    received = torch.zeros(weights[0].shape[-1], dtype=torch.float64)
+    received[every] = among_patches.mean(0).sum(0)
+    expected = received[patches].mean(-1)
+    torch.testing.assert_close(one.importance.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_merging_before_the_projector(model, prompts):
@@ -219,17 +216,17 @@ def test_expanded_generation(model, batch, settings):
     assert torch.equal(pruned, model.generate(**batch, **arguments))
 
 
-def test_beams_of_a_pruned_batch(model, prompts):
-    """Every beam reads the slices of its own prompt."""
+def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
+    """The tokens of each prompt are expanded with their prompt, however many are left."""
     vlm = PrunedVLM(model, NUCLEUS)
-    volumes = (SIZES[:3], SIZES[3:])
-    together = prompts(*volumes)
-    both = vlm.generate(**together, num_beams=3, max_new_tokens=6)
-    start = 0
-    for row, sizes in enumerate(volumes):
-        alone = one_prompt(vlm, together, row, start, start + len(sizes))
-        start += len(sizes)
-        assert torch.equal(vlm.generate(**alone, num_beams=3, max_new_tokens=6)[0, -6:], both[row, -6:])
+    arguments = {"max_new_tokens": 6, "min_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
+    both = vlm.generate(**batch, **arguments)
+    assert len(both) == 4
+    for row, (start, stop) in enumerate([(0, 3), (3, 4)]):
+        mask = batch["attention_mask"][row].bool()
+        text = {name: batch[name][row : row + 1, mask] for name in batch if name not in vlm.family.image_inputs}
+        alone = vlm.generate(**text, **vlm.family.slice_inputs(batch, start, stop), **arguments)
+        assert torch.equal(alone[:, -6:], both[2 * row : 2 * row + 2, -6:])
 
 
 def test_dictionary_output_holds_the_callers_prompt(model, batch):

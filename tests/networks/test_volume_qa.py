@@ -64,8 +64,9 @@ def test_answer_is_that_of_the_wrapped_model(network):
     one = volume(depth=3)
     answer = network(one[None], [["Is it?"]])[0][0]
     tokenizer, processor = network._tokenizer, network._image_processor
-    inputs = processor(images=module.slice_images(one), return_tensors="pt")
+    pixels = processor(images=module.slice_images(one), return_tensors="pt")
     vlm = PrunedVLM(network.vlm.model, PRUNER)
+    inputs = {name: pixels[name] for name in vlm.family.image_inputs}
     text = tokenizer(network.prompt_text(vlm.family.token_grids(inputs), [0, 1, 2], "Is it?"), return_tensors="pt")
     output = vlm.generate(**text, **inputs, max_new_tokens=6, do_sample=False)
     assert tokenizer.decode(output[0, text["input_ids"].shape[1] :], skip_special_tokens=True).strip() == answer

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from monai_medpruner.errors import SettingsError, UnsupportedModelError
 
 from .base import EncodedSlices, FamilySummary, ModelFamily
+from .internvl import InternVLFamily
 from .qwen2_5_vl import Qwen25VLFamily
 from .qwen2_vl import Qwen2VLFamily
 from .qwen3_vl import Qwen3VLFamily
@@ -26,6 +27,7 @@ __all__ = [
     "FAMILIES",
     "EncodedSlices",
     "FamilySummary",
+    "InternVLFamily",
     "ModelFamily",
     "Qwen2VLFamily",
     "Qwen3VLFamily",
@@ -41,6 +43,7 @@ FAMILIES: list[type[ModelFamily]] = [
     Qwen3VLFamily,
     Qwen25VLFamily,
     Qwen2VLFamily,
+    InternVLFamily,
 ]
 
 

@@ -30,6 +30,8 @@ __all__ = ["InternVLFamily"]
 class InternVLFamily(ModelFamily):
     """InternVL in its Hugging Face form (``InternVLForConditionalGeneration``, checkpoints named ``-hf``).
 
+    Checkpoints whose ``model_type`` is ``internvl_chat`` bring code of their own and are not served.
+
     Every slice is a square of one size; its patches lie row by row behind a class token, and a token is a square of
     them. The class token is none of the slice's patches: attention from it and to it is left out of the scores, so that
     they say how the patches share their attention among themselves. The language model's positions are
@@ -41,7 +43,7 @@ class InternVLFamily(ModelFamily):
 
     model_types = ("internvl",)
     summary = FamilySummary(
-        serves="InternVL 2.5, 3 and 3.5 (-hf)",
+        serves="InternVL3 in Hugging Face form (-hf)",
         merge="2×2 pixel shuffle; class token left out",
         positions="renumbered",
         scored_layer="last",

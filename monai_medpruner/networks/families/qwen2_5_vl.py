@@ -27,7 +27,7 @@ __all__ = ["Qwen25VLFamily"]
 
 
 class Qwen25VLFamily(QwenGeometry):
-    """Qwen2.5-VL (``Qwen2_5_VLForConditionalGeneration``), on which Lingshu is built.
+    """Qwen2.5-VL (``Qwen2_5_VLForConditionalGeneration``), on which Lingshu-7B and -32B are built.
 
     Most of the encoder's blocks attend within windows, some to the whole slice; only the latter say how much attention
     a patch receives from its slice. Inside the encoder the merge groups of a slice lie window by window, whatever the
@@ -36,7 +36,7 @@ class Qwen25VLFamily(QwenGeometry):
 
     model_types = ("qwen2_5_vl",)
     summary = FamilySummary(
-        serves="Qwen2.5-VL, Lingshu",
+        serves="Qwen2.5-VL, Lingshu-7B and -32B",
         merge="2×2 merge group, window order undone",
         positions="original, M-RoPE",
         scored_layer="last full-attention",

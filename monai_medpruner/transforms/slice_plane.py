@@ -133,7 +133,6 @@ class SlicePlane(InvertibleTransform):
         for key in _FOLLOWING_KEYS:
             out.meta.pop(key, None)
         out.meta.update(deepcopy(info["meta"]))
-        out.affine = info["affine"]
         return out
 
 

@@ -127,11 +127,44 @@ def cell_patches(model, grid):
     )
 
 
+def windowed_patches(model, grid):
+    """Qwen2.5-VL: the patches of a token follow one another, its tokens window by window."""
+    vision = model.config.vision_config
+    side = vision.window_size // vision.patch_size // vision.spatial_merge_size
+    rows, columns = grid
+    order = [
+        row * columns + column
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+        for row in range(top, min(top + side, rows))
+        for column in range(left, min(left + side, columns))
+    ]
+    return torch.tensor([[4 * order.index(token) + patch for patch in range(4)] for token in range(rows * columns)])
+
+
+def shuffled_patches(model, grid):
+    """InternVL: behind the class token, the patches of a token are a 2 x 2 square of the raster."""
+    rows, columns = grid
+    return torch.tensor(
+        [
+            [1 + (2 * row + down) * 2 * columns + 2 * column + right for down in range(2) for right in range(2)]
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    )
+
+
 #: the positions of the pruned prompt, laid on the full one, by model_type
-POSITIONS = {"gemma3": renumbered_positions, "qwen3_vl": mrope_positions}
-#: the other way to number the tokens, and whether it keeps the original positions, by model_type
-OTHER_POSITIONS = {"gemma3": (original_positions, True), "qwen3_vl": (renumbered_mrope_positions, False)}
+POSITIONS = {
+    "gemma3": renumbered_positions,
+    "internvl": renumbered_positions,
+    "qwen2_5_vl": mrope_positions,
+    "qwen2_vl": mrope_positions,
+    "qwen3_vl": mrope_positions,
+}
+#: the other way to number the tokens, by what the family does
+OTHER_POSITIONS = {renumbered_positions: original_positions, mrope_positions: renumbered_mrope_positions}
 #: the attention mask, by model_type, where it is not the causal one
 MASKS = {"gemma3": block_masks}
 #: the patches of each token ``(N, n)``, by model_type, where they do not follow one another
-PATCHES = {"gemma3": cell_patches}
+PATCHES = {"gemma3": cell_patches, "internvl": shuffled_patches, "qwen2_5_vl": windowed_patches}

@@ -23,12 +23,20 @@ import weakref
 import pytest
 import torch
 from conftest import SIZES, RandomPruner
-from stock_oracle import OTHER_POSITIONS, PATCHES, consecutive_patches, masked_greedy, masked_logits
+from stock_oracle import (
+    OTHER_POSITIONS,
+    PATCHES,
+    POSITIONS,
+    consecutive_patches,
+    masked_greedy,
+    masked_logits,
+)
 from transformers import GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.networks.families import family_of
 from monai_medpruner.pruners import NucleusPruner
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
@@ -66,27 +74,25 @@ def test_logits_equal_masked_stock_model(model, batch, pruner):
 
 
 def test_generation_equals_masked_stock_model(model, batch):
+    # no token ends the answer, and none is forbidden: the masked model knows no such rule
+    model.generation_config.eos_token_id = None
     vlm = PrunedVLM(model, NUCLEUS)
-    end = model.generation_config.eos_token_id
     details = vlm.generate(**batch, **FULL_LENGTH, return_dict_in_generate=True, output_logits=True)
     output = details.sequences
     length = batch["input_ids"].shape[1]
     assert torch.equal(output[:, :length], batch["input_ids"])
     new_ids = output[:, length:]
-    assert not (new_ids == end).any()
     assert min(len(row.unique()) for row in new_ids) >= 3
     keep = vlm.record.keep
-    # the end token is barred from being chosen, not from the model's logits
     steps = masked_logits(model, batch, keep, new_ids)[:, length - 1 : -1]
     torch.testing.assert_close(torch.stack(details.logits, 1), steps, **TOLERANCE)
-    model.generation_config.eos_token_id = None
     assert torch.equal(new_ids, masked_greedy(model, batch, keep, 20))
 
 
 def test_the_other_way_to_number_tokens(model, batch):
     """Original positions where the family renumbers, renumbered ones where it keeps them; forward and generate."""
-    positions, keep_positions = OTHER_POSITIONS[model.config.model_type]
-    vlm = PrunedVLM(model, NUCLEUS, keep_positions=keep_positions)
+    positions = OTHER_POSITIONS[POSITIONS[model.config.model_type]]
+    vlm = PrunedVLM(model, NUCLEUS, keep_positions=not family_of(model).keeps_positions)
     pruned = pruned_logits(vlm, batch)
     keep = vlm.record.keep
     expected = kept_logits(masked_logits(model, batch, keep, positions=positions), keep)
@@ -98,8 +104,8 @@ def test_the_other_way_to_number_tokens(model, batch):
 
 
 def test_the_familys_way_to_number_tokens_is_the_default(model, batch):
-    _, other = OTHER_POSITIONS[model.config.model_type]
-    default, named = PrunedVLM(model, NUCLEUS), PrunedVLM(model, NUCLEUS, keep_positions=not other)
+    default = PrunedVLM(model, NUCLEUS)
+    named = PrunedVLM(model, NUCLEUS, keep_positions=default.family.keeps_positions)
     assert torch.equal(pruned_logits(default, batch), pruned_logits(named, batch))
 
 
@@ -196,9 +202,14 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
     model.config._attn_implementation = "eager"
     with torch.no_grad():
         vlm.family.encode(vlm.family.slice_inputs(inputs, 0, 1))
-    received = weights[0][0].double().mean(0).sum(0)
     one = vlm.record.slices[0][0]
     patches = PATCHES.get(model.config.model_type, consecutive_patches)(model, one.grid)
+    # a class token pays and receives nothing
+    every = patches.flatten().sort().values
+    among_patches = weights[0][0].double()[:, every][:, :, every]
+    among_patches /= among_patches.sum(-1, keepdim=True)
+    received = torch.zeros(weights[0].shape[-1], dtype=torch.float64)
+    received[every] = among_patches.mean(0).sum(0)
     expected = received[patches].mean(-1)
     torch.testing.assert_close(one.importance.double(), expected, atol=1e-5, rtol=1e-5)
 

@@ -100,6 +100,16 @@ def test_keeps_the_slices_of_a_float64_loop_over_several_strips(dtype, seed):
         assert InterSliceAnchorFilter(gamma).kept_slices(volume) == plain_loop(as_float64(volume), gamma)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [(torch.float64, 2.0**30), (torch.int32, 2**30), (torch.float32, 2.0**16)]
+)
+def test_small_steps_on_a_large_offset(dtype, offset):
+    volume = (torch.as_tensor(drifting_volume(1, (1, 30, 31, 20))) * 10 + offset).to(dtype)
+    kept = InterSliceAnchorFilter(8.0).kept_slices(volume)
+    assert kept == plain_loop(as_float64(volume), 8.0)
+    assert 1 < len(kept) < 20
+
+
 def test_misled_guess_is_corrected():
     # the sample sees every ninth pixel of the first 9 x 60: there slices 1, 3, 5 … look far away, elsewhere 4, 8, …
     volume = torch.zeros(1, 9, 60, 24)

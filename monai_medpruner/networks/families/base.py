@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-__all__ = ["EncodedSlices", "ModelFamily"]
+__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily"]
 
 
 @dataclass
@@ -40,6 +40,25 @@ class EncodedSlices:
     encoder_tokens: list[torch.Tensor]
 
 
+@dataclass(frozen=True)
+class FamilySummary:
+    """What the table of supported models says of a family, in a few words each.
+
+    Args:
+        serves: the models by the names their makers give them.
+        merge: which patches form one token of the language model.
+        positions: which positions the kept tokens have.
+        scored_layer: which block of the vision encoder scores the tokens.
+        side_rows: what else goes with each token.
+    """
+
+    serves: str
+    merge: str
+    positions: str
+    scored_layer: str
+    side_rows: str = "none"
+
+
 class ModelFamily(ABC):
     """One family of stock Hugging Face vision-language models.
 
@@ -52,6 +71,8 @@ class ModelFamily(ABC):
 
     #: values of ``config.model_type`` that this family serves
     model_types: ClassVar[tuple[str, ...]]
+    #: its row in the table of supported models
+    summary: ClassVar[FamilySummary]
     #: names of the inputs that hold the images; they never reach the language model
     image_inputs: ClassVar[tuple[str, ...]]
     #: inputs with one entry per prompt token, and what padding holds

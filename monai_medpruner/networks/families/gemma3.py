@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
 
 __all__ = ["Gemma3Family"]
 
@@ -36,6 +36,12 @@ class Gemma3Family(ModelFamily):
     """
 
     model_types = ("gemma3",)
+    summary = FamilySummary(
+        serves="Gemma 3, MedGemma 1.0 and 1.5",
+        merge="4×4 pooling cell",
+        positions="renumbered, 1-D",
+        scored_layer="last",
+    )
     image_inputs = ("pixel_values",)
     token_inputs: ClassVar[dict[str, int]] = {"token_type_ids": 0}
 

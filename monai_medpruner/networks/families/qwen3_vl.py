@@ -9,45 +9,35 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Qwen3-VL: 2x2 merge groups, M-RoPE positions, DeepStack rows."""
+"""Qwen3-VL: the geometry of the Qwen-VL generations with DeepStack rows."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import Qwen3VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.models.qwen3_vl.modeling_qwen3_vl import (
-    BaseModelOutputWithDeepstackFeatures,
-    apply_rotary_pos_emb_vision,
-)
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily
+from monai_medpruner.networks.families.base import FamilySummary
+from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
 
 __all__ = ["Qwen3VLFamily"]
 
 
-class Qwen3VLFamily(ModelFamily):
-    """Qwen3-VL (``Qwen3VLForConditionalGeneration``).
-
-    The processor writes a slice's patches merge group by merge group, so the ``merge ** 2`` patches of a token follow
-    one another. Kept tokens keep their original two-dimensional positions.
-    """
+class Qwen3VLFamily(QwenGeometry):
+    """Qwen3-VL (``Qwen3VLForConditionalGeneration``): every token has rows for the first language layers too."""
 
     model_types = ("qwen3_vl",)
-    image_inputs = ("pixel_values", "image_grid_thw")
-    token_inputs: ClassVar[dict[str, int]] = {"mm_token_type_ids": 0}
-    keeps_positions = True
-
-    tiny_tokens: ClassVar[dict[str, str]] = {
-        "image_token_id": "<|image_pad|>",
-        "video_token_id": "<|video_pad|>",
-        "vision_start_token_id": "<|vision_start|>",
-        "vision_end_token_id": "<|vision_end|>",
-    }
-    tiny_image = "<|vision_start|><|image_pad|><|vision_end|>"
+    summary = FamilySummary(
+        serves="Qwen3-VL",
+        merge="2×2 merge group",
+        positions="original, M-RoPE",
+        scored_layer="last",
+        side_rows="DeepStack features",
+    )
 
     @classmethod
     def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Qwen3VLConfig:
@@ -58,21 +48,11 @@ class Qwen3VLFamily(ModelFamily):
             "num_heads": 2,
             "intermediate_size": 64,
             "patch_size": 16,
-            "out_hidden_size": 48,
+            "out_hidden_size": 64,
             "num_position_embeddings": 16,
             "deepstack_visual_indexes": [0, 1],
         }
-        text = {
-            "vocab_size": vocab_size,
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 262144,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
-        }
+        text = {**cls._tiny_text(vocab_size), "head_dim": 16}
         return Qwen3VLConfig(vision_config=vision, text_config=text, **token_ids)
 
     @classmethod
@@ -86,89 +66,10 @@ class Qwen3VLFamily(ModelFamily):
             size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256},
         )
 
-    @property
-    def _vision(self) -> Any:
-        return self.model.model.visual
-
-    @property
-    def scoring_attention(self) -> Any:
-        """The last block's attention."""
-        return self._vision.blocks[-1].attn
-
-    @property
-    def patches_per_token(self) -> int:
-        """The merge group's area."""
-        return self._vision.spatial_merge_size**2
-
-    @property
-    def vision_configs(self) -> list[Any]:
-        """The encoder loops over segments under eager and SDPA; a packed implementation spares the loop."""
-        return [self.scoring_attention.config]
-
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Queries and keys after rotary embedding, per segment of ``cu_seqlens`` (one segment is one slice)."""
-        attention = self.scoring_attention
-        hidden = args[0] if args else kwargs["hidden_states"]
-        query, key, _ = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *kwargs["position_embeddings"])
-        lengths = kwargs["cu_seqlens"].diff().tolist()
-        return list(zip(query.transpose(0, 1).split(lengths, 1), key.transpose(0, 1).split(lengths, 1), strict=True))
-
-    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Patches already lie group by group."""
-        return patches.unflatten(-1, (-1, self.patches_per_token))
-
-    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
-        """Patch grid divided by the merge size."""
-        merge = self._vision.spatial_merge_size
-        return [(height // merge, width // merge) for _, height, width in inputs["image_grid_thw"].tolist()]
-
-    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
-        """Rows of the packed patches that belong to the slices."""
-        grids = inputs["image_grid_thw"]
-        patches = grids.prod(-1)
-        first, last = int(patches[:start].sum()), int(patches[:stop].sum())
-        return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
-
-    def encode(self, images: dict[str, Any]) -> EncodedSlices:
-        """Tokens, DeepStack rows, and the merge groups before the merger."""
-        output = self.model.model.get_image_features(**images, return_dict=True)
-        tokens = list(output.pooler_output)
-        groups = output.last_hidden_state.reshape(-1, self.patches_per_token * output.last_hidden_state.shape[-1])
-        return EncodedSlices(
-            tokens=tokens,
-            side_rows=[list(layer) for layer in output.deepstack_features],
-            encoder_tokens=list(groups.split([len(one) for one in tokens])),
-        )
-
-    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
-        """The patch merger on whole groups."""
-        merger = self._vision.merger
-        return merger(encoder_tokens.reshape(-1, encoder_tokens.shape[-1] // self.patches_per_token))
-
     def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
-        """Tuples per slice, as ``get_image_features`` returns them."""
+        """Tuples with one entry per slice, as ``get_image_features`` returns them."""
         packed: dict[str, Any] = {
             "pooler_output": tuple(tokens),
             "deepstack_features": [tuple(layer) for layer in side_rows],
         }
         return BaseModelOutputWithDeepstackFeatures(**packed)
-
-    def positions(
-        self,
-        inputs: dict[str, Any],
-        grids: list[tuple[int, int]],
-        order: torch.Tensor,
-        attention_mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """Row 0 counts the pruned prompt without gaps; rows 1 to 3 are the original M-RoPE positions."""
-        ids = inputs["input_ids"]
-        merge = self._vision.spatial_merge_size
-        mrope, _ = self.model.model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.image_token_id).int(),
-            image_grid_thw=torch.tensor([(1, rows * merge, columns * merge) for rows, columns in grids]),
-            attention_mask=inputs["attention_mask"],
-        )
-        text = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        return torch.cat([text[None], mrope.gather(2, order[None].expand(3, -1, -1)) * attention_mask])

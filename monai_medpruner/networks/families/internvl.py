@@ -1,0 +1,164 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""InternVL: a class token before the patches, and a pixel shuffle that makes tokens of squares."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from transformers import InternVLConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.utils import ModelOutput
+
+from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+
+__all__ = ["InternVLFamily"]
+
+
+class InternVLFamily(ModelFamily):
+    """InternVL in its Hugging Face form (``InternVLForConditionalGeneration``, checkpoints named ``-hf``).
+
+    Checkpoints whose ``model_type`` is ``internvl_chat`` bring code of their own and are not served.
+
+    Every slice is a square of one size; its patches lie row by row behind a class token, and a token is a square of
+    them. The class token is none of the slice's patches: attention from it and to it is left out of the scores, so that
+    they say how the patches share their attention among themselves. The language model's positions are
+    one-dimensional, so kept tokens are renumbered.
+
+    A tile is a slice to this family. The image processor by itself makes one tile of an image; with
+    ``crop_to_patches`` each tile of an image is pruned for itself.
+    """
+
+    model_types = ("internvl",)
+    summary = FamilySummary(
+        serves="InternVL3 in Hugging Face form (-hf)",
+        merge="2×2 pixel shuffle; class token left out",
+        positions="renumbered",
+        scored_layer="last",
+    )
+    image_inputs = ("pixel_values",)
+
+    tiny_tokens: ClassVar[dict[str, str]] = {
+        "image_token_id": "<IMG_CONTEXT>",
+        "start_image_token_id": "<img>",
+        "end_image_token_id": "</img>",
+    }
+    tiny_image = "<IMG_CONTEXT>\n"
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        if (layer := self.model.config.vision_feature_layer) != -1:
+            raise UnsupportedModelError(
+                f"only InternVL models that read the vision encoder's last layer are supported, and this one's "
+                f"vision_feature_layer is {layer}"
+            )
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> InternVLConfig:
+        """8 by 8 patches, norms on queries and keys, three language layers."""
+        vision = {
+            "image_size": [112, 112],
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "attention_bias": True,
+            "use_qk_norm": True,
+        }
+        text = {
+            "model_type": "qwen2",
+            "vocab_size": vocab_size,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+        return InternVLConfig(
+            vision_config=vision, text_config=text, image_token_id=token_ids["image_token_id"], image_seq_length=16
+        )
+
+    @classmethod
+    def tiny_image_processor(cls) -> GotOcr2ImageProcessorPil:
+        """The real preprocessing at the tiny model's image size."""
+        return GotOcr2ImageProcessorPil(size={"height": 112, "width": 112})
+
+    def image_text(self, tokenizer: Any, tokens: int) -> str:
+        """Context tokens between begin and end of image."""
+        return f"<img>{super().image_text(tokenizer, tokens)}</img>"
+
+    @property
+    def scoring_attention(self) -> Any:
+        """The last block's attention."""
+        return self.model.model.vision_tower.encoder.layer[-1].attention
+
+    @property
+    def _side(self) -> int:
+        """Patches along one side of a token's square."""
+        return round(1 / self.model.config.downsample_ratio)
+
+    @property
+    def patches_per_token(self) -> int:
+        """The area of a token's square."""
+        return self._side**2
+
+    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Queries and keys of each slice of the batch without the class token."""
+        attention = self.scoring_attention
+        hidden = (args[0] if args else kwargs["hidden_states"])[:, 1:]
+        query, key = attention.q_norm(attention.q_proj(hidden)), attention.k_norm(attention.k_proj(hidden))
+        heads = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query, key))
+        return list(zip(*heads, strict=True))
+
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Gather the squares of the raster."""
+        squares = patches.unflatten(-1, (grid[0], self._side, grid[1], self._side)).transpose(-3, -2)
+        return squares.flatten(-2).flatten(-3, -2)
+
+    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
+        """The same square for every slice."""
+        pixels = inputs["pixel_values"]
+        sides = zip(pixels.shape[-2:], self.model.config.vision_config.patch_size, strict=True)
+        rows, columns = (size // patch // self._side for size, patch in sides)
+        return [(rows, columns)] * len(pixels)
+
+    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """One image is one row."""
+        return {"pixel_values": inputs["pixel_values"][start:stop]}
+
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        """Tokens, and the shuffled patches before the projector.
+
+        The steps of the model's ``get_image_features``, which itself would leave hooks on every module of the encoder.
+        """
+        core = self.model.model
+        rows, columns = self.token_grids(images)[0]
+        patches = core.vision_tower(images["pixel_values"].to(core.dtype), return_dict=True).last_hidden_state[:, 1:]
+        raster = patches.unflatten(1, (rows * self._side, columns * self._side))
+        shuffled = core.pixel_shuffle(raster, scale_factor=self.model.config.downsample_ratio).flatten(1, 2)
+        return EncodedSlices(tokens=list(self.project(shuffled)), side_rows=[], encoder_tokens=list(shuffled))
+
+    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
+        """The projector, token by token."""
+        return self.model.model.multi_modal_projector(encoder_tokens)
+
+    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+        """One tensor ``(ΣK, 1, C)``: the model takes no list.
+
+        Expansion for beams looks for the rows at which a prompt ends, and finds them only where every token is an entry
+        of its own.
+        """
+        packed: dict[str, Any] = {"pooler_output": torch.cat(tokens)[:, None]}
+        return BaseModelOutputWithPooling(**packed)

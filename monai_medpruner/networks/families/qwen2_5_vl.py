@@ -1,0 +1,97 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Qwen2.5-VL: the geometry of the Qwen-VL generations behind an encoder that attends in windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLConfig
+from transformers.vision_utils import get_vision_window_index
+
+from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary
+from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
+
+__all__ = ["Qwen25VLFamily"]
+
+
+class Qwen25VLFamily(QwenGeometry):
+    """Qwen2.5-VL (``Qwen2_5_VLForConditionalGeneration``), on which Lingshu-7B and -32B are built.
+
+    Most of the encoder's blocks attend within windows, some to the whole slice; only the latter say how much attention
+    a patch receives from its slice. Inside the encoder the merge groups of a slice lie window by window, whatever the
+    block.
+    """
+
+    model_types = ("qwen2_5_vl",)
+    summary = FamilySummary(
+        serves="Qwen2.5-VL, Lingshu-7B and -32B",
+        merge="2×2 merge group, window order undone",
+        positions="original, M-RoPE",
+        scored_layer="last full-attention",
+    )
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Qwen2_5_VLConfig:
+        """Four vision blocks, of which the second and third see the whole slice, windows of 2 x 2 tokens."""
+        vision = {
+            "depth": 4,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 64,
+            "out_hidden_size": 64,
+            "window_size": 56,
+            "fullatt_block_indexes": [1, 2],
+        }
+        return Qwen2_5_VLConfig(vision_config=vision, text_config=cls._tiny_text(vocab_size), **token_ids)
+
+    @property
+    def scoring_attention(self) -> Any:
+        """The attention of the last block that sees the whole slice; in the released models that is the last block.
+
+        Raises:
+            UnsupportedModelError: no block does.
+        """
+        full = self._vision.fullatt_block_indexes
+        blocks = [block for index, block in enumerate(self._vision.blocks) if index in full]
+        if not blocks:
+            raise UnsupportedModelError(
+                f"no block of the vision encoder attends to a whole slice: it has {len(self._vision.blocks)}, and "
+                f"fullatt_block_indexes is {list(full)}. Tokens can only be scored at a full-attention block"
+            )
+        return blocks[-1].attn
+
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Patches lie group by group, and the groups window by window."""
+        return super().group_patches(patches, grid)[..., self._from_windows(grid).to(patches.device), :]
+
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        """The model puts the tokens back in their order, but not the groups before the merger."""
+        encoded = super().encode(images)
+        encoded.encoder_tokens = [
+            groups[self._from_windows(grid).to(groups.device)]
+            for groups, grid in zip(encoded.encoder_tokens, self.token_grids(images), strict=True)
+        ]
+        return encoded
+
+    def _from_windows(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Return the place in window order of each token of a slice, int64 ``(N,)``."""
+        merge = self._vision.spatial_merge_size
+        window_index, _ = get_vision_window_index(
+            torch.tensor([[1, grid[0] * merge, grid[1] * merge]]),
+            spatial_merge_size=merge,
+            window_size=self._vision.window_size,
+            patch_size=self._vision.patch_size,
+        )
+        return window_index.argsort()

@@ -1,0 +1,38 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Qwen2-VL: the geometry of the Qwen-VL generations and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Qwen2VLConfig
+
+from monai_medpruner.networks.families.base import FamilySummary
+from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
+
+__all__ = ["Qwen2VLFamily"]
+
+
+class Qwen2VLFamily(QwenGeometry):
+    """Qwen2-VL (``Qwen2VLForConditionalGeneration``)."""
+
+    model_types = ("qwen2_vl",)
+    summary = FamilySummary(
+        serves="Qwen2-VL", merge="2×2 merge group", positions="original, M-RoPE", scored_layer="last"
+    )
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Qwen2VLConfig:
+        """Three vision blocks, three language layers."""
+        vision = {"depth": 3, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}
+        return Qwen2VLConfig(vision_config=vision, text_config=cls._tiny_text(vocab_size), **token_ids)

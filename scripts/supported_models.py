@@ -1,0 +1,60 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Print the table of supported models, or check that a page holds it: ``supported_models.py [--check README.md]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_medpruner.networks.families import FAMILIES
+
+BEGIN, END = "<!-- supported models -->", "<!-- /supported models -->"
+
+_HEADINGS = ("`model_type`", "models", "one token is", "positions of kept tokens", "scored block", "side rows")
+
+
+def table() -> str:
+    """Return the Markdown table, one row per registered family."""
+    rows = [_HEADINGS, ("---",) * len(_HEADINGS)]
+    for family in FAMILIES:
+        one = family.summary
+        names = ", ".join(f"`{name}`" for name in family.model_types)
+        rows.append((names, one.serves, one.merge, one.positions, one.scored_layer, one.side_rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def difference(page: str) -> str | None:
+    """Return what is wrong with the table between the marks of a page; None where it is up to date."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        return f"there must be one {BEGIN} and, after it, one {END}"
+    held = page.split(BEGIN)[1].split(END)[0].strip()
+    return None if held == table() else f"the table between {BEGIN} and {END} is not what the families say; it must be"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 1 where the page's table is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", type=Path, metavar="PAGE", help="compare with this page instead of printing")
+    page = parser.parse_args(arguments).check
+    if page is None:
+        sys.stdout.write(f"{table()}\n")
+        return 0
+    wrong = difference(page.read_text(encoding="utf-8"))
+    if wrong is not None:
+        sys.stderr.write(f"{page}: {wrong}\n\n{table()}\n")
+    return int(wrong is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Qwen2.5-VL: windows of unequal length, and the scores of whole slices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SIZES
+
+from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.networks.encoding import capture_inputs, packed_attention
+from monai_medpruner.networks.families import family_of
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("qwen2_5_vl"))
+
+
+@pytest.fixture
+def family(model):
+    return family_of(model)
+
+
+@pytest.fixture
+def images(family, prompts):
+    inputs = prompts(SIZES)
+    return family.slice_inputs(inputs, 0, len(SIZES))
+
+
+def segments(family, images, attention):
+    """Lengths of the segments that an attention module of the encoder is given."""
+    captured = []
+    with torch.no_grad(), capture_inputs(attention, captured, True):
+        family.encode(images)
+    return captured[0][1]["cu_seqlens"].diff().tolist()
+
+
+def test_packed_windows_equal_the_loop(family, images):
+    windows = segments(family, images, family.model.model.visual.blocks[0].attn)
+    assert len(windows) > len(SIZES)
+    assert len(set(windows)) > 1
+    with torch.no_grad():
+        looped = family.encode(images)
+        with packed_attention(family.vision_configs):
+            packed = family.encode(images)
+    for one, other in zip(packed.tokens, looped.tokens, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_the_scored_block_sees_whole_slices(family, images):
+    blocks = family.model.model.visual.blocks
+    assert family.scoring_attention is blocks[2].attn
+    assert segments(family, images, family.scoring_attention) == [4 * r * c for r, c in family.token_grids(images)]
+    assert max(segments(family, images, blocks[3].attn)) == 16
+
+
+def test_tokens_before_the_projector_are_in_the_order_of_the_prompt(family, images):
+    with torch.no_grad():
+        encoded = family.encode(images)
+        for tokens, groups in zip(encoded.tokens, encoded.encoder_tokens, strict=True):
+            torch.testing.assert_close(family.project(groups), tokens, atol=1e-5, rtol=1e-4)
+
+
+def test_no_block_sees_a_whole_slice(family):
+    family.model.model.visual.fullatt_block_indexes = [7, 15]
+    with pytest.raises(UnsupportedModelError, match=r"it has 4, and fullatt_block_indexes is \[7, 15\]"):
+        _ = family.scoring_attention

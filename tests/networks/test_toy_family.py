@@ -1,0 +1,77 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A family from outside the package passes the matrix, and is gone when it is taken away."""
+
+from __future__ import annotations
+
+import pytest
+import stock_oracle
+from test_pruned_vlm import *  # noqa: F403 - the matrix, with the checkpoint of this module
+from test_volume_qa import *  # noqa: F403
+from toy_family import ToyFamily
+
+from monai_medpruner.errors import SettingsError, UnsupportedModelError
+from monai_medpruner.networks.families import (
+    FAMILIES,
+    Qwen3VLFamily,
+    family_class,
+    register_family,
+    unregister_family,
+)
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    register_family(ToyFamily)
+    stock_oracle.POSITIONS["toy_slices"] = stock_oracle.renumbered_positions
+    yield save_tiny_checkpoint("toy_slices", tmp_path_factory.mktemp("toy_slices"))
+    del stock_oracle.POSITIONS["toy_slices"]
+    unregister_family(ToyFamily)
+
+
+@pytest.fixture
+def families():
+    """What is registered, put back after the test."""
+    before = list(FAMILIES)
+    yield FAMILIES
+    FAMILIES[:] = before
+
+
+def test_registered_and_taken_away(families):
+    if ToyFamily in families:
+        unregister_family(ToyFamily)
+    with pytest.raises(UnsupportedModelError, match=r"'toy_slices'; supported are: .*qwen3_vl.*register_family"):
+        family_class("toy_slices")
+    register_family(ToyFamily)
+    assert family_class("toy_slices") is ToyFamily
+    unregister_family(ToyFamily)
+    with pytest.raises(UnsupportedModelError):
+        family_class("toy_slices")
+
+
+def test_a_model_type_is_served_once(families):
+    count = len(families)
+    with pytest.raises(SettingsError, match="'qwen3_vl' is served already"):
+        register_family(type("Other", (ToyFamily,), {"model_types": ("new", "qwen3_vl")}))
+    assert len(families) == count
+    assert family_class("qwen3_vl") is Qwen3VLFamily
+
+
+def test_what_was_never_registered_cannot_be_taken_away(families):
+    with pytest.raises(SettingsError, match="Other is not registered"):
+        unregister_family(type("Other", (ToyFamily,), {}))
+
+
+def test_the_guide_shows_the_family_of_this_test(repository):
+    source = (repository / "tests/networks/toy_family.py").read_text()
+    code = source[source.index("from __future__") :]
+    assert f"```python\n{code}```" in (repository / "docs/new_family.md").read_text()

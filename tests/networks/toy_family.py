@@ -1,0 +1,87 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The family of the toy model; docs/new_family.md shows this file."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from toy_model import ToyConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.utils import ModelOutput
+
+from monai_medpruner.networks.families import EncodedSlices, FamilySummary, ModelFamily
+
+
+class ToyFamily(ModelFamily):
+    """A token is the mean of two patches that are neighbours in a row; positions are one-dimensional."""
+
+    model_types = ("toy_slices",)
+    summary = FamilySummary(
+        serves="the toy model of the tests", merge="1×2 mean", positions="renumbered", scored_layer="last"
+    )
+    image_inputs = ("pixel_values",)
+
+    tiny_tokens: ClassVar[dict[str, str]] = {"image_token_id": "<|image|>"}
+    tiny_image = "<|image|>"
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> ToyConfig:
+        text = {
+            "vocab_size": vocab_size,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+        return ToyConfig(text_config=text, **token_ids)
+
+    @classmethod
+    def tiny_image_processor(cls) -> SiglipImageProcessorPil:
+        return SiglipImageProcessorPil(size={"height": 64, "width": 128})
+
+    @property
+    def scoring_attention(self) -> Any:
+        return self.model.blocks[-1]
+
+    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        attention = self.scoring_attention
+        query, key, _ = attention.qkv(attention.norm(args[0])).unflatten(-1, (3, attention.heads, -1)).unbind(2)
+        return list(zip(query.transpose(1, 2), key.transpose(1, 2), strict=True))
+
+    @property
+    def patches_per_token(self) -> int:
+        return 2
+
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        return patches.unflatten(-1, (-1, 2))
+
+    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
+        height, width = inputs["pixel_values"].shape[-2:]
+        patch = self.model.config.patch_size
+        return [(height // patch, width // patch // 2)] * len(inputs["pixel_values"])
+
+    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+        return {"pixel_values": inputs["pixel_values"][start:stop]}
+
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        pooled = self.model.pool(images["pixel_values"])
+        return EncodedSlices(tokens=list(self.project(pooled)), side_rows=[], encoder_tokens=list(pooled))
+
+    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
+        return self.model.projector(encoder_tokens)
+
+    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+        packed: dict[str, Any] = {"pooler_output": tokens}
+        return BaseModelOutputWithPooling(**packed)

@@ -75,6 +75,6 @@ def renumbered_positions(model, inputs, keep):
 
 
 #: the positions of the pruned prompt, laid on the full one, by model_type
-POSITIONS = {"qwen3_vl": mrope_positions}
+POSITIONS = {"qwen3_vl": mrope_positions, "video_llama_3": renumbered_positions}
 #: the attention mask, by model_type, where it is not the causal one
 MASKS = {}

@@ -19,12 +19,22 @@ from monai_medpruner.errors import UnsupportedModelError
 
 from .base import EncodedSlices, ModelFamily
 from .qwen3_vl import Qwen3VLFamily
+from .video_llama3 import VideoLlama3Family
 
-__all__ = ["FAMILIES", "EncodedSlices", "ModelFamily", "Qwen3VLFamily", "family_class", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "EncodedSlices",
+    "ModelFamily",
+    "Qwen3VLFamily",
+    "VideoLlama3Family",
+    "family_class",
+    "family_of",
+]
 
 #: every supported family; a new one adds its line here
 FAMILIES: list[type[ModelFamily]] = [
     Qwen3VLFamily,
+    VideoLlama3Family,
 ]
 
 

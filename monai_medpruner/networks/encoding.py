@@ -88,9 +88,10 @@ def encode_and_prune(
     if encoder_batch is not None and encoder_batch < 1:
         raise SettingsError(f"encoder_batch must be at least 1, got {encoder_batch}")
     grids = family.token_grids(inputs)
+    patches_per_token = family.patches_per_token_in(inputs)
     result = PrunedSlices()
     device = family.model.device
-    for start, stop in _batches(grids, family.patches_per_token, encoder_batch):
+    for start, stop in _batches(grids, patches_per_token, encoder_batch):
         captured: list[tuple[tuple, dict[str, Any]]] = []
         scored = pruner is not None and pruner.needs_attention
         images = family.slice_inputs(inputs, start, stop)
@@ -98,7 +99,7 @@ def encode_and_prune(
             with capture_inputs(family.scoring_attention, captured, scored):
                 encoded = family.encode(images)
         with result.seconds.stage("select", device):
-            _prune_batch(family, pruner, encoded, grids[start:stop], captured, result)
+            _prune_batch(family, pruner, encoded, grids[start:stop], patches_per_token, captured, result)
     return result
 
 
@@ -123,6 +124,7 @@ def _prune_batch(
     pruner: TokenPruner | None,
     encoded: EncodedSlices,
     grids: list[tuple[int, int]],
+    patches_per_token: int,
     captured: list[tuple[tuple, dict[str, Any]]],
     result: PrunedSlices,
 ) -> None:
@@ -147,7 +149,7 @@ def _prune_batch(
             importance=importance,
             keys=keys,
             grids=grids,
-            patches_per_token=family.patches_per_token,
+            patches_per_token=patches_per_token,
         )
     )
     keep = pruned.keep

@@ -30,12 +30,13 @@ def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a model's inputs with an attention mask, or say what cannot be pruned.
 
     Raises:
-        PromptError: there are no ``input_ids``, or there are videos, ready embeddings or a mask per pair of tokens.
+        PromptError: there are no ``input_ids``, or there are videos, a model's own reduction of their tokens, ready
+            embeddings or a mask per pair of tokens.
     """
     inputs = {name: value for name, value in inputs.items() if value is not None}
     if "input_ids" not in inputs:
         raise PromptError("input_ids are needed: a prompt of embeddings alone does not tell where its slices are")
-    for name in ("inputs_embeds", "pixel_values_videos", "mm_encoder_outputs"):
+    for name in ("inputs_embeds", "pixel_values_videos", "video_compression_mask", "mm_encoder_outputs"):
         if name in inputs:
             raise PromptError(f"{name} cannot be pruned; give each slice as an image, as the model's processor does")
     ids = inputs["input_ids"]

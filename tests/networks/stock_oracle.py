@@ -161,6 +161,7 @@ POSITIONS = {
     "qwen2_5_vl": mrope_positions,
     "qwen2_vl": mrope_positions,
     "qwen3_vl": mrope_positions,
+    "video_llama_3": renumbered_positions,
 }
 #: the other way to number the tokens, by what the family does
 OTHER_POSITIONS = {renumbered_positions: original_positions, mrope_positions: renumbered_mrope_positions}

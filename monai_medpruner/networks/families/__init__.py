@@ -23,6 +23,7 @@ from .internvl import InternVLFamily
 from .qwen2_5_vl import Qwen25VLFamily
 from .qwen2_vl import Qwen2VLFamily
 from .qwen3_vl import Qwen3VLFamily
+from .video_llama3 import VideoLlama3Family
 
 __all__ = [
     "FAMILIES",
@@ -34,6 +35,7 @@ __all__ = [
     "Qwen2VLFamily",
     "Qwen3VLFamily",
     "Qwen25VLFamily",
+    "VideoLlama3Family",
     "family_class",
     "family_of",
     "register_family",
@@ -47,6 +49,7 @@ FAMILIES: list[type[ModelFamily]] = [
     Qwen25VLFamily,
     Qwen2VLFamily,
     InternVLFamily,
+    VideoLlama3Family,
 ]
 
 

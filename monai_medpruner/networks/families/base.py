@@ -154,6 +154,13 @@ class ModelFamily(ABC):
     def patches_per_token(self) -> int:
         """Patches that form one token of the language model."""
 
+    def patches_per_token_in(self, inputs: dict[str, Any]) -> int:
+        """Patches that form one token of these inputs.
+
+        :attr:`patches_per_token`, save where the image processor and not the model decides how many are merged.
+        """
+        return self.patches_per_token
+
     @abstractmethod
     def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
         """Rows and columns of each slice's tokens, slice by slice."""

@@ -1,0 +1,87 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Command line: ``python -m monai_medpruner COMMAND ...``.
+
+A command imports what it needs when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_medpruner.errors import MedPrunerError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the package.
+
+    Args:
+        summary: what it does, in one sentence.
+        add_arguments: declares its arguments on its parser.
+        run: does it, given the parsed arguments.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _convert_hulumed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of the Hulu-Med checkpoint, as published")
+    parser.add_argument("destination", type=Path, help="folder to write, absent or empty")
+
+
+def _convert_hulumed(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.networks.convert_hulumed import convert_hulumed
+
+    convert_hulumed(arguments.source, arguments.destination)
+
+
+#: every command, by its name
+COMMANDS: dict[str, Command] = {
+    "convert_hulumed": Command(
+        "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint.",
+        _convert_hulumed_arguments,
+        _convert_hulumed,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        argv: the words after ``python -m monai_medpruner``; those of the process where None.
+
+    Raises:
+        SystemExit: with status 1 and the error's message for an error of this package, with status 2 for wrong
+            arguments.
+    """
+    parser = argparse.ArgumentParser(prog="python -m monai_medpruner", description="Pruning for 3-D medical VLMs.")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.summary, description=command.summary))
+    arguments = parser.parse_args(argv)
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except MedPrunerError as error:
+        parser.exit(1, f"{parser.prog} {arguments.command}: error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

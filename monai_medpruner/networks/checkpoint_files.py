@@ -1,0 +1,58 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""JSON files of checkpoints, with errors that name what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.errors import CheckpointError
+
+__all__ = ["chosen_fields", "read_json"]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: the file is absent, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} lacks {path.name}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return content
+
+
+def chosen_fields(
+    fields: dict[str, Any], required: tuple[str, ...], optional: tuple[str, ...], place: str
+) -> dict[str, Any]:
+    """Return those of the fields that are named.
+
+    Args:
+        fields: to choose from.
+        required: names that must be there.
+        optional: names that may be there.
+        place: where the fields come from, for the error.
+
+    Raises:
+        CheckpointError: required ones are absent; all of them are named.
+    """
+    if missing := [name for name in required if name not in fields]:
+        raise CheckpointError(f"{place} lacks {', '.join(missing)}")
+    return {name: fields[name] for name in (*required, *optional) if name in fields}

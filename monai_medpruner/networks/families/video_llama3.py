@@ -1,0 +1,171 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""VideoLLaMA3 and Hulu-Med: 2x2 means before the projector, one-dimensional positions."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from transformers import VideoLlama3Config
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
+from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotary_pos_emb_vision
+from transformers.utils import ModelOutput
+
+from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+
+__all__ = ["VideoLlama3Family"]
+
+
+class VideoLlama3Family(ModelFamily):
+    """VideoLLaMA3 (``VideoLlama3ForConditionalGeneration``), and Hulu-Med once converted to it.
+
+    The image processor decides how many patches are merged (``image_merge_sizes``: 1 for single images, 2 for the
+    slices of a volume) and writes a slice's patches merge group by merge group. The encoder resamples each group to one
+    token, for 2x2 its mean, before the projector, which works token by token: merging in the encoder's space is truly
+    merging before the projector. The language model numbers tokens in one dimension, so kept tokens are renumbered.
+
+    The model's own reduction of video tokens (frames that hardly differ) belongs to its video inputs, which are
+    refused: it never works together with a pruner.
+    """
+
+    model_types = ("video_llama_3",)
+    summary = FamilySummary(
+        serves="VideoLLaMA3, Hulu-Med (converted)",
+        merge="2×2 mean, as the image processor's merge size says",
+        positions="renumbered, 1-D",
+        scored_layer="last",
+    )
+    image_inputs = ("pixel_values", "image_grid_thw", "image_merge_sizes")
+
+    tiny_tokens: ClassVar[dict[str, str]] = {"image_token_id": "<image>", "video_token_id": "<|video_pad|>"}
+    tiny_image = "<image>\n"
+
+    @classmethod
+    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> VideoLlama3Config:
+        """Four vision blocks and three language layers, with the real patch size."""
+        vision = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "patch_size": 14,
+        }
+        text = {
+            "model_type": "qwen2",
+            "vocab_size": vocab_size,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        }
+        return VideoLlama3Config(vision_config=vision, text_config=text, **token_ids)
+
+    @classmethod
+    def tiny_image_processor(cls) -> VideoLlama3ImageProcessorPil:
+        """Hulu-Med's preprocessing of a volume's slices; at least 16 tokens, slices above 256² pixels are shrunk."""
+        return VideoLlama3ImageProcessorPil(
+            patch_size=14,
+            merge_size=2,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+            size={"shortest_edge": 16 * 28 * 28, "longest_edge": 256 * 256},
+        )
+
+    @property
+    def scoring_attention(self) -> Any:
+        """The last block's attention."""
+        return self.model.model.vision_model.encoder.layers[-1].self_attn
+
+    @property
+    def patches_per_token(self) -> int:
+        """Four, as for the slices of a volume; inputs may say otherwise."""
+        return 4
+
+    def patches_per_token_in(self, inputs: dict[str, Any]) -> int:
+        """The merge size of these inputs, squared.
+
+        Raises:
+            PromptError: the slices have different merge sizes.
+        """
+        sizes = set(inputs["image_merge_sizes"].tolist())
+        if len(sizes) != 1:
+            raise PromptError(f"the slices of one call must have one merge size, got {sorted(sizes)}")
+        return sizes.pop() ** 2
+
+    @property
+    def vision_configs(self) -> list[Any]:
+        """The encoder loops over segments under eager and SDPA; a packed implementation spares the loop."""
+        return [self.scoring_attention.config]
+
+    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Queries and keys after rotary embedding, per segment of ``cu_seqlens`` (one segment is one slice)."""
+        attention = self.scoring_attention
+        hidden = args[0] if args else kwargs["hidden_states"]
+        query, key = (
+            projection(hidden).unflatten(-1, (attention.num_heads, -1))
+            for projection in (attention.q_proj, attention.k_proj)
+        )
+        query, key = apply_rotary_pos_emb_vision(query, key, *kwargs["position_embeddings"])
+        lengths = kwargs["cu_seqlens"].diff().tolist()
+        return list(zip(query.transpose(0, 1).split(lengths, 1), key.transpose(0, 1).split(lengths, 1), strict=True))
+
+    def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Patches already lie group by group."""
+        return patches.unflatten(-1, (grid[0] * grid[1], -1))
+
+    def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
+        """Patch grid divided by the merge size.
+
+        Raises:
+            PromptError: an image holds several frames.
+        """
+        grids = []
+        for (frames, height, width), merge in zip(
+            inputs["image_grid_thw"].tolist(), inputs["image_merge_sizes"].tolist(), strict=True
+        ):
+            if frames != 1:
+                raise PromptError(f"each slice must be an image of its own, but one image holds {frames} frames")
+            grids.append((height // merge, width // merge))
+        return grids
+
+    def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """Rows of the packed patches that belong to the slices."""
+        grids = inputs["image_grid_thw"]
+        patches = grids.prod(-1)
+        first, last = int(patches[:start].sum()), int(patches[:stop].sum())
+        return {
+            "pixel_values": inputs["pixel_values"][first:last],
+            "image_grid_thw": grids[start:stop],
+            "image_merge_sizes": inputs["image_merge_sizes"][start:stop],
+        }
+
+    def encode(self, images: dict[str, Any]) -> EncodedSlices:
+        """Projected tokens, and the merged ones before the projector."""
+        output = self.model.model.get_image_features(**images, return_dict=True)
+        tokens = list(output.pooler_output)
+        merged = output.last_hidden_state.split([len(one) for one in tokens])
+        return EncodedSlices(tokens=tokens, side_rows=[], encoder_tokens=list(merged))
+
+    def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
+        """The projector, token by token."""
+        return self.model.model.projector(encoder_tokens)
+
+    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+        """A tuple per slice, as ``get_image_features`` returns them."""
+        packed: dict[str, Any] = {"pooler_output": tuple(tokens)}
+        return BaseModelOutputWithPooling(**packed)

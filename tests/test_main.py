@@ -1,0 +1,85 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from monai_medpruner import __main__ as command_line
+from monai_medpruner.networks import convert_hulumed as converter
+
+
+def run(*words, code=None):
+    command = ["-c", code] if code else ["-m", "monai_medpruner"]
+    return subprocess.run([sys.executable, *command, *words], capture_output=True, text=True)
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.returncode == 0
+    for name, command in command_line.COMMANDS.items():
+        assert name in result.stdout
+        assert command.summary.split()[0] in result.stdout
+
+
+def test_help_of_a_command(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main(["convert_hulumed", "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "source" in text
+    assert "destination" in text
+
+
+def test_help_loads_no_model_library():
+    code = (
+        "import sys\nfrom monai_medpruner.__main__ import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert run(code=code).returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["no_such_command"], ["convert_hulumed"], ["convert_hulumed", "one"]])
+def test_wrong_arguments(words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main(words)
+    assert exit_.value.code == 2
+    assert "usage: python -m monai_medpruner" in capsys.readouterr().err
+
+
+def test_convert_hulumed_gets_its_folders(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(converter, "convert_hulumed", lambda *folders: calls.append(folders))
+    command_line.main(["convert_hulumed", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert calls == [(tmp_path / "a", tmp_path / "b")]
+
+
+def test_errors_of_the_package_are_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main(["convert_hulumed", str(tmp_path / "none"), str(tmp_path / "new")])
+    assert exit_.value.code == 1
+    text = capsys.readouterr().err
+    assert text.startswith("python -m monai_medpruner convert_hulumed: error: there is no folder")
+    assert text.count("\n") == 1
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(converter, "convert_hulumed", fail)
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(["convert_hulumed", "a", "b"])

@@ -26,6 +26,7 @@ __all__ = [
     "MedPrunerError",
     "MixedSeriesError",
     "ModelMemoryError",
+    "NonFiniteAttentionError",
     "NonFiniteVoxelsError",
     "OutputFolderError",
     "PackageVersionError",
@@ -143,3 +144,7 @@ class CheckpointError(MedPrunerError, OSError):
 
 class ModelMemoryError(MedPrunerError, MemoryError):
     """A model needs more memory than the device has free."""
+
+
+class NonFiniteAttentionError(MedPrunerError, ArithmeticError):
+    """The vision encoder's attention overflowed, so that no token can be scored."""

@@ -22,7 +22,6 @@ import subprocess
 import pytest
 import torch
 
-from monai_medpruner.networks import ModelFamily
 from monai_medpruner.pruners import SliceTokens
 
 
@@ -130,11 +129,3 @@ def test_the_example_pruner(repository):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
     with pytest.raises(ValueError, match="share"):
         names["TopTokensPruner"](share=0)
-
-
-def test_the_family_guide_names_every_part(repository):
-    """Whatever a family must or may define stands in the guide's table."""
-    text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    guide = text.split("## A new model family in one file")[1].split("\n## ")[0]
-    parts = {name for name in {*vars(ModelFamily), *ModelFamily.__annotations__} if not name.startswith("_")}
-    assert {name for name in parts if f"`{name}`" not in guide} == set()

@@ -26,7 +26,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from monai_medpruner.errors import SettingsError
+from monai_medpruner.errors import NonFiniteAttentionError, SettingsError
 from monai_medpruner.networks.families import EncodedSlices, ModelFamily
 from monai_medpruner.networks.record import SliceRecord, StageTimes
 from monai_medpruner.pruners import SliceTokens, TokenPruner, attention_received
@@ -183,7 +183,13 @@ def _scores_and_keys(
         importance += family.group_patches(attention_received(query, key), grid).mean(-1)
         head_mean = key.float().mean(1).transpose(-1, -2)
         keys += family.group_patches(head_mean, grid).mean(-1).transpose(-1, -2)
-    return pad_sequence(importance, True), pad_sequence(keys, True)
+    scores = pad_sequence(importance, True)
+    if not scores.isfinite().all():
+        raise NonFiniteAttentionError(
+            f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
+            "bfloat16 or float32"
+        )
+    return scores, pad_sequence(keys, True)
 
 
 @contextmanager

@@ -17,12 +17,14 @@ import threading
 from copy import copy
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.cached_prompt import CachedPrompt
 from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune
 from monai_medpruner.networks.families import family_of
@@ -74,6 +76,8 @@ class PrunedVLM(nn.Module):
         self.keep_positions = keep_positions
         self.family = family_of(model)
         self._last = threading.local()
+        # what each cache holds, as long as the caller keeps the cache
+        self._cached: WeakKeyDictionary[Any, CachedPrompt] = WeakKeyDictionary()
 
     @classmethod
     def from_pretrained(
@@ -96,11 +100,12 @@ class PrunedVLM(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of the network starts without a record: the last call's belongs to its thread
-        return {name: value for name, value in self.__dict__.items() if name != "_last"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_last", "_cached")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._last = threading.local()
+        self._cached = WeakKeyDictionary()
 
     @property
     def record(self) -> PruningRecord | None:
@@ -148,6 +153,9 @@ class PrunedVLM(nn.Module):
             inputs: what the model's processor returns, and any argument of the model's ``generate``. ``max_length``
                 and ``min_length`` count the caller's prompt, as they do with the stock model.
 
+        The conversation goes on with ``return_dict_in_generate=True``: give ``past_key_values`` of the output back with
+        its ``sequences`` and the new turn as ``input_ids``. The slices are in the cache and are not encoded again.
+
         Returns:
             What the model's ``generate`` returns, its sequences holding the caller's **own** prompt, not the pruned
             one, followed by the new tokens.
@@ -174,11 +182,14 @@ class PrunedVLM(nn.Module):
         if isinstance(output, torch.Tensor):
             return sequences
         output.sequences = sequences
+        if output.past_key_values is not None and len(sequences) == len(ids):
+            self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, record.keep, sequences)
         return output
 
     def _is_stock(self, encoded: PrunedSlices | None, inputs: dict[str, Any]) -> bool:
         """Whether the call is the stock model's: nothing to prune with, or nothing to prune."""
-        stock = encoded is None and (self.pruner is None or not self._has_images(inputs))
+        cached = inputs.get("past_key_values") in self._cached
+        stock = encoded is None and not cached and (self.pruner is None or not self._has_images(inputs))
         if stock:
             checked = checked_inputs(inputs)
             grids = self.family.token_grids(inputs) if self._has_images(inputs) else []
@@ -191,6 +202,8 @@ class PrunedVLM(nn.Module):
     def _prune(self, inputs: dict[str, Any], encoded: PrunedSlices | None) -> tuple[dict[str, Any], PruningRecord]:
         """Return the inputs of the language model and the record of the call."""
         checked = checked_inputs(self._on_device(inputs))
+        if (cache := checked.get("past_key_values")) is not None and cache.get_seq_length() > 0:
+            return self._follow_up(checked, cache)
         if encoded is None:
             encoded = self.encode(**checked)
         keep = keep_mask(checked, self.family.image_token_id, encoded.keep)
@@ -203,6 +216,15 @@ class PrunedVLM(nn.Module):
         record = self._remember(checked, keep, encoded.records)
         record.seconds.add(encoded.seconds)
         return pruned, record
+
+    def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:
+        """The inputs and the record of a conversation that goes on; its slices' tokens are in the cache."""
+        if cache not in self._cached:
+            raise PromptError("the cache is not one that this model's generate returned for a pruned prompt")
+        further, keep = self._cached[cache].follow_up(checked)
+        others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
+        self._last.record = PruningRecord(keep, [[] for _ in keep])
+        return {**others, **further}, self._last.record
 
     def _remember(self, inputs: dict[str, Any], keep: torch.Tensor, slices: list[SliceRecord]) -> PruningRecord:
         """Make the record of this thread's call, its slices shared out over the prompts of the batch."""

@@ -29,7 +29,10 @@ class VolumePrompt:
         before_slice: text before each slice's image, ``{number}`` being the slice's own number, counted from 1 over the
             whole volume.
         after_slice: text after each slice's image, with the same field.
+        separator: text between one slice and the next.
         question: text after the last slice, ``{question}`` being the question.
+        image_parts: whether each image is a part of the message, for the chat template to write; else its marker is
+            written into the text, for models whose template would add to it.
 
     Raises:
         SettingsError: a text lacks its field, or has an unknown one.
@@ -38,7 +41,9 @@ class VolumePrompt:
     instruction: str = ""
     before_slice: str = "Slice {number}:"
     after_slice: str = ""
+    separator: str = ""
     question: str = "{question}"
+    image_parts: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -49,11 +54,22 @@ class VolumePrompt:
         if not complete:
             raise SettingsError("the prompt's question text must hold the field {question}")
 
-    def content(self, numbers: list[int], question: str) -> list[dict[str, str]]:
-        """The parts of the user's message, as chat templates take them; empty texts are left out."""
+    def content(self, numbers: list[int], question: str, marker: str) -> list[dict[str, str]]:
+        """The parts of the user's message, as chat templates take them; empty texts are left out.
+
+        Args:
+            numbers: of the kept slices, counted from 1.
+            question: plain text.
+            marker: what stands for an image in the text, where images are no parts of their own.
+        """
+        image = None if self.image_parts else marker
         parts: list[str | None] = [self.instruction]
-        for number in numbers:
-            parts += [self.before_slice.format(number=number), None, self.after_slice.format(number=number)]
+        for index, number in enumerate(numbers):
+            parts += [self.separator if index else "", self.before_slice.format(number=number)]
+            parts += [image, self.after_slice.format(number=number)]
         # not by format: a question may hold braces
         parts.append(self.question.replace("{question}", question))
+        if not self.image_parts:
+            # one text: templates may set parts off from each other
+            parts = ["".join(part for part in parts if part is not None)]
         return [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts if part != ""]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 from torch import nn
+from transformers import TextStreamer
 
 from monai_medpruner.errors import IntensityUnitsError, PromptError, QuestionError, SettingsError, VolumeShapeError
 from monai_medpruner.networks.checkpoint import load_processors
@@ -53,10 +55,13 @@ class VolumeQA(nn.Module):
         attn_implementation: None leaves it to transformers.
         encoder_batch: slices encoded at once; see :class:`PrunedVLM`.
         keep_positions: whether kept tokens keep their positions; see :class:`PrunedVLM`.
+        token_budget: visual tokens of all kept slices together, before tokens are pruned; slices are shrunk to their
+            equal shares. None leaves the size of the slices to the image processor.
+        stream: called with each piece of an answer's text as it is generated.
         tiny_model_type: the family of the tiny model.
 
     Raises:
-        SettingsError: ``max_new_tokens`` is not positive.
+        SettingsError: ``max_new_tokens`` or ``token_budget`` is not positive.
     """
 
     def __init__(
@@ -72,16 +77,22 @@ class VolumeQA(nn.Module):
         attn_implementation: str | None = None,
         encoder_batch: int | None = None,
         keep_positions: bool | None = None,
+        token_budget: int | None = None,
+        stream: Callable[[str], None] | None = None,
         tiny_model_type: str = "qwen3_vl",
     ) -> None:
         super().__init__()
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if token_budget is not None and token_budget < 1:
+            raise SettingsError(f"token_budget must be at least 1, got {token_budget}")
         self.model_id = str(model_id)
         self.revision = revision
         self.pruner = pruner
         self.prompt = prompt or VolumePrompt()
         self.max_new_tokens = max_new_tokens
+        self.token_budget = token_budget
+        self.stream = stream
         self.tiny_model_type = tiny_model_type
         self._loading: dict[str, Any] = {
             "device": device,
@@ -174,12 +185,18 @@ class VolumeQA(nn.Module):
         with seconds.stage("encode"):
             # a batch of volumes is padded behind the kept slices
             images = slice_images(volume[..., : len(indices)])
-            inputs = self._image_processor(images=images, return_tensors="pt")
+            inputs = self._image_processor(images=images, return_tensors="pt", **self._image_size(len(images)))
         encoded = vlm.encode(**inputs)
         seconds.add(encoded.seconds)
         total = int(meta.get("source_depth", len(indices)))
         self._last.records.append(VolumeRecord(total, indices, encoded.records, [seconds]))
         return encoded
+
+    def _image_size(self, slices: int) -> dict[str, Any]:
+        """Arguments of the image processor that give every slice its share of the token budget."""
+        if self.token_budget is None:
+            return {}
+        return self.vlm.family.image_size_for(self._image_processor, self.token_budget // slices)
 
     def _answer(self, study: PrunedSlices, record: VolumeRecord, question: str, first: bool) -> str:
         """Answer one question about an encoded volume and note the times."""
@@ -196,6 +213,7 @@ class VolumeQA(nn.Module):
             attention_mask=inputs["attention_mask"],
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
+            streamer=None if self.stream is None else _TextPieces(self._tokenizer, self.stream),
         )
         spent = self.vlm.record.seconds  # type: ignore[union-attr]
         record.seconds[-1].add({stage: spent[stage] for stage in ("prefill", "decode")})
@@ -219,12 +237,13 @@ class VolumeQA(nn.Module):
         marked = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
         if held := [token for token in (*tokenizer.all_special_tokens, *marked) if token in question]:
             raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
-        content = self.prompt.content([index + 1 for index in slice_indices], question)
+        family = self.vlm.family
+        marker = family.image_marker(tokenizer)
+        content = self.prompt.content([index + 1 for index in slice_indices], question, marker)
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        family = self.vlm.family
-        pieces = text.split(family.image_marker(tokenizer))
+        pieces = text.split(marker)
         if len(pieces) != len(grids) + 1:
             raise PromptError(f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices")
         written = [family.image_text(tokenizer, rows * columns) for rows, columns in grids]
@@ -238,6 +257,17 @@ class VolumeQA(nn.Module):
                 f" reads {limit} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer tokens (a"
                 " lower tau)"
             )
+
+
+class _TextPieces(TextStreamer):
+    """Hands finished pieces of an answer to a function, the prompt left out."""
+
+    def __init__(self, tokenizer: Any, receive: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.receive = receive
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.receive(text)
 
 
 def slice_images(volume: torch.Tensor) -> list[Image.Image]:

@@ -34,7 +34,7 @@ from stock_oracle import (
 from transformers import GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from monai_medpruner.errors import PromptError, SettingsError
+from monai_medpruner.errors import NonFiniteAttentionError, PromptError, SettingsError
 from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.pruners import NucleusPruner
@@ -271,6 +271,48 @@ def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
         assert torch.equal(alone[:, -6:], both[2 * row : 2 * row + 2, -6:])
 
 
+def test_follow_up_turn_with_the_cache(model, batch):
+    """Equal to the stock model under the mask, over prompt, answer and new turn; nothing is encoded again."""
+    model.generation_config.eos_token_id = None
+    vlm = PrunedVLM(model, NUCLEUS)
+    first = vlm.generate(**batch, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
+    keep = vlm.record.keep
+    turn = batch["input_ids"][:, -6:]
+    conversation = torch.cat([first.sequences, turn], 1)
+    mask = torch.cat([batch["attention_mask"], torch.ones(2, 5 + 6, dtype=torch.long)], 1)
+    second = vlm.generate(
+        input_ids=conversation,
+        attention_mask=mask,
+        past_key_values=first.past_key_values,
+        max_new_tokens=5,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    assert set(vlm.record.seconds) == {"prefill", "decode"}
+    assert torch.equal(second.sequences[:, : conversation.shape[1]], conversation)
+    assert torch.equal(vlm.record.keep, torch.cat([keep, mask[:, keep.shape[1] :].bool()], 1))
+    new_ids = second.sequences[:, batch["input_ids"].shape[1] :]
+    expected = masked_logits(model, batch, keep, new_ids)[:, -6:-1]
+    torch.testing.assert_close(torch.stack(second.logits, 1), expected, **TOLERANCE)
+    assert torch.equal(second.sequences[:, -5:], expected.argmax(-1))
+
+    third = torch.cat([second.sequences, turn], 1)
+    vlm.generate(input_ids=third, past_key_values=second.past_key_values, max_new_tokens=1)
+    assert torch.equal(vlm.record.keep[:, : keep.shape[1]], keep)
+
+
+def test_caches_of_other_prompts_are_refused(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True)
+    other = output.sequences.clone()
+    other[0, -1] += 1
+    with pytest.raises(PromptError, match="must begin with"):
+        vlm.generate(input_ids=other, past_key_values=output.past_key_values, max_new_tokens=1)
+    with pytest.raises(PromptError, match="not one that"):
+        PrunedVLM(model, NUCLEUS).generate(**batch, past_key_values=output.past_key_values, max_new_tokens=1)
+
+
 def test_dictionary_output_holds_the_callers_prompt(model, batch):
     output = PrunedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
     assert torch.equal(output.sequences[:, : batch["input_ids"].shape[1]], batch["input_ids"])
@@ -413,3 +455,12 @@ def test_inputs_that_do_not_fit(model, batch, change):
 def test_encoder_batch_must_be_positive(model, batch):
     with pytest.raises(SettingsError, match="encoder_batch"):
         PrunedVLM(model, NUCLEUS, encoder_batch=0)(**batch)
+
+
+def test_attention_that_overflows(model, batch):
+    vlm = PrunedVLM(model, NUCLEUS)
+    with torch.no_grad():
+        for weight in vlm.family.scoring_attention.parameters():
+            weight.fill_(torch.inf)
+    with pytest.raises(NonFiniteAttentionError, match="overflowed in float32"):
+        vlm(**batch)

@@ -26,7 +26,7 @@ from monai_medpruner.errors import (
     SettingsError,
     VolumeShapeError,
 )
-from monai_medpruner.networks import PrunedVLM, VolumePrompt, VolumeQA
+from monai_medpruner.networks import ModelFamily, PrunedVLM, VolumePrompt, VolumeQA
 from monai_medpruner.networks import volume_qa as module
 from monai_medpruner.pruners import NucleusPruner
 
@@ -184,9 +184,10 @@ def test_prompt_longer_than_the_model_reads(network, monkeypatch):
         network(volume()[None], [["a?"]])
 
 
-def test_bad_settings():
-    with pytest.raises(SettingsError, match="max_new_tokens"):
-        VolumeQA("tiny", max_new_tokens=0)
+@pytest.mark.parametrize("setting", ["max_new_tokens", "token_budget"])
+def test_bad_settings(setting):
+    with pytest.raises(SettingsError, match=setting):
+        VolumeQA("tiny", **{setting: 0})
 
 
 @pytest.mark.parametrize(
@@ -198,8 +199,8 @@ def test_bad_prompt_texts(texts):
 
 
 def test_prompt_form():
-    prompt = VolumePrompt("Read this.", "", "SLICE {number}", "\n\n{question}")
-    assert prompt.content([3, 9], "Why {number}?") == [
+    prompt = VolumePrompt("Read this.", "", "SLICE {number}", question="\n\n{question}")
+    assert prompt.content([3, 9], "Why {number}?", "<image>") == [
         {"type": "text", "text": "Read this."},
         {"type": "image"},
         {"type": "text", "text": "SLICE 3"},
@@ -207,6 +208,54 @@ def test_prompt_form():
         {"type": "text", "text": "SLICE 9"},
         {"type": "text", "text": "\n\nWhy {number}?"},
     ]
+
+
+def test_prompt_form_in_one_text():
+    """Hulu-Med's form: markers parted by commas, nothing that a chat template could add to."""
+    prompt = VolumePrompt("", "", "", separator=",", question="\n{question}", image_parts=False)
+    assert prompt.content([3, 9, 10], "Why?", "<image>") == [{"type": "text", "text": "<image>,<image>,<image>\nWhy?"}]
+
+
+def test_images_written_into_the_text(checkpoint, network):
+    """The same tokens reach the model, whether the template or the text writes the images."""
+    other = VolumeQA(
+        str(checkpoint),
+        PRUNER,
+        max_new_tokens=3,
+        prompt=VolumePrompt(before_slice="", separator=",", image_parts=False),
+    )
+    other(volume(depth=3)[None], [["Is it?"]])
+    marker = other.vlm.family.image_marker(other._tokenizer)
+    text = other.prompt_text([(1, 2)] * 3, [0, 1, 2], "Is it?")
+    assert text.count(other.vlm.family.image_text(other._tokenizer, 2)) == 3
+    assert marker in text
+    assert len(other.records[0].slices) == 3
+
+
+def test_answers_are_streamed(checkpoint):
+    pieces = []
+    network = VolumeQA(str(checkpoint), PRUNER, max_new_tokens=6, stream=pieces.append)
+    answers = network(volume()[None], [["a?", "b?"]])
+    assert "".join(pieces) != ""
+    assert "".join("".join(pieces).split()) == "".join("".join(answers[0]).split())
+
+
+def test_token_budget(checkpoint, network):
+    """Every slice gets an equal share, or the family says that it cannot."""
+    network(volume(depth=4)[None])
+    before = network.records[0].unpruned_tokens
+    budget = max(4 * 16, before // 2)
+    small = VolumeQA(str(checkpoint), PRUNER, token_budget=budget)
+    family = network.vlm.family
+    if type(family).image_size_for is ModelFamily.image_size_for:
+        with pytest.raises(SettingsError, match="max_slices"):
+            small(volume(depth=4)[None])
+        return
+    wide = MetaTensor(torch.rand(1, 1, 320, 320, 4))
+    network(wide)
+    assert network.records[0].unpruned_tokens > budget
+    small(wide)
+    assert small.records[0].unpruned_tokens <= budget
 
 
 def test_tiny_says_that_its_weights_are_random(checkpoint, network):

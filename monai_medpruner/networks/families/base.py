@@ -21,6 +21,8 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from monai_medpruner.errors import SettingsError
+
 __all__ = ["EncodedSlices", "FamilySummary", "ModelFamily"]
 
 
@@ -120,6 +122,17 @@ class ModelFamily(ABC):
     def image_text(self, tokenizer: Any, tokens: int) -> str:
         """Text of an image of that many visual tokens."""
         return tokenizer.convert_ids_to_tokens(self.image_token_id) * tokens
+
+    def image_size_for(self, image_processor: Any, tokens: int) -> dict[str, Any]:
+        """Arguments with which an image processor gives a slice at most that many tokens.
+
+        Raises:
+            SettingsError: the family's images have a fixed number of tokens.
+        """
+        raise SettingsError(
+            f"{type(self).__name__} cannot keep a token budget: its images have a fixed number of tokens. Leave out "
+            "token_budget; max_slices limits the number of slices"
+        )
 
     def token_types(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the model's processor puts into :attr:`token_inputs` for some ids: 1 at visual tokens, else 0."""

@@ -49,6 +49,12 @@ class QwenGeometry(ModelFamily):
     def _vision(self) -> Any:
         return self.model.model.visual
 
+    def image_size_for(self, image_processor: Any, tokens: int) -> dict[str, Any]:
+        """At most that many merge groups' pixels; the processor's lower limit where it is lower still."""
+        area = (image_processor.patch_size * image_processor.merge_size) ** 2
+        most = max(tokens, 1) * area
+        return {"size": {"shortest_edge": min(image_processor.size["shortest_edge"], most), "longest_edge": most}}
+
     @property
     def scoring_attention(self) -> Any:
         """The last block's attention."""

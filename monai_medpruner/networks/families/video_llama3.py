@@ -86,6 +86,11 @@ class VideoLlama3Family(ModelFamily):
             size={"shortest_edge": 16 * 28 * 28, "longest_edge": 256 * 256},
         )
 
+    def image_size_for(self, image_processor: Any, tokens: int) -> dict[str, Any]:
+        """The makers' rule: an equal share of the pixels, and never fewer than 16 tokens."""
+        area = (image_processor.patch_size * image_processor.merge_size) ** 2
+        return {"size": {"shortest_edge": 16 * area, "longest_edge": max(tokens, 16) * area}}
+
     @property
     def scoring_attention(self) -> Any:
         """The last block's attention."""

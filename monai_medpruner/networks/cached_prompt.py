@@ -1,0 +1,93 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Follow-up turns: what a key-value cache holds is the pruned prompt, not the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.families import ModelFamily
+
+__all__ = ["CachedPrompt"]
+
+
+@dataclass
+class CachedPrompt:
+    """A pruned prompt with its answer, whose keys and values a cache holds.
+
+    Args:
+        sequences: the caller's own prompt and the answer, ``(B, L)``.
+        keep: bool ``(B, L)``, what reached the language model.
+        pruned: the language model's inputs of that length, per-token entries alone, ``(…, B, L')``.
+    """
+
+    sequences: torch.Tensor
+    keep: torch.Tensor
+    pruned: dict[str, torch.Tensor]
+
+    @classmethod
+    def of_answer(
+        cls, family: ModelFamily, pruned: Mapping[str, Any], keep: torch.Tensor, sequences: torch.Tensor
+    ) -> CachedPrompt:
+        """Remember a pruned prompt and the answer that was generated to it.
+
+        Args:
+            family: knows the per-token inputs.
+            pruned: the language model's inputs.
+            keep: bool mask over the caller's prompt.
+            sequences: the caller's prompt and the answer.
+        """
+        answer = sequences[:, keep.shape[1] :]
+        names = ("input_ids", "attention_mask", "position_ids", *family.token_inputs)
+        entries = {name: pruned[name] for name in names if name in pruned}
+        prompt = cls(sequences[:, : keep.shape[1]], keep, entries)
+        return cls(sequences, prompt.keep_with(answer), prompt.followed_by(answer, torch.ones_like(answer)))
+
+    def follow_up(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+        """Return the language model's inputs of a conversation that goes on, and its mask of kept tokens.
+
+        Args:
+            inputs: checked inputs of the whole conversation; its images are in the cache and are not read again.
+
+        Raises:
+            PromptError: the conversation does not begin with what the cache holds.
+        """
+        ids, length = inputs["input_ids"], self.sequences.shape[1]
+        if ids.shape[0] != len(self.sequences) or not torch.equal(ids[:, :length], self.sequences):
+            raise PromptError(
+                "the conversation must begin with the prompt and the answer that the cache holds: give the sequences "
+                "that generate returned, followed by the new turn"
+            )
+        turn, mask = ids[:, length:], inputs["attention_mask"][:, length:]
+        return self.followed_by(turn, mask), self.keep_with(turn) & inputs["attention_mask"].bool()
+
+    def keep_with(self, ids: torch.Tensor) -> torch.Tensor:
+        """The mask of kept tokens with further ones."""
+        return torch.cat([self.keep, torch.ones_like(ids, dtype=torch.bool)], dim=1)
+
+    def followed_by(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The language model's inputs with further text, counted on from the last position."""
+        counted = mask.cumsum(-1)
+        further = {"input_ids": ids, "attention_mask": mask}
+        result = {}
+        for name, value in self.pruned.items():
+            if name == "position_ids":
+                tail = value[..., -1:] + counted.expand(*value.shape[:-1], -1)
+            else:
+                tail = further.get(name, torch.zeros_like(ids))
+            result[name] = torch.cat([value, tail.to(value.dtype)], dim=-1)
+        return result

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monai_medpruner import ask_arguments
 from monai_medpruner.errors import MedPrunerError
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -52,8 +53,19 @@ def _convert_hulumed(arguments: argparse.Namespace) -> None:
     convert_hulumed(arguments.source, arguments.destination)
 
 
+def _ask(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.ask import ask
+
+    ask(arguments)
+
+
 #: every command, by its name
 COMMANDS: dict[str, Command] = {
+    "ask": Command(
+        "Ask about a volume with the bundle made for the model, and print the answer as it is generated.",
+        ask_arguments.add_arguments,
+        _ask,
+    ),
     "convert_hulumed": Command(
         "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint.",
         _convert_hulumed_arguments,
@@ -79,8 +91,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         COMMANDS[arguments.command].run(arguments)
-    except MedPrunerError as error:
+    except Exception as raised:
+        if (error := _own_error(raised)) is None:
+            raise
         parser.exit(1, f"{parser.prog} {arguments.command}: error: {error}\n")
+
+
+def _own_error(raised: BaseException | None) -> MedPrunerError | None:
+    """The error of this package that an exception is, or that MONAI wrapped on its way."""
+    while raised is not None and not isinstance(raised, MedPrunerError):
+        raised = raised.__cause__
+    return raised
 
 
 if __name__ == "__main__":

@@ -129,3 +129,14 @@ def test_the_example_pruner(repository):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
     with pytest.raises(ValueError, match="share"):
         names["TopTokensPruner"](share=0)
+
+
+def test_every_package_is_installed(repository):
+    """The list in pyproject.toml names every folder with code, and the bundles."""
+    packages = re.search(
+        r"^packages = \[(.*?)\]", (repository / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )
+    folders = {
+        ".".join(path.parent.relative_to(repository).parts) for path in repository.glob("monai_medpruner/**/*.py")
+    }
+    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundles"}

@@ -27,7 +27,7 @@ from monai_medpruner.errors import CheckpointError, ModelMemoryError
 from monai_medpruner.memory import free_memory
 from monai_medpruner.networks.families import family_class
 
-__all__ = ["default_device", "default_dtype", "load_model", "load_processors"]
+__all__ = ["default_device", "default_dtype", "load_config", "load_model", "load_processors"]
 
 # the weights must leave this share of the free memory to activations and the cache
 _MEMORY_MARGIN = 0.1
@@ -67,8 +67,7 @@ def load_model(
     """
     target = default_device() if device is None else torch.device(device)
     kind = default_dtype(target) if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    with _explained(path_or_id):
-        config = AutoConfig.from_pretrained(path_or_id, revision=revision)
+    config = load_config(path_or_id, revision=revision)
     family_class(config.model_type)
     _check_memory(path_or_id, config, kind, target)
     with _explained(path_or_id):
@@ -88,6 +87,16 @@ def load_model(
             "download it again"
         )
     return model.to(target).eval()
+
+
+def load_config(path_or_id: str, *, revision: str | None = None) -> Any:
+    """Load a checkpoint's configuration.
+
+    Raises:
+        CheckpointError: it is not there, gated, unreachable or incomplete.
+    """
+    with _explained(path_or_id):
+        return AutoConfig.from_pretrained(path_or_id, revision=revision)
 
 
 def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:

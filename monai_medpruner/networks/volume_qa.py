@@ -57,7 +57,7 @@ class VolumeQA(nn.Module):
         keep_positions: whether kept tokens keep their positions; see :class:`PrunedVLM`.
         token_budget: visual tokens of all kept slices together, before tokens are pruned; slices are shrunk to their
             equal shares. None leaves the size of the slices to the image processor.
-        stream: called with each piece of an answer's text as it is generated.
+        stream: called with each piece of an answer's text as it is generated, and whether the answer ends with it.
         tiny_model_type: the family of the tiny model.
 
     Raises:
@@ -78,7 +78,7 @@ class VolumeQA(nn.Module):
         encoder_batch: int | None = None,
         keep_positions: bool | None = None,
         token_budget: int | None = None,
-        stream: Callable[[str], None] | None = None,
+        stream: Callable[[str, bool], None] | None = None,
         tiny_model_type: str = "qwen3_vl",
     ) -> None:
         super().__init__()
@@ -262,12 +262,13 @@ class VolumeQA(nn.Module):
 class _TextPieces(TextStreamer):
     """Hands finished pieces of an answer to a function, the prompt left out."""
 
-    def __init__(self, tokenizer: Any, receive: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.receive = receive
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.receive(text)
+        """Pass a piece on, instead of printing it."""
+        self.receive(text, stream_end)
 
 
 def slice_images(volume: torch.Tensor) -> list[Image.Image]:

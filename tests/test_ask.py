@@ -1,0 +1,107 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``python -m monai_medpruner ask``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from monai_medpruner import __main__ as command_line
+from monai_medpruner.ask import bundle_folder
+from monai_medpruner.ask_arguments import bundles
+from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+
+
+@pytest.fixture
+def ask(shared_data, tmp_path, capsys):
+    """Return a function: words -> standard output and the lines of the answer file."""
+    image = str(shared_data("ct_torso_nifti/ct_small.nii.gz"))
+
+    def run(*words):
+        folder = tmp_path / "out"
+        command_line.main(["ask", "--image", image, "--output_dir", str(folder), "--max_new_tokens", "4", *words])
+        lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+        return capsys.readouterr().out, [json.loads(line) for line in lines]
+
+    return run
+
+
+def test_text_is_asked_word_for_word_and_the_answer_printed(ask):
+    question = "$__import__('os').abort() or Lesion #3, 'left' @gamma %x.json?"
+    printed, (line,) = ask("--model", "tiny", "--question", question, "--slices", "3:7", "--gamma", "none")
+    assert line["question"] == question
+    assert printed.strip() == line["answer"]
+    assert line["slices"]["indices"] == [3, 4, 5, 6]
+    assert line["settings"]["gamma"] == "none"
+
+
+def test_several_questions(ask, tmp_path):
+    (tmp_path / "questions.jsonl").write_text('{"question": "c?"}\n')
+    words = ["--model", "tiny", "--question", "a?", "b?", "--questions_file", str(tmp_path / "questions.jsonl")]
+    printed, lines = ask(*words)
+    assert [line["question"] for line in lines] == ["a?", "b?", "c?"]
+    assert [text for text in printed.splitlines() if text.startswith("> ")] == ["> a?", "> b?", "> c?"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "bundle"),
+    [
+        ("qwen3_vl", "medpruner_qwen3vl"),
+        ("gemma3", "medpruner_medgemma"),
+        ("video_llama_3", "medpruner_hulumed"),
+        ("qwen2_5_vl", "medpruner_qwen3vl"),
+    ],
+)
+def test_bundle_of_a_model(model_type, bundle):
+    assert bundle_folder(model_type) == bundles()[bundle]
+
+
+def test_no_bundle_for_an_unsupported_model():
+    with pytest.raises(UnsupportedModelError):
+        bundle_folder("bert")
+
+
+def test_the_bundle_follows_from_the_checkpoint(ask, tmp_path):
+    checkpoint = save_tiny_checkpoint("video_llama_3", tmp_path / "checkpoint")
+    _, (line,) = ask("--model", str(checkpoint), "--question", "Which organ?", "--slices", "0:2", "--tau", "0.5")
+    settings = json.loads((bundles()["medpruner_hulumed"] / "configs" / "inference.json").read_text())
+    assert line["settings"]["model_type"] == "video_llama_3"
+    assert line["settings"]["random_weights"] is False
+    assert line["settings"]["tau"] == 0.5
+    assert line["settings"]["temperature"] == settings["temperature"]
+    assert line["settings"]["revision"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--question", ""], "the question is empty"),
+        ([], "no question"),
+        (["--question", "a?", "--tau", "many"], "--tau must be a number"),
+        (["--question", "a?", "--tau", "0"], "tau must lie in"),
+        (["--question", "a?", "--plane", "$print(1)"], "--plane must not begin with"),
+        (["--question", "a?", "--slices", "90:99"], "slices"),
+        (["--question", "a?", "--model", "/no/such"], "there is no such folder"),
+        (["--question", "a?", "--image", "/no/such.nii"], "does not exist"),
+    ],
+    ids=str,
+)
+def test_errors_are_one_line(ask, capsys, words, message):
+    with pytest.raises(SystemExit) as exit_:
+        ask(*(words if "--model" in words else ["--model", "tiny", *words]))
+    assert exit_.value.code == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "python -m monai_medpruner ask: error: " in last
+    assert message in last

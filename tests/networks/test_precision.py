@@ -47,16 +47,19 @@ def records_in(model, inputs, dtype):
     return PrunedVLM(copy.deepcopy(model).to(dtype), PRUNER).encode(**inputs).records
 
 
+def mass_before(importance, lead):
+    """Cumulative mass of the other tokens of a slice whose importance is larger than a token's own by some lead."""
+    mass = torch.softmax(importance.double() / PRUNER.temperature, -1)
+    ahead = importance - importance[:, None] > lead
+    return (mass * (ahead & ~torch.eye(len(importance), dtype=torch.bool))).sum(-1)
+
+
 def near_ties(importance, rounding):
     """The mask of the tokens of a slice on whose selection two runs may differ."""
-    mass = torch.softmax(importance.double() / PRUNER.temperature, -1)
-    lead = importance - importance[:, None]
-    others = ~torch.eye(len(importance), dtype=torch.bool)
     # each of two importances may move by the rounding, every mass by a factor
-    surely_before = (mass * (lead > 2 * rounding)).sum(-1)
-    perhaps_before = (mass * ((lead >= -2 * rounding) & others)).sum(-1)
     tolerance = math.expm1(2 * rounding / PRUNER.temperature)
-    return (surely_before - tolerance < PRUNER.tau) & (PRUNER.tau <= perhaps_before + tolerance)
+    surely, perhaps = mass_before(importance, 2 * rounding), mass_before(importance, -2 * rounding)
+    return (surely - tolerance < PRUNER.tau) & (PRUNER.tau <= perhaps + tolerance)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
@@ -66,6 +69,11 @@ def test_16_bits_select_the_tokens_of_float32(sharp_model, prompts, dtype):
     ties, different, kept = [], [], []
     for one, rounded in zip(exact, records_in(sharp_model, inputs, dtype), strict=True):
         torch.testing.assert_close(rounded.importance, one.importance, atol=ROUNDING[dtype], rtol=0)
+        for run in (one, rounded):
+            # from the scores on, 16 bits are left behind
+            assert run.importance.dtype == torch.float32
+            assert run.importance.mean().item() == pytest.approx(1, abs=1e-5)
+            assert torch.equal(run.primary, mass_before(run.importance, 0) < PRUNER.tau)
         ties.append(near_ties(one.importance, ROUNDING[dtype]))
         different.append(rounded.primary != one.primary)
         kept.append(one.primary)

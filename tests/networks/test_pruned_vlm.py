@@ -258,6 +258,15 @@ def test_expanded_generation(model, batch, settings):
     assert torch.equal(pruned, model.generate(**batch, **arguments))
 
 
+def test_several_sequences_of_a_ragged_batch_equal_masked_stock_model(model, batch):
+    """Each sequence gets all images of its prompt in their order; drawn from the one best token, all are greedy."""
+    vlm = PrunedVLM(model, NUCLEUS)
+    model.generation_config.eos_token_id = None
+    output = vlm.generate(**batch, max_new_tokens=6, do_sample=True, top_k=1, num_return_sequences=3)
+    expected = masked_greedy(model, batch, vlm.record.keep, 6).repeat_interleave(3, 0)
+    assert torch.equal(output[:, -6:], expected)
+
+
 def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
     """The tokens of each prompt are expanded with their prompt, however many are left."""
     vlm = PrunedVLM(model, NUCLEUS)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, BertConfig
 
 from monai_medpruner.errors import CheckpointError, ModelMemoryError, UnsupportedModelError
-from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.networks import PrunedVLM, VolumeQA
 from monai_medpruner.networks import checkpoint as loading
 from monai_medpruner.networks.tiny import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
@@ -141,3 +141,25 @@ def test_processors_need_no_torchvision(checkpoint):
     assert tokenizer.chat_template
     with pytest.raises(CheckpointError):
         loading.load_processors("/no/such/folder")
+
+
+def test_processors_saved_as_one_file(copy):
+    """As transformers 5 stores a combined processor: the image processor nested in processor_config.json."""
+    before, _ = loading.load_processors(str(copy))
+    nested = json.loads((copy / "preprocessor_config.json").read_text())
+    (copy / "preprocessor_config.json").unlink()
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
+    image_processor, tokenizer = loading.load_processors(str(copy))
+    assert type(image_processor) is type(before)
+    assert image_processor.to_dict() == before.to_dict()
+    assert tokenizer.chat_template
+
+
+def test_processors_with_torchvision(checkpoint):
+    """With torchvision the checkpoint's own image processor may be another class; it must give tokens all the same."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision cannot be imported here: {error}")
+    network = VolumeQA(str(checkpoint), NucleusPruner())
+    assert network(torch.rand(1, 1, 64, 96, 2)).shape[0] == 1

@@ -29,6 +29,9 @@ from monai_medpruner.networks.families import family_class
 
 __all__ = ["default_device", "default_dtype", "load_config", "load_model", "load_processors"]
 
+_CONVERSION = (
+    "hf download ZJU-AI4H/Hulu-Med-7B --local-dir SOURCE; python -m monai_medpruner convert_hulumed SOURCE DESTINATION"
+)
 # the weights must leave this share of the free memory to activations and the cache
 _MEMORY_MARGIN = 0.1
 
@@ -135,6 +138,10 @@ def _advice(path_or_id: str, error: BaseException) -> str:
     page = f"https://huggingface.co/{path_or_id}"
     if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(error).lower():
         return f"it is gated. Accept its licence at {page}, then log in with 'hf auth login'"
+    if "hulu" in path_or_id.lower() or "hulumed" in str(error):
+        return (
+            f"Hulu-Med's own checkpoint is converted first: {_CONVERSION}, then give DESTINATION as the model ({error})"
+        )
     if Path(path_or_id).is_dir():
         return f"the folder is not a complete checkpoint ({error})"
     if os.path.isabs(path_or_id) or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:

@@ -33,6 +33,8 @@ from .intensity_windows import (
     PercentileWindowDict,
 )
 from .load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from .slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
+from .slice_min_max import SliceMinMax, SliceMinMaxD, SliceMinMaxd, SliceMinMaxDict
 from .slice_plane import SlicePlane, SlicePlaneD, SlicePlaned, SlicePlaneDict
 from .slice_range import SliceRange, SliceRangeD, SliceRanged, SliceRangeDict
 from .timed_compose import TimedCompose
@@ -63,6 +65,14 @@ __all__ = [
     "PercentileWindowD",
     "PercentileWindowDict",
     "PercentileWindowd",
+    "SliceLimit",
+    "SliceLimitD",
+    "SliceLimitDict",
+    "SliceLimitd",
+    "SliceMinMax",
+    "SliceMinMaxD",
+    "SliceMinMaxDict",
+    "SliceMinMaxd",
     "SlicePlane",
     "SlicePlaneD",
     "SlicePlaneDict",

@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Scale a volume to [0, 1] the way its modality asks for: HU windows for CT, percentiles for MR."""
+"""Scale a volume to [0, 1] the way its modality or its model asks for: HU windows, percentiles, or slice by slice."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ..data.volume_meta import append_note
 from ..errors import IntensityUnitsError, SettingsError, ZeroVarianceError
 from .check_volume import voxel_range
 from .hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
+from .slice_min_max import SliceMinMax
 
 __all__ = [
     "IntensityWindows",
@@ -93,8 +94,9 @@ class IntensityWindows(Transform):
 
     Args:
         modality: "ct", "mr" or "auto".
-        windows: "auto" (soft tissue for CT, percentiles for MR), "percentile" (0.5 to 99.5), or HU windows as in
-            :class:`~.hu_windows.HUWindows`.
+        windows: "auto" (soft tissue for CT, percentiles for MR), "percentile" (0.5 to 99.5), "slice_minmax" (see
+            :class:`~.slice_min_max.SliceMinMax`), or HU windows as in :class:`~.hu_windows.HUWindows`. The second and
+            third suit any modality.
         assume_hu: take the voxels for HU whatever they look like.
 
     Raises:
@@ -113,8 +115,9 @@ class IntensityWindows(Transform):
         self.windows = windows
         self.assume_hu = assume_hu
         self.percentile_window = PercentileWindow()
+        self.slice_min_max = SliceMinMax()
         self.hu_windows = None
-        if windows != "percentile":
+        if windows not in ("percentile", "slice_minmax"):
             self.hu_windows = HUWindows("soft_tissue" if windows == "auto" else windows, assume_hu)
 
     def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
@@ -124,11 +127,12 @@ class IntensityWindows(Transform):
             img: ``(1, H, W, D)``, any dtype.
 
         Returns:
-            ``(K, H, W, D)`` float32 in [0, 1]: one channel a window, a single one for percentiles.
+            ``(K, H, W, D)`` float32 in [0, 1]: one channel a window, a single one for percentiles and slice minima and
+            maxima.
         """
         require_one_channel(img)
         if self.hu_windows is None:
-            return self.percentile_window(img)
+            return self.percentile_window(img) if self.windows == "percentile" else self.slice_min_max(img)
         modality, note = self._resolve_modality(img)
         if modality == "mr" and self.windows == "auto":
             out = self.percentile_window(img)

@@ -20,7 +20,7 @@ import sys
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, run, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, run, verify_net_in_out
 from safetensors import safe_open
 
 from monai_medpruner import errors
@@ -30,37 +30,64 @@ from monai_medpruner.transforms import (
     InterSliceAnchorFilter,
     LoadVolume,
     PercentileWindow,
+    SliceLimit,
+    SliceMinMax,
     SlicePlane,
 )
 
 STAGES = ["load", "filter", "encode", "select", "prefill", "decode"]
 QUESTION = "Is there a pleural effusion?"
+QWEN, MEDGEMMA, HULUMED = "medpruner_qwen3vl", "medpruner_medgemma", "medpruner_hulumed"
+# how each bundle scales a CT, and which slices it takes of those that passed the filter
+SCALES = {QWEN: HUWindows("soft_tissue"), MEDGEMMA: HUWindows("medgemma"), HULUMED: SliceMinMax()}
+LIMITS = {QWEN: SliceLimit(), MEDGEMMA: SliceLimit(85, "medgemma"), HULUMED: SliceLimit(180)}
+# of the tiny models
+CHANNELS = {QWEN: 64, MEDGEMMA: 32, HULUMED: 48}
+
+
+def arguments(repository, tmp_path, bundle, overrides):
+    """What the run command gets for a bundle and some overrides."""
+    folder = repository / "bundles" / bundle
+    paths = {"config_file": str(folder / "configs" / "inference.json"), "bundle_root": str(folder)}
+    return {**paths, "model_id": "tiny", "output_dir": str(tmp_path / "out"), "max_new_tokens": 4, **overrides}
+
+
+def answer_lines(tmp_path):
+    answers = tmp_path / "out" / "answers.jsonl"
+    return [json.loads(line) for line in answers.read_text().splitlines()] if answers.exists() else []
 
 
 @pytest.fixture
 def ask(repository, tmp_path):
-    """Return a function: overrides -> the finished process and the lines of its answer file."""
-    bundle = repository / "bundles" / "medpruner_qwen3vl"
+    """Return a function: bundle and overrides -> the finished process and the lines of its answer file."""
 
-    def run(**overrides):
-        settings = {"model_id": "tiny", "output_dir": str(tmp_path / "out"), "max_new_tokens": "4", **overrides}
+    def run(bundle=QWEN, **overrides):
         command = [sys.executable, "-m", "monai.bundle", "run"]
-        command += ["--config_file", str(bundle / "configs" / "inference.json"), "--bundle_root", str(bundle)]
-        for name, value in settings.items():
+        for name, value in arguments(repository, tmp_path, bundle, overrides).items():
             command += [f"--{name}", str(value)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
         process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        answers = tmp_path / "out" / "answers.jsonl"
-        lines = [json.loads(line) for line in answers.read_text().splitlines()] if answers.exists() else []
-        return process, lines
+        return process, answer_lines(tmp_path)
 
     return run
 
 
-def expected_slices(path, scale, gamma=0.025):
+@pytest.fixture
+def ask_here(repository, tmp_path):
+    """Return a function: bundle and overrides -> the lines of the answer file, without a process of its own."""
+
+    def ask(bundle=QWEN, **overrides):
+        run(**arguments(repository, tmp_path, bundle, overrides))
+        return answer_lines(tmp_path)
+
+    return ask
+
+
+def expected_slices(path, scale, limit, gamma=0.025):
     """The kept slices by direct calls of the transforms, and the depth."""
     volume = SlicePlane()(CheckVolume()(LoadVolume()(path)))
-    return InterSliceAnchorFilter(gamma).kept_slices(scale(volume)), volume.shape[-1]
+    passed = InterSliceAnchorFilter(gamma).kept_slices(scale(volume))
+    return [passed[index] for index in limit.kept_slices(volume[..., : len(passed)])], volume.shape[-1]
 
 
 def check_line(line, image, kept, total, tmp_path):
@@ -97,28 +124,82 @@ def check_line(line, image, kept, total, tmp_path):
         start += size
 
 
-@pytest.mark.parametrize(
-    ("name", "scale", "options"),
-    [
-        ("ct_torso_nifti/ct.nii.gz", HUWindows("soft_tissue"), {}),
-        ("ct_torso_dicom", HUWindows("soft_tissue"), {}),
-        ("mr_torso_nifti/mr_small.nii.gz", PercentileWindow(), {"modality": "mr"}),
-        ("ct_head_tilted_dicom", HUWindows("soft_tissue"), {}),
-    ],
-    ids=["NIfTI", "DICOM", "MR", "tilted"],
-)
-def test_real_volumes(ask, shared_data, tmp_path, name, scale, options):
+@pytest.mark.parametrize("name", ["ct_torso_nifti/ct.nii.gz", "ct_torso_dicom"], ids=["NIfTI", "DICOM"])
+@pytest.mark.parametrize("bundle", SCALES)
+def test_real_volumes(ask, shared_data, tmp_path, bundle, name):
     image = shared_data(name)
-    process, lines = ask(image=image, question=QUESTION, tau=0.5, temperature=0.05, **options)
+    process, lines = ask(bundle, image=image, question=QUESTION, tau=0.5, temperature=0.05)
     assert process.returncode == 0, process.stderr[-2000:]
     assert "volumes" in process.stderr  # the progress bar
-    kept, total = expected_slices(image, scale)
+    kept, total = expected_slices(image, SCALES[bundle], LIMITS[bundle])
     assert len(lines) == 1
     check_line(lines[0], image, kept, total, tmp_path)
     assert lines[0]["tokens"]["kept"] < lines[0]["tokens"]["unpruned"]
-    if name == "ct_head_tilted_dicom":
-        assert total == 28
-        assert any("tilt" in note for note in lines[0]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("bundle", "options", "scale"),
+    [
+        (QWEN, {}, PercentileWindow()),
+        (MEDGEMMA, {"windows": "percentile"}, PercentileWindow()),
+        (HULUMED, {}, SliceMinMax()),
+    ],
+    ids=[QWEN, MEDGEMMA, HULUMED],
+)
+def test_mr_and_a_limit_of_slices(ask_here, shared_data, tmp_path, bundle, options, scale):
+    image = shared_data("mr_torso_nifti/mr_small.nii.gz")
+    options = {**options, "modality": "mr", "gamma": 0.001, "max_slices": 3}
+    (line,) = ask_here(bundle, image=str(image), question=QUESTION, **options)
+    kept, total = expected_slices(image, scale, SliceLimit(3, LIMITS[bundle].rule), gamma=0.001)
+    check_line(line, image, kept, total, tmp_path)
+    assert len(kept) == 3 < total
+    assert any(note.endswith("slices passed the filter, 3 of them were taken (max_slices).") for note in line["notes"])
+    assert line["settings"]["max_slices"] == 3
+    assert line["settings"]["slice_rule"] == LIMITS[bundle].rule
+
+
+def test_tilted(ask_here, shared_data, tmp_path):
+    image = shared_data("ct_head_tilted_dicom")
+    (line,) = ask_here(image=str(image), question=QUESTION)
+    kept, total = expected_slices(image, SCALES[QWEN], LIMITS[QWEN])
+    check_line(line, image, kept, total, tmp_path)
+    assert total == 28
+    assert any("tilt" in note for note in line["notes"])
+
+
+def test_token_budget(ask_here, shared_data):
+    """Slices share the budget of tokens before pruning, and the file says what it was."""
+    options = {"slices": "10:14", "gamma": "none", "pruner": "none"}
+    image = str(shared_data("ct_torso_nifti/ct.nii.gz"))
+    (free,) = ask_here(image=image, question=QUESTION, **options)
+    (line,) = ask_here(image=image, question=QUESTION, token_budget=20, **options)
+    assert 10 < line["tokens"]["kept"] <= 20 < free["tokens"]["kept"]
+    assert len(set(line["tokens"]["per_slice"])) == 1
+    assert (line["settings"]["token_budget"], free["settings"]["token_budget"]) == (20, None)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "content"),
+    [
+        (QWEN, ["Slice 3:", None, "Slice 7:", None, "Is {it} so?"]),
+        (
+            MEDGEMMA,
+            [
+                "You are an instructor teaching medical students. You are analyzing a contiguous block of CT slices. "
+                "Please review the slices provided below carefully.",
+                *(None, "SLICE 3", None, "SLICE 7", "\n\nIs {it} so?"),
+            ],
+        ),
+        (HULUMED, ["<image>,<image>\nIs {it} so?"]),
+    ],
+    ids=[QWEN, MEDGEMMA, HULUMED],
+)
+def test_prompt(repository, bundle, content):
+    """As the model's makers write it; None stands for an image."""
+    parser = ConfigParser(ConfigParser.load_config_file(repository / f"bundles/{bundle}/configs/inference.json"))
+    parts = parser.get_parsed_content("prompt").content([3, 7], "Is {it} so?", "<image>")
+    assert [part.get("text") for part in parts] == content
+    assert all((part["type"] == "image") is ("text" not in part) for part in parts)
 
 
 def test_overrides(ask, shared_data, tmp_path):
@@ -193,29 +274,37 @@ def test_what_the_command_line_changed_is_refused(ask, shared_data, question):
         ({"plane": "oblique"}, errors.SettingsError),
         ({"gamma": -1}, errors.SettingsError),
         ({"model_id": "/no/such/checkpoint"}, errors.CheckpointError),
+        ({"max_slices": 0}, errors.SettingsError),
+        ({"slice_rule": "random"}, errors.SettingsError),
+        ({"token_budget": 0}, errors.SettingsError),
+        ({"bundle": MEDGEMMA, "token_budget": 1000}, errors.SettingsError),
+        ({"bundle": MEDGEMMA, "modality": "mr"}, errors.IntensityUnitsError),
+        # nothing was converted
+        ({"bundle": HULUMED, "model_id": "$@bundle_root + '/models/Hulu-Med-7B'"}, errors.CheckpointError),
     ],
     ids=str,
 )
 def test_refusals(repository, shared_data, tmp_path, overrides, error):
-    bundle = repository / "bundles" / "medpruner_qwen3vl"
+    overrides = dict(overrides)
     image = str(shared_data("ct_torso_nifti/ct_small.nii.gz"))
-    settings = {"image": image, "question": QUESTION, "model_id": "tiny", "output_dir": str(tmp_path), **overrides}
+    settings = arguments(repository, tmp_path, overrides.pop("bundle", QWEN), {"image": image, "question": QUESTION})
     with pytest.raises(Exception) as raised:  # noqa: PT011 - MONAI wraps the typed error, which is looked for below
-        run(config_file=str(bundle / "configs" / "inference.json"), bundle_root=str(bundle), **settings)
+        run(**{**settings, **overrides})
     chain = [raised.value]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     assert any(isinstance(link, error) for link in chain), chain
-    assert not (tmp_path / "answers.jsonl").exists() or not (tmp_path / "answers.jsonl").read_text()
+    assert answer_lines(tmp_path) == []
 
 
-def test_check_properties(repository):
+@pytest.mark.parametrize("bundle", SCALES)
+def test_check_properties(repository, bundle):
     """All properties of an inference bundle, with no image given."""
-    bundle = repository / "bundles" / "medpruner_qwen3vl"
+    folder = repository / "bundles" / bundle
     workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / "inference.json"),
+        config_file=str(folder / "configs" / "inference.json"),
         workflow_type="infer",
-        bundle_root=str(bundle),
+        bundle_root=str(folder),
         model_id="tiny",
     )
     workflow.initialize()
@@ -223,15 +312,16 @@ def test_check_properties(repository):
     assert len(workflow.dataset) == 0
 
 
-def test_verify_net_in_out(repository):
-    bundle = repository / "bundles" / "medpruner_qwen3vl"
+@pytest.mark.parametrize("bundle", SCALES)
+def test_verify_net_in_out(repository, bundle):
+    folder = repository / "bundles" / bundle
     arguments = {
         "net_id": "network_def",
-        "meta_file": str(bundle / "configs" / "metadata.json"),
-        "config_file": str(bundle / "configs" / "inference.json"),
+        "meta_file": str(folder / "configs" / "metadata.json"),
+        "config_file": str(folder / "configs" / "inference.json"),
         "model_id": "tiny",
     }
-    channels = {"_meta_::network_data_format::outputs::pred::num_channels": 48}
+    channels = {"_meta_::network_data_format::outputs::pred::num_channels": CHANNELS[bundle]}
     verify_net_in_out(**arguments, device="cpu", p=1, n=3, any=2, **channels)
     with pytest.raises(ValueError, match="channel"):
         verify_net_in_out(**arguments, device="cpu", p=1, n=3, any=2)

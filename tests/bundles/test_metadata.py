@@ -30,6 +30,7 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from monai_medpruner.networks.families import family_class
 from monai_medpruner.requirements import check_required_packages
 
 if sys.version_info >= (3, 11):
@@ -140,11 +141,19 @@ def test_properties_by_exact_reference(bundle, config):
 # the same facts elsewhere
 
 
-def test_weights_are_pinned(metadata, config):
-    assert PINNED.fullmatch(metadata["huggingface_revision"])
-    assert config["model_id"] == metadata["huggingface_model_id"]
-    assert config["revision"] == metadata["huggingface_revision"]
-    assert metadata["huggingface_url"] == f"https://huggingface.co/{metadata['huggingface_model_id']}"
+def test_weights_are_pinned(bundle, metadata, config):
+    model, revision = metadata["huggingface_model_id"], metadata["huggingface_revision"]
+    assert PINNED.fullmatch(revision)
+    assert metadata["huggingface_url"] == f"https://huggingface.co/{model}"
+    if config["revision"] is None:
+        # a folder of the bundle, which the user converts from the pinned checkpoint as the README says
+        name = model.split("/")[1]
+        assert config["model_id"] == f"$@bundle_root + '/models/{name}'"
+        text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+        assert f"hf download {model} --revision {revision} --local-dir {name}-published\n" in text
+        assert re.search(rf"^python -m monai_medpruner convert_\w+ {name}-published models/{name}$", text, re.MULTILINE)
+    else:
+        assert (config["model_id"], config["revision"]) == (model, revision)
 
 
 def test_required_packages_are_the_projects(metadata, project):
@@ -196,6 +205,14 @@ def test_commands_of_the_readme_name_real_settings(bundle, config, metadata):
         assert name in parser, name
     for name in {path for command in commands for path in re.findall(r"configs/\S+", command)}:
         assert (bundle / name).is_file(), name
+
+
+def test_channels_of_the_tiny_model_in_the_readme(bundle, config):
+    family = family_class(config["model_type"])
+    channels = family.tiny_config(300, dict.fromkeys(family.tiny_tokens, 0)).get_text_config().hidden_size
+    text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"::pred::num_channels (\d+)$", text, flags=re.MULTILINE) == [str(channels)]
+    assert f"the tiny one has {channels}." in text
 
 
 def test_logging(bundle, capsys):

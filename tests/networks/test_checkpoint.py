@@ -135,6 +135,14 @@ def test_no_such_folder(path):
         loading.load_model(path)
 
 
+def test_hulumed_is_converted_first(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "hulumed_qwen2"}))
+    for path in (str(copy), "/bundles/medpruner_hulumed/models/Hulu-Med-7B"):
+        with pytest.raises(CheckpointError, match="convert_hulumed SOURCE DESTINATION"):
+            loading.load_model(path)
+
+
 def test_processors_need_no_torchvision(checkpoint):
     image_processor, tokenizer = loading.load_processors(str(checkpoint))
     assert type(image_processor).__name__.endswith("Pil")

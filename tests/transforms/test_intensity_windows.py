@@ -27,6 +27,7 @@ from monai_medpruner.transforms import (
     IntensityWindowsd,
     PercentileWindow,
     PercentileWindowd,
+    SliceMinMax,
 )
 
 RNG = np.random.default_rng(0)
@@ -87,12 +88,16 @@ def test_almost_constant_volume():
         ("mr", "auto", MR, None, "percentile", False),
         ("mr", "percentile", HU, "CT", "percentile", False),
         ("ct", "percentile", HU, "CT", "percentile", False),
+        ("auto", "slice_minmax", MR, None, "slice_minmax", False),
+        ("auto", "slice_minmax", HU, "CT", "slice_minmax", False),
+        ("mr", "slice_minmax", MR, "US", "slice_minmax", False),
     ],
 )
 def test_choice(modality, windows, values, recorded, expected, noted):
     source = image(values, recorded)
     out = IntensityWindows(modality, windows)(source)
-    direct = PercentileWindow() if expected == "percentile" else HUWindows(expected)
+    own = {"percentile": PercentileWindow, "slice_minmax": SliceMinMax}
+    direct = own[expected]() if expected in ("percentile", "slice_minmax") else HUWindows(expected)
     assert torch.equal(out.as_tensor(), direct(values).as_tensor())
     note = "The file names no modality; voxels reach down to -1000, so it was taken for CT in HU."
     assert out.meta["notes"] == (["read", note] if noted else ["read"])
@@ -132,7 +137,10 @@ def test_bad_settings(settings):
         IntensityWindows(**settings)
 
 
-@pytest.mark.parametrize("transform", [PercentileWindow(), IntensityWindows(), IntensityWindows(windows="percentile")])
+@pytest.mark.parametrize(
+    "transform",
+    [PercentileWindow(), *(IntensityWindows(windows=windows) for windows in ("auto", "percentile", "slice_minmax"))],
+)
 def test_several_channels(transform):
     with pytest.raises(VolumeShapeError, match="one channel"):
         transform(torch.rand(2, 4, 4, 4) - 500)

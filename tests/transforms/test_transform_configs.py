@@ -29,6 +29,8 @@ SETTINGS = {
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
     "InterSliceAnchorFilter": {"threshold": "none"},
     "PercentileWindow": {"lower": 1, "upper": 99},
+    "SliceLimit": {"max_slices": 4, "rule": "medgemma"},
+    "SliceMinMax": {},
     "SlicePlane": {"plane": "acquired"},
     "SliceRange": {"slices": "2:6"},
 }

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import SettingsError
 
-__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily"]
+__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily", "packed_slices", "square_cells"]
 
 
 @dataclass
@@ -221,3 +221,26 @@ class ModelFamily(ABC):
     def vision_configs(self) -> list[Any]:
         """Configurations whose attention implementation may be replaced by a packed one while encoding."""
         return []
+
+
+def packed_slices(inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """The packed patches and grids of slices ``start`` to ``stop``, where the patches of all slices are one tensor."""
+    grids = inputs["image_grid_thw"]
+    patches = grids.prod(-1)
+    first, last = int(patches[:start].sum()), int(patches[:stop].sum())
+    return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
+
+
+def square_cells(patches: torch.Tensor, grid: tuple[int, int], side: int) -> torch.Tensor:
+    """Gather the patches of square cells, which do not follow one another, from their raster.
+
+    Args:
+        patches: ``(..., M)``, row by row.
+        grid: rows and columns of the cells.
+        side: of a cell, in patches.
+
+    Returns:
+        ``(..., N, side * side)``, cell by cell.
+    """
+    cells = patches.unflatten(-1, (grid[0], side, grid[1], side)).transpose(-3, -2)
+    return cells.flatten(-2).flatten(-3, -2)

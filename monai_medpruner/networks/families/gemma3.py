@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, square_cells
 
 __all__ = ["Gemma3Family"]
 
@@ -127,9 +127,7 @@ class Gemma3Family(ModelFamily):
 
     def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Gather the pooling cells, which are squares of the raster."""
-        cell = self._projector.kernel_size
-        cells = patches.unflatten(-1, (grid[0], cell, grid[1], cell)).transpose(-3, -2)
-        return cells.flatten(-2).flatten(-3, -2)
+        return square_cells(patches, grid, self._projector.kernel_size)
 
     def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
         """The same square for every slice."""

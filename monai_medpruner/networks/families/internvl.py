@@ -22,7 +22,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import UnsupportedModelError
-from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, square_cells
 
 __all__ = ["InternVLFamily"]
 
@@ -124,8 +124,7 @@ class InternVLFamily(ModelFamily):
 
     def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Gather the squares of the raster."""
-        squares = patches.unflatten(-1, (grid[0], self._side, grid[1], self._side)).transpose(-3, -2)
-        return squares.flatten(-2).flatten(-3, -2)
+        return square_cells(patches, grid, self._side)
 
     def token_grids(self, inputs: dict[str, Any]) -> list[tuple[int, int]]:
         """The same square for every slice."""

@@ -21,7 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily
+from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily, packed_slices
 
 __all__ = ["QwenGeometry"]
 
@@ -90,10 +90,7 @@ class QwenGeometry(ModelFamily):
 
     def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         """Rows of the packed patches that belong to the slices."""
-        grids = inputs["image_grid_thw"]
-        patches = grids.prod(-1)
-        first, last = int(patches[:start].sum()), int(patches[:stop].sum())
-        return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
+        return packed_slices(inputs, start, stop)
 
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """Tokens, and the merge groups before the merger."""

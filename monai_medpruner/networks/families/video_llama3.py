@@ -23,7 +23,7 @@ from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotar
 from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, packed_slices
 
 __all__ = ["VideoLlama3Family"]
 
@@ -150,14 +150,7 @@ class VideoLlama3Family(ModelFamily):
 
     def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         """Rows of the packed patches that belong to the slices."""
-        grids = inputs["image_grid_thw"]
-        patches = grids.prod(-1)
-        first, last = int(patches[:start].sum()), int(patches[:stop].sum())
-        return {
-            "pixel_values": inputs["pixel_values"][first:last],
-            "image_grid_thw": grids[start:stop],
-            "image_merge_sizes": inputs["image_merge_sizes"][start:stop],
-        }
+        return {**packed_slices(inputs, start, stop), "image_merge_sizes": inputs["image_merge_sizes"][start:stop]}
 
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """Projected tokens, and the merged ones before the projector."""

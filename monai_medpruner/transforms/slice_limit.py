@@ -1,0 +1,112 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Keep at most a number of slices, evenly sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data.meta_tensor import MetaTensor
+
+from ..data.volume_meta import append_note
+from ..errors import SettingsError
+from .slice_selection import SliceSelection, SliceSelectiond
+
+__all__ = ["SliceLimit", "SliceLimitD", "SliceLimitDict", "SliceLimitd"]
+
+_RULES = ("linspace", "medgemma")
+
+
+class SliceLimit(SliceSelection):
+    """Keep at most ``max_slices`` slices, evenly sampled; meant to run after the inter-slice anchor filter.
+
+    A volume of n slices is left as it is where n is not above k = ``max_slices``. Where it is, slices are taken by one
+    of the rules of the models' makers, and ``meta["notes"]`` says so:
+
+    - "linspace" (Hulu-Med): ``np.linspace(0, n - 1, k, dtype=int)``, first and last slice among them, positions between
+      slices rounded down.
+    - "medgemma" (Google's CT notebook for MedGemma 1.5): ``round(i / k * (n - 1))`` for i = 1 ... k with Python's
+      rounding (halves to even): never the first slice, always the last.
+
+    Metadata and inverse: see :class:`~.slice_selection.SliceSelection`; slices that were not taken come back as zeros.
+
+    Args:
+        max_slices: limit of at least 1; None or "none" sets none.
+        rule: "linspace" or "medgemma".
+        spatial_dim: slice axis among the spatial axes, channel excluded.
+
+    Raises:
+        SettingsError: ``max_slices`` or ``rule`` is not as described.
+    """
+
+    def __init__(self, max_slices: int | str | None = None, rule: str = "linspace", spatial_dim: int = -1) -> None:
+        super().__init__(spatial_dim)
+        limit = None if max_slices == "none" else max_slices
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise SettingsError(f"max_slices must be an integer of at least 1, or 'none', got {max_slices!r}.")
+        if rule not in _RULES:
+            raise SettingsError(f"the rule must be one of {list(_RULES)}, got {rule!r}.")
+        self.max_slices = limit
+        self.rule = rule
+
+    def kept_slices(self, image: NdarrayOrTensor) -> list[int]:
+        """Return the indices of the slices that are taken.
+
+        Args:
+            image: channel-first volume.
+        """
+        depth, limit = image.shape[self.slice_axis(image)], self.max_slices
+        if limit is None or depth <= limit:
+            return list(range(depth))
+        if self.rule == "linspace":
+            return np.linspace(0, depth - 1, limit, dtype=int).tolist()
+        return [round(i / limit * (depth - 1)) for i in range(1, limit + 1)]
+
+    def select(self, img: NdarrayOrTensor, kept: Sequence[int]) -> torch.Tensor:
+        """Keep the slices ``kept`` of ``img``, and note it where there were more."""
+        depth = img.shape[self.slice_axis(img)]
+        out = super().select(img, kept)
+        if len(kept) < depth and isinstance(out, MetaTensor):
+            append_note(out.meta, f"{depth} slices passed the filter, {len(kept)} of them were taken (max_slices).")
+        return out
+
+
+class SliceLimitd(SliceSelectiond):
+    """Dictionary-based wrapper of :class:`SliceLimit`.
+
+    Args:
+        keys: volumes of equal depth.
+        max_slices: see :class:`SliceLimit`.
+        rule: see :class:`SliceLimit`.
+        spatial_dim: see :class:`SliceLimit`.
+        ref_key: key whose depth counts; the first of ``keys`` by default.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        max_slices: int | str | None = None,
+        rule: str = "linspace",
+        spatial_dim: int = -1,
+        ref_key: Hashable | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, SliceLimit(max_slices, rule, spatial_dim), ref_key, allow_missing_keys)
+
+
+SliceLimitD = SliceLimitDict = SliceLimitd

@@ -1,0 +1,87 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Scale every slice by its own minimum and maximum."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data.meta_obj import get_track_meta
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends, convert_to_tensor
+
+from .hu_windows import require_one_channel
+
+__all__ = ["SliceMinMax", "SliceMinMaxD", "SliceMinMaxDict", "SliceMinMaxd"]
+
+
+class SliceMinMax(Transform):
+    """Scale each slice along the last axis to [0, 1] by its own minimum and maximum, as Hulu-Med does; any modality.
+
+    A slice with one value throughout becomes 0. Intensities of different slices can no longer be compared.
+
+    Raises:
+        VolumeShapeError: when called on more than one channel.
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 - MONAI's convention
+
+    def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
+        """Scale ``img``.
+
+        Args:
+            img: ``(1, H, W, D)``, any dtype and unit.
+
+        Returns:
+            ``(1, H, W, D)`` float32 in [0, 1]; a MetaTensor with the metadata of ``img`` where metadata is tracked.
+        """
+        require_one_channel(img)
+        image = convert_to_tensor(img, track_meta=get_track_meta())
+        voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
+        out = voxels.to(torch.float32, copy=True)
+        within = tuple(range(out.ndim - 1))
+        low, high = out.amin(within), out.amax(within)
+        # not 1: a slice may span less than that
+        span = (high - low).clamp_min_(torch.finfo(out.dtype).tiny)
+        out.sub_(low).div_(span).clamp_(0.0, 1.0)
+        return MetaTensor(out).copy_meta_from(image) if isinstance(image, MetaTensor) else out
+
+
+class SliceMinMaxd(MapTransform):
+    """Dictionary-based wrapper of :class:`SliceMinMax`.
+
+    Args:
+        keys: volumes.
+        allow_missing_keys: skip absent keys.
+    """
+
+    backend = SliceMinMax.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.scaler = SliceMinMax()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale the slices of every key."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.scaler(d[key])
+        return d
+
+
+SliceMinMaxD = SliceMinMaxDict = SliceMinMaxd

@@ -1,0 +1,107 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""At most a number of slices, by the rules of the models' makers; metadata and inverse as of the other selections."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.transforms import InterSliceAnchorFilter, SliceLimit, SliceLimitd
+
+
+def volume(depth: int = 10) -> MetaTensor:
+    return MetaTensor(torch.arange(float(depth)).expand(1, 3, 4, depth), meta={"notes": ["read"]})
+
+
+def exact(rule: str, depth: int, limit: int) -> list[int]:
+    """The rules in exact fractions."""
+    if rule == "linspace":
+        return [0] if limit == 1 else [int(Fraction(i * (depth - 1), limit - 1)) for i in range(limit)]
+    return [round(Fraction(i * (depth - 1), limit)) for i in range(1, limit + 1)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit", "kept"),
+    [
+        ("linspace", 4, [0, 3, 6, 9]),
+        ("linspace", 5, [0, 2, 4, 6, 9]),  # 2.25, 4.5, 6.75 are rounded down
+        ("linspace", 1, [0]),
+        ("medgemma", 3, [3, 6, 9]),
+        ("medgemma", 4, [2, 4, 7, 9]),  # 2.25, 4.5, 6.75, 9: the half goes to the even 4
+        ("medgemma", 6, [2, 3, 4, 6, 8, 9]),  # 1.5, 3, 4.5, 6, 7.5, 9
+        ("medgemma", 1, [9]),
+    ],
+)
+def test_by_hand(rule, limit, kept):
+    out = SliceLimit(limit, rule)(volume())
+    assert out.meta["kept_indices"] == kept
+    assert out[0, 0, 0].tolist() == kept
+    assert out.meta["notes"] == ["read", f"10 slices passed the filter, {limit} of them were taken (max_slices)."]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rule=st.sampled_from(["linspace", "medgemma"]), depth=st.integers(1, 400), limit=st.integers(1, 400))
+def test_against_exact_fractions(rule, depth, limit):
+    kept = SliceLimit(limit, rule).kept_slices(torch.zeros(1, 1, 1, depth))
+    assert kept == sorted(set(kept))
+    assert len(kept) == min(depth, limit)
+    if limit >= depth:
+        assert kept == list(range(depth))
+    else:
+        # in floating point, a value that is exactly whole or a half may fall to either side
+        assert all(abs(a - b) <= 1 for a, b in zip(kept, exact(rule, depth, limit), strict=True))
+        assert sum(a != b for a, b in zip(kept, exact(rule, depth, limit), strict=True)) <= limit // 8
+
+
+@pytest.mark.parametrize("limit", [None, "none", 10, 11])
+@pytest.mark.parametrize("rule", ["linspace", "medgemma"])
+def test_nothing_is_dropped_or_noted(limit, rule):
+    out = SliceLimitd("image", limit, rule)({"image": volume()})["image"]
+    assert out.meta["kept_indices"] == list(range(10))
+    assert out.meta["notes"] == ["read"]
+
+
+def test_after_the_anchor_filter():
+    """Of the slices that it kept, in the numbering of the source; labels keep the same; both come back."""
+    levels = torch.tensor([0, 0, 1, 2, 2, 3, 4, 4, 5, 6], dtype=torch.float32)  # kept: 0, 2, 3, 5, 6, 8, 9
+    image = MetaTensor(levels.expand(1, 3, 4, 10), meta={"notes": ["read"]})
+    data = {"image": InterSliceAnchorFilter(0.5)(image)}
+    data["label"] = MetaTensor(data["image"].as_tensor() * 10)
+    limit = SliceLimitd(["image", "label"], 3)
+    out = limit(data)
+    assert out["image"].meta["kept_indices"] == [0, 5, 9]
+    assert out["image"].meta["source_depth"] == 10
+    assert out["image"].meta["notes"][-1] == "7 slices passed the filter, 3 of them were taken (max_slices)."
+    assert out["label"][0, 0, 0].tolist() == [0, 30, 60]
+    back = limit.inverse(out)
+    assert back["image"].meta["kept_indices"] == [0, 2, 3, 5, 6, 8, 9]
+    assert back["label"][0, 0, 0].tolist() == [0, 0, 0, 30, 0, 0, 60]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.0, "5", "all", True, [3]])
+def test_bad_limit(limit):
+    with pytest.raises(SettingsError, match="max_slices must be an integer of at least 1"):
+        SliceLimit(limit)
+
+
+@pytest.mark.parametrize("rule", ["random", "", None])
+def test_bad_rule(rule):
+    with pytest.raises(SettingsError, match=r"one of \['linspace', 'medgemma'\]"):
+        SliceLimit(3, rule)

@@ -155,6 +155,8 @@ _MEDUNI_REPORT = EvaluationProtocol(
     strips=False,
 )
 
+# Hugging Face's METEOR splits sentences first, with a model that is a download: one-sentence texts score the same. Its
+# ROUGE of a set is the median of unseeded bootstrap means; here it is the mean
 _HUGGING_FACE_SCORERS = (RougeScorer("1", "rouge_score"), MeteorScorer("word_tokenize"))
 
 #: M3D's ``eval_vqa.py``; a missing choice, "NA" in its table, reaches the prompt as pandas' nan
@@ -167,7 +169,8 @@ _M3D_OFFICIAL = EvaluationProtocol(
     absent_choice="nan",
 )
 
-#: 3D-RAD's ``eval_3DRAD.py`` and ``evaluate_result.py``
+#: 3D-RAD's ``eval_3DRAD.py`` and ``evaluate_result.py``; the latter scores task 4 (existence) as text, though its
+#: questions are closed: here they have an accuracy
 _RAD3D_OFFICIAL = EvaluationProtocol(
     name="3drad-official",
     scorers=(BleuScorer(1, "13a", corpus=True), *_HUGGING_FACE_SCORERS),

@@ -26,6 +26,8 @@ COUNTS = {"A": "1", "B": "2", "C": "12", "D": "2.5"}
 PHASES = {"A": "Arterial phase", "B": "Non-contrast", "C": "Venous phase", "D": "Cannot be determined"}
 EFFUSIONS = {"A": "Pleural effusion", "B": "No pleural effusion", "C": "Normal", "D": "Abnormal"}
 
+NESTED = {"A": "Lung", "B": "Left lung", "C": "Left lung apex"}
+
 CASES = [
     # the letter alone
     ("B", ORGANS, "B"),
@@ -94,6 +96,8 @@ CASES = [
     ("Both lungs are affected", LUNGS, "D"),
     ("The mass lies in the left  lung, near the hilum.", LUNGS, "A"),
     ("It is not the liver but the spleen.", ORGANS, "A"),
+    ("The mass lies in the left lung", NESTED, "B"),
+    ("a mass of the left lung apex", NESTED, "C"),
     ("a lesion is seen in the left kidney", ORGANS, "C"),
     ("A left kidney lesion", ORGANS, "C"),
     ("Yes", YES_NO, "A"),

@@ -151,6 +151,7 @@ def test_rouge_cuts_the_prediction_alone():
             "2.5 cm , x-ray ( T2 - weighted ) 3 - 4 & 1,000".split(),
         ),
         ("13a", "end-\nless &quot;a/b&quot; it's", ["endless", '"', "a", "/", "b", '"', "it's"]),
+        ("13a", "It measures 3. Is .5 more, or 4,", "It measures 3 . Is . 5 more , or 4 ,".split()),
         ("word_tokenize", "It can't be. So, no.", ["It", "ca", "n't", "be.", "So", ",", "no", "."]),
         ("space_before_dots", "No cyst. a\nb  2.5", ["No", "cyst", ".", "a\nb", "2", ".5"]),
         ("split", "", []),

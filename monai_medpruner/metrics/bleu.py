@@ -1,0 +1,103 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""BLEU, on NLTK's counts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nltk.translate.bleu_score import brevity_penalty, modified_precision
+
+from monai_medpruner.errors import SettingsError
+
+from .text_scorer import TextScorer
+from .tokenization import TOKENIZERS, tokenize
+
+__all__ = ["BleuScorer"]
+
+_METHOD1_EPSILON = 0.1
+
+
+@dataclass(frozen=True)
+class BleuScorer(TextScorer):
+    """BLEU of orders 1 to ``order`` with equal weights (Papineni et al., 2002), equal to NLTK's to the last digit.
+
+    Statistics: matched n-grams and n-grams for each order, tokens of the prediction, tokens of the reference.
+
+    Args:
+        order: the highest order, 1 to 4.
+        tokenizer: one of :data:`~monai_medpruner.metrics.tokenization.TOKENIZERS`.
+        lowercase: whether case is ignored.
+        smoothing: "none", or "method1" (Chen and Cherry, 2014): 0.1 in place of no match.
+        corpus: whether a set's score is that of its summed counts; else the mean of the sentences' scores.
+
+    Raises:
+        SettingsError: a value is outside of what is said here.
+    """
+
+    order: int = 4
+    tokenizer: str = "split"
+    lowercase: bool = False
+    smoothing: str = "none"
+    corpus: bool = False
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3, 4):
+            raise SettingsError(f"BLEU has orders 1 to 4, got {self.order}")
+        if self.smoothing not in ("none", "method1"):
+            raise SettingsError(f"BLEU's smoothing is 'none' or 'method1', got {self.smoothing!r}")
+        if self.tokenizer not in TOKENIZERS:
+            raise SettingsError(f"no tokenizer is named {self.tokenizer!r}; there are: {', '.join(TOKENIZERS)}")
+
+    @property
+    def name(self) -> str:
+        """One of "bleu-1" to "bleu-4"."""
+        return f"bleu-{self.order}"
+
+    @property
+    def width(self) -> int:
+        """Two numbers per order and the two lengths."""
+        return 2 * self.order + 2
+
+    @property
+    def of_corpus(self) -> bool:
+        """As given."""
+        return self.corpus
+
+    def statistics(self, prediction: str, reference: str) -> list[int]:
+        """Matches per order, n-grams per order (at least 1, as in NLTK), and both lengths in tokens."""
+        if self.lowercase:
+            prediction, reference = prediction.lower(), reference.lower()
+        hypothesis, target = tokenize(prediction, self.tokenizer), tokenize(reference, self.tokenizer)
+        precisions = [modified_precision([target], hypothesis, order) for order in range(1, self.order + 1)]
+        matches = [precision.numerator for precision in precisions]
+        totals = [precision.denominator for precision in precisions]
+        return [*matches, *totals, len(hypothesis), len(target)]
+
+    def value(self, statistics: Sequence[float]) -> float:
+        """BLEU from counts; 0 where no single token matches."""
+        matches, totals = statistics[: self.order], statistics[self.order : 2 * self.order]
+        hypothesis_length, reference_length = statistics[-2:]
+        if matches[0] == 0:
+            return 0.0
+        logarithms = []
+        for matched, total in zip(matches, totals, strict=True):
+            if matched:
+                precision = matched / total
+            else:
+                # what NLTK's method0 and method1 put in place of 0
+                precision = _METHOD1_EPSILON / total if self.smoothing == "method1" else sys.float_info.min
+            logarithms.append(math.log(precision) * (1 / self.order))
+        return float(brevity_penalty(reference_length, hypothesis_length) * math.exp(math.fsum(logarithms)))

@@ -1,0 +1,230 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which choice an answer to a closed question names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["parse_choice"]
+
+_DEFAULT_LETTERS = "ABCD"
+_UNDECIDED = re.compile(
+    r"\b(?:can ?not|can't|could not|couldn't|unable to|impossible to|not possible to|difficult to|do not|don't)\s+"
+    r"(?:be\s+)?(?:reliably\s+|definitively\s+)?"
+    r"(?:determined?|tell|told|said?|say|answer(?:ed)?|assess(?:ed)?|identif(?:y|ied)|know)"
+)
+_NEGATED = re.compile(
+    r"\b(?:not|n't|no|neither|nor|without|never|excludes?|excluding|rules? out|ruled out|rather than|instead of|than)"
+    r"(?:\s+(?:in|of|for|from|on|by|with|seen|the|a|an|is|option|choice|letter))*\W*$"
+)
+_ADVERBS = r"(?:(?:most|very|likely|probably|clearly|definitely|certainly|therefore|thus|indeed|still|simply)\s+)*"
+_NAMED = r"(?:(?:option|choice|letter)\s+)?"
+#: no letter of a word, of an abbreviation (A.P.), of a hyphenated term (B-cell), of a contraction
+_NO_LONGER_WORD = r"(?![\w'’]|\.\w\.|-\w)"
+_NOT_DENIED = r"(?!\s+(?i:is|was)\s+(?i:not|wrong|incorrect|excluded))"
+_REASONS = r"\s+(?:because|since|as|is|due|based|for|with|given)\b"
+
+
+def parse_choice(prediction: str, choices: Mapping[str, str] | None = None) -> str | None:
+    """Read which choice a free-text answer names: this package's headline rule.
+
+    In this order, the first that finds anything decides; what names two choices names none:
+
+    1. the answer is a choice's text, and nothing else;
+    2. "answer is B", "Answer: (b)", "the answer is the left lung" (only after "final answer" where that is said;
+       ``\\boxed{}`` and ``<answer>`` count as such);
+    3. the answer begins with a letter as a label: "B", "B. Liver", "(c) Liver", "Option b", "B because ...";
+       a list that repeats several choices is none;
+    4. the answer begins with a choice's text: "Yes, there is ...";
+    5. a letter is named further on: "I choose B", "option B", "the liver (B)", "B is correct";
+    6. exactly one choice's text occurs, as whole words, not negated and not inside another one's; not where the answer
+       says that it cannot tell.
+
+    "A lesion is seen" names no choice A, "Both lungs" no choice B, "C4" no choice C. Where label and text disagree
+    ("B. Spleen" though B is the liver) the label counts.
+
+    Args:
+        prediction: what the model wrote; may be empty.
+        choices: letter -> text of the choices there are; None or empty for A to D of unknown texts.
+
+    Returns:
+        The letter, upper case; None where none or more than one is named.
+    """
+    answer = _Answer.read(prediction, choices or dict.fromkeys(_DEFAULT_LETTERS, ""))
+    if not answer.text:
+        return None
+    steps = (
+        answer.whole_text,
+        answer.declared,
+        answer.leading_label,
+        answer.leading_text,
+        answer.letters_named,
+        answer.texts_named,
+    )
+    for step in steps:
+        if found := step():
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+def _plain(text: str) -> str:
+    """Lower case, single spaces, no punctuation around."""
+    return " ".join(text.lower().split()).strip(" .,;:!?'\"()[]{}")
+
+
+def _clean(text: str) -> str:
+    """Without reasoning, markup and typographic variants."""
+    text = unicodedata.normalize("NFKC", text or "").replace("’", "'").rpartition("</think>")[2]
+    text = re.sub(r"\\boxed\s*\{\s*(?:\\\w+\s*\{)?([^{}]*)\}+", r" final answer: \1. ", text)
+    text = re.sub(r"(?is)<answer>(.*?)</answer>", r" final answer: \1. ", text)
+    text = re.sub(r"[*`#$\"“”]|(?<!\w)_+|_+(?!\w)", "", text)
+    text = re.sub(r"[^\S\n]+", " ", text).strip()
+    # only the conclusion counts where one is announced
+    return text[text.lower().rfind("final answer") :] if "final answer" in text.lower() else text
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One cleaned answer beside its choices; every step gives the set of letters that it finds."""
+
+    text: str
+    choices: dict[str, str]
+
+    @classmethod
+    def read(cls, prediction: str, choices: Mapping[str, str]) -> _Answer:
+        return cls(_clean(prediction), {letter.upper(): _plain(text) for letter, text in choices.items()})
+
+    @cached_property
+    def letters(self) -> str:
+        """A regular expression of one letter, either case."""
+        return "[" + "".join(letter + letter.lower() for letter in self.choices) + "]"
+
+    @cached_property
+    def capitals(self) -> str:
+        return f"[{''.join(self.choices)}]"
+
+    def whole_text(self) -> set[str]:
+        return {letter for letter, choice in self.choices.items() if choice and choice == _plain(self.text)}
+
+    def declared(self) -> set[str]:
+        """Letters, else texts, that follow "answer is" or "answer:"."""
+        link = (
+            r"(?i:\bans(?:wer)?\b\.?[^.:=\n]{0,60}?(?:\b(?:is|be)\b|[:=])\s*)" + f"(?i:{_ADVERBS}(?:is\\s+)?{_NAMED})"
+        )
+        found = set[str]()
+        for match in re.finditer(rf"{link}\W*?({self.letters}){_NO_LONGER_WORD}", self.text):
+            if not self._is_article(match):
+                found |= self._with_alternatives(match)
+        for match in re.finditer(rf"(?i:\banswer)\s+\(?({self.capitals}){_NO_LONGER_WORD}", self.text):
+            if not self._is_article(match):
+                found |= self._with_alternatives(match)
+        if found:
+            return found
+        rests = [re.split(r"[.\n](?:\s|$)", self.text[match.end() :])[0] for match in re.finditer(link, self.text)]
+        return set().union(*(self._texts_in(rest) for rest in rests))
+
+    def leading_label(self) -> set[str]:
+        """A letter that stands first, as a label."""
+        delimiter = r"\s*(?:[)\]}.:,;!?'\"]|$|\n|\s[-–—]+\s)"
+        label = rf"[\W_]*({self.letters})(?!\.\w\.)(?={delimiter})"
+        named = rf"\W*(?i:option|choice|letter)\s+\W?({self.letters}){_NO_LONGER_WORD}{_NOT_DENIED}"
+        reasoned = rf"\W*({self.capitals})(?={_REASONS})"
+        match = re.match(f"(?:{label}|{named}|{reasoned})", self.text) or self._letter_before_its_text()
+        if match is None:
+            return set()
+        repeated = self._repeated_choices()
+        return repeated if len(repeated) > 1 else self._with_alternatives(match)
+
+    def leading_text(self) -> set[str]:
+        start = re.split(r"[.,;:!?\n]|\s[-–—]\s", self.text.lower())[0]
+        return {letter for letter, choice in self.choices.items() if choice and choice == _plain(start)}
+
+    def letters_named(self) -> set[str]:
+        """Letters after or before words that make them a choice."""
+        words = (
+            r"choose|chose|select|pick|go(?:ing)? with|opt for|think|believe|guess|say|it is|it's|be|is|therefore|thus|"
+            r"hence|so|probably|likely|perhaps|maybe|definitely|clearly|correct"
+        )
+        praise = r"(?:is|seems|looks)\s+(?:to be\s+)?(?:the\s+)?(?:correct|right|best|true|most)"
+        patterns = (
+            rf"(?i:\b(?:option|choice|letter))\s*(?i:is\s+|:\s*)?\(?({self.letters}){_NO_LONGER_WORD}"
+            rf"{_NOT_DENIED}",
+            rf"[(\[]({self.letters})[)\]]",
+            rf"(?i:\b(?:{words}))\W+({self.capitals})(?=\W*$|[.,;!?](?:\s|$)|{_REASONS})",
+            rf"\b({self.capitals})\s+(?i:{praise})",
+        )
+        matches = (match for pattern in patterns for match in re.finditer(pattern, self.text))
+        return {m[1].upper() for m in matches if not _NEGATED.search(self.text[: m.start(1)].lower())}
+
+    def texts_named(self) -> set[str]:
+        found = self._texts_in(self.text)
+        if _UNDECIDED.search(self.text.lower()):
+            found = {letter for letter in found if _UNDECIDED.search(self.choices[letter])}
+        return found
+
+    def _texts_in(self, text: str) -> set[str]:
+        """Choices whose text occurs, outside of longer choices and not negated."""
+        text = " ".join(text.lower().split())
+        spans = [
+            (match.start(), match.end(), letter)
+            for letter, choice in self.choices.items()
+            if choice
+            for match in re.finditer(rf"(?<![\w.]){re.escape(choice)}(?!\w|\.\d)", text)
+        ]
+        whole = [
+            (start, letter)
+            for start, end, letter in spans
+            if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)
+        ]
+        return {letter for start, letter in whole if not _NEGATED.search(text[:start])}
+
+    def _is_article(self, match: re.Match[str]) -> bool:
+        """Whether "a" or "A" is the article of the word that follows; after "option" it is not."""
+        if match[1] not in "aA" or re.search(r"(?i)(?:option|choice|letter)\W*$", match.string[: match.start(1)]):
+            return False
+        rest = match.string[match.end(1) :]
+        if match[1] == "A" and re.match(rf"{_REASONS}|\s+(?:and|or|but|not)\b", rest):
+            return False
+        own_text = self.choices.get("A", "")
+        return bool(re.match(r"\s+\w", rest)) and not (own_text and _plain(rest).startswith(own_text))
+
+    def _with_alternatives(self, match: re.Match[str]) -> set[str]:
+        """The letter of a match (its only group that took part) and those that it is listed with: "B or C"."""
+        group = match.lastindex or 0
+        found, end = {match[group].upper()}, match.end(group)
+        link = rf"\W*(?:\s(?i:or|and)\s+(?i:{_NAMED})|[,/&]\s*)\W?"
+        listed = re.compile(rf"{link}({self.letters})(?=\W*(?:$|\s(?i:or|and)\s|[,/&.]))")
+        while further := listed.match(match.string, end):
+            found.add(further[1].upper())
+            end = further.end(1)
+        return found
+
+    def _letter_before_its_text(self) -> re.Match[str] | None:
+        """ "B Liver", where B is the liver."""
+        match = re.match(rf"\W*({self.letters})\s+(?=\w)", self.text)
+        if match is None:
+            return None
+        own_text = self.choices[match[1].upper()]
+        return match if own_text and _plain(self.text[match.end() :]).startswith(own_text) else None
+
+    def _repeated_choices(self) -> set[str]:
+        """Choices that stand in the text as they stood in the question, letter and text."""
+        return {
+            letter
+            for letter, choice in self.choices.items()
+            if choice and re.search(rf"(?i)\b{letter}\W+{re.escape(choice)}(?!\w)", " ".join(self.text.split()))
+        }

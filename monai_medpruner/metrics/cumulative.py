@@ -1,0 +1,177 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The metrics as MONAI's cumulative metrics, for evaluators and for many processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import evenly_divisible_all_gather
+
+from monai_medpruner.errors import SettingsError
+
+from .answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
+from .bleu import BleuScorer
+from .meteor import MeteorScorer
+from .rouge import RougeScorer
+from .text_scorer import TextScorer
+from .wordnet import find_wordnet
+
+__all__ = ["AnswerAccuracyMetric", "BleuMetric", "MeteorMetric", "RougeMetric", "TextScorerMetric"]
+
+
+class StatisticsMetric(CumulativeIterationMetric):
+    """Buffers a row of statistics per item; ranks exchange the rows, and every rank makes the same score of them.
+
+    A rank without any item takes part in the exchange all the same.
+
+    Args:
+        width: numbers per row.
+        dtype: int64 or float64.
+    """
+
+    def __init__(self, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.width = width
+        self.dtype = dtype
+
+    def _rows(self, rows: Sequence[Sequence[float]]) -> torch.Tensor:
+        return torch.tensor(rows, dtype=self.dtype).reshape(-1, self.width)
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        raise SettingsError(f"{type(self).__name__} takes lists of texts, not tensors")
+
+    def extend(self, *data: Any) -> None:
+        """Add a batch of rows; an empty batch adds none."""
+        if len(data[0]):
+            super().extend(*data)
+
+    def _sync(self) -> None:
+        # MONAI's own returns early where nothing was added, and the other ranks would wait for ever
+        if self._buffers is None and not self._synced:
+            self._synced_tensors = [evenly_divisible_all_gather(self._rows([]), concat=True)]
+            self._synced = True
+        super()._sync()
+
+    def gathered_rows(self) -> list[list[float]]:
+        """The rows of all items on all ranks."""
+        rows: list[list[float]] = self.get_buffer().tolist()
+        return rows
+
+
+class TextScorerMetric(StatisticsMetric):
+    """Scores predicted texts against reference texts.
+
+    Called with two lists of texts of one length (None counts as empty, and empty as 0), it returns and buffers one
+    (B, S) tensor of statistics; :meth:`aggregate` gives the score of all. Works in
+    :class:`monai.handlers.ignite_metric.IgniteMetricHandler`.
+
+    Args:
+        scorer: what to compute.
+    """
+
+    def __init__(self, scorer: TextScorer) -> None:
+        super().__init__(scorer.width, torch.int64 if scorer.whole_numbers else torch.float64)
+        self.scorer = scorer
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> torch.Tensor:
+        if y is None or len(y_pred) != len(y):
+            raise SettingsError(f"{len(y_pred)} predictions need as many references, got {0 if y is None else len(y)}")
+        return self._rows([self.scorer.statistics(p or "", r or "") for p, r in zip(y_pred, y, strict=True)])
+
+    def aggregate(self) -> torch.Tensor:
+        """The score of all items on all ranks, in [0, 1], float64 scalar; NaN where there was none."""
+        return torch.tensor(self.scorer.aggregate(self.gathered_rows()), dtype=torch.float64)
+
+
+class BleuMetric(TextScorerMetric):
+    """BLEU; the arguments are those of :class:`~monai_medpruner.metrics.bleu.BleuScorer`."""
+
+    def __init__(
+        self,
+        order: int = 4,
+        tokenizer: str = "split",
+        lowercase: bool = False,
+        smoothing: str = "none",
+        corpus: bool = False,
+    ) -> None:
+        super().__init__(BleuScorer(order, tokenizer, lowercase, smoothing, corpus))
+
+
+class RougeMetric(TextScorerMetric):
+    """ROUGE; the arguments are those of :class:`~monai_medpruner.metrics.rouge.RougeScorer`."""
+
+    def __init__(
+        self,
+        variant: str = "1",
+        definition: str = "rouge_score",
+        lowercase: bool = True,
+        max_characters: int | None = None,
+    ) -> None:
+        super().__init__(RougeScorer(variant, definition, lowercase, max_characters))
+
+
+class MeteorMetric(TextScorerMetric):
+    """METEOR with WordNet.
+
+    Args:
+        tokenizer: as in :class:`~monai_medpruner.metrics.meteor.MeteorScorer`.
+        wordnet: as in :func:`~monai_medpruner.metrics.wordnet.find_wordnet`.
+
+    Raises:
+        SettingsError: there is no WordNet. Without it, use :class:`TextScorerMetric` with a ``MeteorScorer``, whose
+            name says "meteor-exact-stem".
+    """
+
+    def __init__(self, tokenizer: str = "split", wordnet: str | Path | None = None) -> None:
+        if (reader := find_wordnet(wordnet)) is None:
+            raise SettingsError("METEOR needs WordNet, and NLTK finds none: give its folder; see prepare_wordnet")
+        super().__init__(MeteorScorer(tokenizer, reader))
+
+
+class AnswerAccuracyMetric(StatisticsMetric):
+    """Share of closed questions answered correctly.
+
+    Called with a list of predicted texts and a list of as many mappings, each with ``answer_choice`` (letter) and
+    optionally ``choices`` (letter -> text), it returns and buffers a (B, 1) tensor of 0 and 1.
+
+    Args:
+        rule: one of :data:`~monai_medpruner.metrics.answer_rules.ANSWER_RULES`.
+
+    Raises:
+        SettingsError: no rule has that name.
+    """
+
+    def __init__(self, rule: str = HEADLINE_RULE) -> None:
+        if rule not in ANSWER_RULES:
+            raise SettingsError(f"no answer rule is named {rule!r}; there are: {', '.join(ANSWER_RULES)}")
+        super().__init__(1, torch.int64)
+        self.rule = rule
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> torch.Tensor:
+        if y is None or len(y_pred) != len(y):
+            raise SettingsError(f"{len(y_pred)} predictions need as many questions, got {0 if y is None else len(y)}")
+        return self._rows([[self._is_correct(p or "", question)] for p, question in zip(y_pred, y, strict=True)])
+
+    def _is_correct(self, prediction: str, question: Mapping[str, Any]) -> bool:
+        return answer_is_correct(prediction, question["answer_choice"], question.get("choices"), self.rule)
+
+    def aggregate(self) -> torch.Tensor:
+        """Accuracy over all items on all ranks, in [0, 1], float64 scalar; NaN where there was none."""
+        rows = self.gathered_rows()
+        accuracy = sum(row[0] for row in rows) / len(rows) if rows else math.nan
+        return torch.tensor(accuracy, dtype=torch.float64)

@@ -1,0 +1,114 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is measured on predictions: per item a row of numbers, per set of items a value made of summed rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from .answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
+from .choice_parser import parse_choice
+from .predictions import Prediction
+from .protocols import EvaluationProtocol
+from .text_scorer import TextScorer
+
+__all__ = ["Measure", "protocol_measures"]
+
+
+@dataclass(frozen=True)
+class Measure(ABC):
+    """One named number about a set of items, in percent.
+
+    Args:
+        name: under which it is reported.
+    """
+
+    name: str
+
+    @abstractmethod
+    def row(self, item: Prediction) -> list[float] | None:
+        """An item's numbers; None where it does not count."""
+
+    def values(self, sums: np.ndarray) -> np.ndarray:
+        """Values of sets.
+
+        Args:
+            sums: (..., width + 1), summed rows and, last, how many items there were.
+
+        Returns:
+            (...), in percent; NaN where there was no item. This one: the mean of rows of one number.
+        """
+        with np.errstate(invalid="ignore"):
+            return np.asarray(100 * sums[..., 0] / sums[..., -1])
+
+
+@dataclass(frozen=True)
+class AccuracyMeasure(Measure):
+    """Share of closed questions answered correctly under a rule."""
+
+    rule: str
+
+    def row(self, item: Prediction) -> list[float] | None:
+        """1 or 0; failed items are 0."""
+        if item.answer_choice is None:
+            return None
+        return [float(answer_is_correct(item.prediction, item.answer_choice, item.choices, self.rule))]
+
+
+@dataclass(frozen=True)
+class UnparsedMeasure(Measure):
+    """Share of closed questions whose answer names no choice, failed items apart: they gave no answer."""
+
+    def row(self, item: Prediction) -> list[float] | None:
+        """1 or 0."""
+        if item.answer_choice is None:
+            return None
+        return [float(not item.failed and parse_choice(item.prediction, item.choices) is None)]
+
+
+@dataclass(frozen=True)
+class TextMeasure(Measure):
+    """A text metric on open questions and reports, as a protocol has it."""
+
+    scorer: TextScorer
+    protocol: EvaluationProtocol
+
+    def row(self, item: Prediction) -> list[float] | None:
+        """The score; of a corpus metric, its statistics."""
+        if item.answer_choice is not None:
+            return None
+        prediction = self.protocol.prepare_prediction(item.prediction)
+        if self.protocol.drops_empty and not prediction.strip():
+            return None
+        statistics = self.scorer.statistics(prediction, self.protocol.prepare(item.reference))
+        return list(statistics) if self.scorer.of_corpus else [self.scorer.value(statistics)]
+
+    def values(self, sums: np.ndarray) -> np.ndarray:
+        """The mean score, or the score of the summed statistics."""
+        if not self.scorer.of_corpus:
+            return super().values(sums)
+        rows = sums.reshape(-1, sums.shape[-1])
+        scores = [self.scorer.value(row[:-1].tolist()) if row[-1] else np.nan for row in rows]
+        return 100 * np.array(scores).reshape(sums.shape[:-1])
+
+
+def protocol_measures(protocol: EvaluationProtocol) -> list[Measure]:
+    """All that is measured: accuracy under the headline rule and every named one, unparsed, the text metrics."""
+    return [
+        AccuracyMeasure("accuracy", HEADLINE_RULE),
+        *(AccuracyMeasure(f"accuracy_{rule}", rule) for rule in ANSWER_RULES),
+        UnparsedMeasure("unparsed"),
+        *(TextMeasure(scorer.name, scorer, protocol) for scorer in protocol.scorers),
+    ]

@@ -1,0 +1,162 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""WordNet from a local folder, and its preparation from Debian's packages."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nltk
+from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+from monai_medpruner.errors import OutputFolderError, PackageVersionError, SettingsError
+
+__all__ = ["find_wordnet", "prepare_wordnet"]
+
+_PACKAGES = ("wordnet-base", "wordnet-sense-index")
+_TIMEOUT_S = 300
+_CATEGORIES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+#: WordNet's lexicographer files in the order of their numbers (lexnames(5WN)); Debian ships the list only as that page
+_LEXICOGRAPHER_FILES = (
+    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition "
+    "noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person "
+    "noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
+    "noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition "
+    "verb.consumption verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social "
+    "verb.stative verb.weather adj.ppl"
+).split()
+
+logger = logging.getLogger(__name__)
+
+
+def find_wordnet(folder: str | Path | None = None) -> WordNetCorpusReader | None:
+    """Open WordNet where it lies on this machine; nothing is downloaded.
+
+    Args:
+        folder: holds ``corpora/wordnet``, as :func:`prepare_wordnet` makes it; None for NLTK's own search path
+            (``NLTK_DATA``). A given folder joins that path, since NLTK reads nowhere else.
+
+    Returns:
+        The reader, its indices loaded (6 s the first time); None where no folder was given and NLTK has none.
+
+    Raises:
+        SettingsError: the folder was given and holds no complete WordNet.
+    """
+    if folder is None:
+        for resource in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
+            try:
+                found = nltk.data.find(resource)
+            except LookupError:
+                continue
+            return _open_wordnet(found, str(found))
+        return None
+    root = Path(folder).resolve() / "corpora" / "wordnet"
+    if missing := _missing_files(root):
+        raise SettingsError(f"no WordNet in {folder}: corpora/wordnet lacks {', '.join(missing)}; see prepare_wordnet")
+    # NLTK reads only below the folders of its search path
+    if (granted := str(Path(folder).resolve())) not in nltk.data.path:
+        nltk.data.path.append(granted)
+    return _open_wordnet(str(root), str(root))
+
+
+_readers: dict[str, WordNetCorpusReader] = {}
+
+
+def _open_wordnet(root: Any, path: str) -> WordNetCorpusReader:
+    """The reader of one path, once per process: it takes seconds and 300 MB."""
+    if path not in _readers:
+        with warnings.catch_warnings():
+            # it says that other languages are not there
+            warnings.simplefilter("ignore", UserWarning)
+            _readers[path] = WordNetCorpusReader(root, None)
+    return _readers[path]
+
+
+def _missing_files(root: Path) -> list[str]:
+    return [name for name in WordNetCorpusReader._FILES if not (root / name).is_file()]
+
+
+def prepare_wordnet(destination: str | Path) -> Path:
+    """Fetch WordNet 3.0 from Debian's packages and lay it out for NLTK.
+
+    Runs ``apt-get download`` and ``dpkg -x`` in a temporary folder; installs nothing and needs no root.
+
+    Args:
+        destination: the folder that will hold ``corpora/wordnet`` (36 MB); made where it is missing. An earlier
+            WordNet in it is replaced once the new one is complete.
+
+    Returns:
+        ``destination/corpora/wordnet``.
+
+    Raises:
+        PackageVersionError: apt or dpkg is absent, or the packages cannot be had.
+        OutputFolderError: the folder cannot be written.
+    """
+    for program in ("apt-get", "dpkg"):
+        if shutil.which(program) is None:
+            raise PackageVersionError(
+                f"{program} is not on this machine: run this on Debian or Ubuntu and copy the folder, or put NLTK's "
+                "wordnet.zip, unpacked, at corpora/wordnet"
+            )
+    root = Path(destination).resolve() / "corpora" / "wordnet"
+    with tempfile.TemporaryDirectory() as work:
+        unpacked = _unpack_packages(Path(work))
+        _write_lexnames(unpacked / "lexnames")
+        if missing := _missing_files(unpacked):
+            raise PackageVersionError(f"Debian's {' and '.join(_PACKAGES)} lack {', '.join(missing)}")
+        _replace_folder(unpacked, root)
+    _readers.pop(str(root), None)
+    logger.info(f"WordNet is in {root}")
+    return root
+
+
+def _unpack_packages(work: Path) -> Path:
+    """Download and unpack both packages; returns the folder with their dictionary files."""
+    _run(["apt-get", "download", *_PACKAGES], work)
+    for package in sorted(work.glob("*.deb")):
+        _run(["dpkg", "-x", package.name, "unpacked"], work)
+    return work / "unpacked" / "usr" / "share" / "wordnet"
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.CalledProcessError as error:
+        lines: list[Any] = (error.stderr or "").strip().splitlines()
+        said = lines[-1] if lines else f"exit status {error.returncode}"
+        raise PackageVersionError(f"{' '.join(command)}: {said}; try apt-get update first") from error
+    except subprocess.TimeoutExpired as error:
+        raise PackageVersionError(f"{' '.join(command)}: no end after {_TIMEOUT_S} s; is its server up?") from error
+
+
+def _write_lexnames(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"{n:02d}\t{name}\t{_CATEGORIES[name.split('.')[0]]}\n" for n, name in enumerate(_LEXICOGRAPHER_FILES))
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Copy beside the target, then swap: a run that breaks off leaves no half WordNet under the name."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(source, part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    except OSError as error:
+        raise OutputFolderError(f"cannot write WordNet to {target}: {error.strerror or error}") from error

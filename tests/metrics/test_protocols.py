@@ -1,0 +1,118 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Prompts letter by letter, and what each protocol does to texts."""
+
+from __future__ import annotations
+
+import pytest
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.metrics import PROTOCOLS, find_protocol
+
+QUESTION = "Which {organ} is shown?"
+FOUR = {"A": "Spleen", "B": "Liver", "C": "Heart", "D": "Both lungs"}
+TWO = {"A": "Yes", "B": "No"}
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "expected"),
+    [
+        (
+            "meduni-vqa",
+            FOUR,
+            "Which {organ} is shown? Choices: A. Spleen B. Liver C. Heart D. Both lungs\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        (
+            "meduni-vqa",
+            TWO,
+            "Which {organ} is shown? Choices: A. Yes B. No\n"
+            "Answer with the option's letter from the given choices directly.",
+        ),
+        ("meduni-vqa", None, "Which {organ} is shown?\nPlease answer the question concisely."),
+        ("m3d-official", FOUR, "Which {organ} is shown? Choices: A. Spleen B. Liver C. Heart D. Both lungs"),
+        ("m3d-official", TWO, "Which {organ} is shown? Choices: A. Yes B. No C. nan D. nan"),
+        ("m3d-official", {}, "Which {organ} is shown?"),
+        ("3drad-official", TWO, "Which {organ} is shown?\nChoices: A. Yes B. No C. - D. -\nAnswer:"),
+        ("3drad-official", None, "Which {organ} is shown?\nAnswer:"),
+    ],
+)
+def test_prompts(name, choices, expected):
+    assert find_protocol(name).prompt(QUESTION, choices) == expected
+
+
+def test_choices_stand_in_order():
+    assert "A. Yes B. No" in find_protocol("meduni-vqa").prompt(QUESTION, {"B": "No", "A": "Yes"})
+
+
+def test_report_prompt():
+    assert find_protocol("meduni-report").report_prompt == (
+        "You are a helpful assistant. Please generate a report for the given images, including both findings and "
+        "impressions. Return the report in the following format: Findings: {} Impression: {}."
+    )
+    assert [name for name, plan in PROTOCOLS.items() if plan.report_prompt] == ["meduni-report"]
+
+
+def test_texts():
+    report, vqa = find_protocol("meduni-report"), find_protocol("meduni-vqa")
+    assert report.prepare_prediction("Findings: a. Impression: b.") == " a.  b."
+    assert report.prepare("Findings: a") == "Findings: a"
+    assert vqa.prepare_prediction(" Findings: a ") == "Findings: a"
+
+
+def test_definitions():
+    """The table of the notes, as far as one pair of texts shows it."""
+
+    def scores(name, prediction, reference):
+        plan = find_protocol(name)
+        texts = plan.prepare_prediction(prediction), plan.prepare(reference)
+        return {scorer.name: round(scorer.score(*texts), 3) for scorer in plan.scorers}
+
+    pair = "right Hilar region", "Right hilar region."
+    assert scores("meduni-vqa", *pair) == {
+        "bleu-1": 0.667,
+        "bleu-4": 0.24,
+        "rouge-1": 1.0,
+        "rouge-l": 1.0,
+        "meteor-exact-stem": 0.625,
+    }
+    assert scores("meduni-report", *pair) == {
+        "bleu-1": 0.717,
+        "bleu-4": 0.0,
+        "rouge-1": 1.0,
+        "rouge-l": 1.0,
+        "meteor-exact-stem": 0.755,
+    }
+    # cased: one of three tokens matches, against four
+    assert scores("m3d-official", *pair)["bleu-1"] == 0.239
+    assert scores("3drad-official", *pair) == scores("m3d-official", *pair)
+    assert scores("m3d-official", *pair)["rouge-1"] == 1.0
+    long = "a " * 1024 + "cyst"
+    assert scores("meduni-report", long, "cyst")["rouge-1"] == 0
+    assert scores("meduni-vqa", long, "cyst")["rouge-1"] > 0
+
+
+def test_what_is_reproduced_only_where_it_belongs():
+    assert [name for name, plan in PROTOCOLS.items() if plan.drops_empty] == ["3drad-official"]
+    assert [name for name, plan in PROTOCOLS.items() if plan.type_score == "subtypes"] == ["3drad-official"]
+    assert [name for name, plan in PROTOCOLS.items() if any(s.of_corpus for s in plan.scorers)] == ["3drad-official"]
+    assert {name: plan.answer_rule for name, plan in PROTOCOLS.items()} == {
+        "meduni-vqa": "meduni-letter",
+        "meduni-report": "meduni-letter",
+        "m3d-official": "m3d-substring",
+        "3drad-official": "m3d-substring",
+    }
+
+
+def test_unknown_name():
+    with pytest.raises(SettingsError, match="3drad-official"):
+        find_protocol("rad3d")

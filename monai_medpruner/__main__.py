@@ -17,9 +17,12 @@ A command imports what it needs when it runs, so that ``--help`` answers at once
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monai_medpruner import ask_arguments
 from monai_medpruner.errors import MedPrunerError
@@ -53,6 +56,52 @@ def _convert_hulumed(arguments: argparse.Namespace) -> None:
     convert_hulumed(arguments.source, arguments.destination)
 
 
+def _scoring_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--protocol", default="meduni-vqa", help="meduni-vqa, meduni-report, m3d-official or 3drad-official"
+    )
+    parser.add_argument("--output", help="JSON file to write as well, with the values of every item")
+    parser.add_argument("--wordnet", help="folder that prepare_wordnet made; without it METEOR has no synonyms")
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predictions", help="JSON lines of a run")
+    _scoring_options(parser)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.metrics import score_command
+
+    _write(score_command(arguments.predictions, arguments.protocol, arguments.output, arguments.wordnet))
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", help="JSON lines of one run")
+    parser.add_argument("second", help="JSON lines of another run on the same items")
+    _scoring_options(parser)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.metrics import compare_command
+
+    runs = arguments.first, arguments.second
+    _write(compare_command(*runs, arguments.protocol, arguments.output, arguments.wordnet))
+
+
+def _prepare_wordnet_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("destination", type=Path, help="folder to write, 36 MB")
+
+
+def _prepare_wordnet(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.metrics import prepare_wordnet
+
+    prepare_wordnet(arguments.destination)
+
+
+def _write(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
 def _ask(arguments: argparse.Namespace) -> None:
     from monai_medpruner.ask import ask
 
@@ -70,6 +119,13 @@ COMMANDS: dict[str, Command] = {
         "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint.",
         _convert_hulumed_arguments,
         _convert_hulumed,
+    ),
+    "score": Command(
+        "Score the predictions of a run by a named protocol, with intervals.", _score_arguments, _score
+    ),
+    "compare": Command("Compare two runs on the same items, pair by pair.", _compare_arguments, _compare),
+    "prepare_wordnet": Command(
+        "Fetch WordNet from Debian's packages, for METEOR offline.", _prepare_wordnet_arguments, _prepare_wordnet
     ),
 }
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -83,3 +84,35 @@ def test_other_errors_are_not_hidden(monkeypatch):
     monkeypatch.setattr(converter, "convert_hulumed", fail)
     with pytest.raises(ZeroDivisionError):
         command_line.main(["convert_hulumed", "a", "b"])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs on the same two closed items: one right, one right and one wrong."""
+    paths = []
+    for name, answers in (("first", "AB"), ("second", "AA")):
+        lines = [
+            {"id": str(index), "question": "?", "prediction": text, "reference": "Liver", "answer_choice": right}
+            | {"choices": {"A": "Liver", "B": "Lung"}, "type": "3"}
+            for index, (text, right) in enumerate(zip(answers, "AB", strict=True))
+        ]
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [str(path) for path in paths]
+
+
+def test_score(runs, tmp_path, capsys):
+    for path, accuracy in zip(runs, (100, 50), strict=True):
+        command_line.main(["score", path, "--protocol", "m3d-official", "--output", str(tmp_path / "scores.json")])
+        assert json.loads(capsys.readouterr().out)["accuracy"] == accuracy
+        assert json.loads((tmp_path / "scores.json").read_text())["accuracy"] == accuracy
+
+
+def test_compare(runs, capsys):
+    command_line.main(["compare", *runs])
+    result = json.loads(capsys.readouterr().out)
+    assert result["first"]["items"] == result["second"]["items"] == 2
+    assert result["micro"]["accuracy"]["difference"] == -50
+    with pytest.raises(SystemExit):
+        command_line.main(["compare", *runs, "--protocol", "none such"])
+    assert "none such" in capsys.readouterr().err

@@ -120,9 +120,7 @@ COMMANDS: dict[str, Command] = {
         _convert_hulumed_arguments,
         _convert_hulumed,
     ),
-    "score": Command(
-        "Score the predictions of a run by a named protocol, with intervals.", _score_arguments, _score
-    ),
+    "score": Command("Score the predictions of a run by a named protocol, with intervals.", _score_arguments, _score),
     "compare": Command("Compare two runs on the same items, pair by pair.", _compare_arguments, _compare),
     "prepare_wordnet": Command(
         "Fetch WordNet from Debian's packages, for METEOR offline.", _prepare_wordnet_arguments, _prepare_wordnet

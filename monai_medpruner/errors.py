@@ -18,12 +18,14 @@ holds patient data: DICOM values that could identify a person never enter one.
 from __future__ import annotations
 
 __all__ = [
+    "BenchmarkError",
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
     "MedPrunerError",
+    "MissingImagesError",
     "MixedSeriesError",
     "ModelMemoryError",
     "NonFiniteAttentionError",
@@ -59,6 +61,17 @@ class PackageVersionError(MedPrunerError, ImportError):
 
 class OutputFolderError(MedPrunerError, OSError):
     """The output folder cannot be used as asked."""
+
+
+# data sets
+
+
+class BenchmarkError(MedPrunerError, ValueError):
+    """The files of a benchmark are missing, or do not hold what its format promises."""
+
+
+class MissingImagesError(BenchmarkError):
+    """Images that a benchmark's questions are about are not in its folder."""
 
 
 # reading

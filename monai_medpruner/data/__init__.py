@@ -13,17 +13,20 @@
 
 from __future__ import annotations
 
+from .benchmarks import BENCHMARKS, load_benchmark
 from .bundle_items import bundle_items, require_items
 from .collate import collate_volumes
 from .image_list import image_items, pair_questions
 from .volume_reader import Volume, VolumeReader, volume_id
 
 __all__ = [
+    "BENCHMARKS",
     "Volume",
     "VolumeReader",
     "bundle_items",
     "collate_volumes",
     "image_items",
+    "load_benchmark",
     "pair_questions",
     "require_items",
     "volume_id",

@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Reading a volume from a NIfTI file or a DICOM folder, truthfully: nothing zero-filled, reordered or left out."""
+"""Reading a volume from files of any supported kind, truthfully: nothing zero-filled, reordered or left out."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_medpruner.data.dicom_header import is_dicom
 from monai_medpruner.data.dicom_series import read_dicom
+from monai_medpruner.data.image_stack import is_image_folder, read_image_folder, read_npy
 from monai_medpruner.data.nifti import NIFTI_SUFFIXES, read_nifti
 from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolumeError
 
@@ -50,7 +51,10 @@ class Volume:
 
 
 class VolumeReader(ImageReader):
-    """Reader of NIfTI files (by nibabel) and DICOM series (single files by ITK, put in order here).
+    """Reader of NIfTI files (by nibabel), DICOM series (single files by ITK, put in order here) and image stacks.
+
+    Image stacks are ``.npy`` files (1, depth, height, width) of floats in [0, 1], and folders of PNG or JPEG slices,
+    numbered in their names. They carry no geometry, and a note says so.
 
     Voxels are float32 after the file's own scaling (``scl_slope`` and ``scl_inter``, RescaleSlope and
     RescaleIntercept), which holds HU exactly; integers beyond 2**24 are rounded, and a note says so. The array's axes
@@ -69,6 +73,7 @@ class VolumeReader(ImageReader):
           the affine's first two columns gives the same.
         - ``gantry_tilt_degrees`` (DICOM, only where tilted): angle between the stacking direction and the normal.
         - ``modality`` (DICOM, where stated): such as ``"CT"``.
+        - ``intensity`` (image stacks): "unit" for voxels stored in [0, 1], "uint8" for 0 to 255.
 
     The affine's third column is the mean step between slices: under a gantry tilt it is not perpendicular to the
     other two.
@@ -91,21 +96,22 @@ class VolumeReader(ImageReader):
         self.series_uid = series_uid or None
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Return whether every path is a NIfTI file by name, a folder, or a DICOM file by content."""
+        """Return whether every path is a NIfTI or .npy file by name, a folder, or a DICOM file by content."""
         paths = [Path(i) for i in ensure_tuple(filename)]
-        return all(_is_nifti(i) or i.is_dir() or (i.is_file() and is_dicom(i)) for i in paths)
+        return all(_is_nifti(i) or _is_npy(i) or i.is_dir() or (i.is_file() and is_dicom(i)) for i in paths)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Volume:
         """Read one volume.
 
         Args:
-            data: a NIfTI file, a DICOM folder, or a DICOM file (a stack of one slice); or a sequence of one of these.
+            data: a NIfTI file, a DICOM folder, a DICOM file (a stack of one slice), a ``.npy`` file, or a folder of PNG
+                or JPEG slices; or a sequence of one of these.
             kwargs: not used; MONAI's readers have them.
 
         Raises:
             SettingsError: if ``data`` is not one path, or a series is chosen of what is not DICOM.
-            VolumeReadError: in its kinds, if the files are not a whole volume; see :py:func:`read_dicom` and
-                :py:func:`read_nifti`.
+            VolumeReadError: in its kinds, if the files are not a whole volume; see :py:func:`read_dicom`,
+                :py:func:`read_nifti`, :py:func:`read_npy` and :py:func:`read_image_folder`.
             VolumeError: in its kinds, if the volume is not one of scalar voxels on parallel slices.
         """
         paths = ensure_tuple(data)
@@ -123,13 +129,25 @@ class VolumeReader(ImageReader):
         if not path.exists():
             raise UnreadableVolumeError(f"{path} does not exist. Give a NIfTI file or a DICOM folder.")
         if _is_nifti(path) and path.is_file():
-            if self.series_uid is not None:
-                raise SettingsError(f"series_uid chooses a DICOM series, but {path.name} is a NIfTI file")
+            self._refuse_series(path, "a NIfTI file")
             return read_nifti(path)
+        if _is_npy(path) and path.is_file() and path.stat().st_size:
+            self._refuse_series(path, "a .npy file")
+            return read_npy(path)
+        if path.is_dir() and is_image_folder(path):
+            self._refuse_series(path, "a folder of images")
+            return read_image_folder(path)
         if path.is_dir() or is_dicom(path):
             return read_dicom(path, self.series_uid)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
-        raise UnreadableVolumeError(f"{path.name} is {size}. Give a NIfTI file (.nii, .nii.gz) or a DICOM folder.")
+        raise UnreadableVolumeError(
+            f"{path.name} is {size}. Give a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "
+            "PNG or JPEG slices are read as well."
+        )
+
+    def _refuse_series(self, path: Path, kind: str) -> None:
+        if self.series_uid is not None:
+            raise SettingsError(f"series_uid chooses a DICOM series, but {path.name} is {kind}")
 
     def get_data(self, img: Volume) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the voxels, (X, Y, Z) or (X, Y, Z, C) float32, and the metadata of a volume."""
@@ -163,3 +181,7 @@ def volume_id(voxels: np.ndarray, affine: np.ndarray) -> str:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"

@@ -30,6 +30,7 @@ from ..errors import IntensityUnitsError, SettingsError, ZeroVarianceError
 from .check_volume import voxel_range
 from .hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
 from .slice_min_max import SliceMinMax
+from .stored_range import STORED_RANGES, scale_stored_range
 
 __all__ = [
     "IntensityWindows",
@@ -92,6 +93,10 @@ class IntensityWindows(Transform):
     With ``modality="auto"`` the modality is ``meta["modality"]``. Where that is absent (NIfTI), voxels below -200 mean
     CT, which is noted in ``meta["notes"]``; others could be anything, and are refused rather than guessed.
 
+    Voxels that were scaled before they were stored have no such units. Where the reader says so in
+    ``meta["intensity"]``, "auto" only brings them to [0, 1], whatever the modality; so do, for any volume,
+    ``windows="unit"`` (voxels in [0, 1], left as they are) and ``windows="uint8"`` (0 to 255).
+
     Args:
         modality: "ct", "mr" or "auto".
         windows: "auto" (soft tissue for CT, percentiles for MR), "percentile" (0.5 to 99.5), "slice_minmax" (see
@@ -102,7 +107,7 @@ class IntensityWindows(Transform):
     Raises:
         SettingsError: ``modality`` or ``windows`` is not as described.
         IntensityUnitsError: the modality is unknown or neither CT nor MR, HU windows were asked for MR, or the voxels
-            of a CT cannot be HU.
+            of a CT cannot be HU; or voxels lie outside the range they are stored in.
         VolumeShapeError: more than one channel.
     """
 
@@ -117,7 +122,7 @@ class IntensityWindows(Transform):
         self.percentile_window = PercentileWindow()
         self.slice_min_max = SliceMinMax()
         self.hu_windows = None
-        if windows not in ("percentile", "slice_minmax"):
+        if windows not in ("percentile", "slice_minmax", *STORED_RANGES):
             self.hu_windows = HUWindows("soft_tissue" if windows == "auto" else windows, assume_hu)
 
     def __call__(self, img: NdarrayOrTensor) -> torch.Tensor:
@@ -131,6 +136,8 @@ class IntensityWindows(Transform):
             maxima.
         """
         require_one_channel(img)
+        if (stored := self._stored_range(img)) is not None:
+            return scale_stored_range(img, stored)
         if self.hu_windows is None:
             return self.percentile_window(img) if self.windows == "percentile" else self.slice_min_max(img)
         modality, note = self._resolve_modality(img)
@@ -145,6 +152,13 @@ class IntensityWindows(Transform):
         if note and isinstance(out, MetaTensor):
             append_note(out.meta, note)
         return out
+
+    def _stored_range(self, img: NdarrayOrTensor) -> str | None:
+        """Name of the range that the voxels were scaled to before they were stored, where that decides."""
+        if self.windows in tuple(STORED_RANGES):
+            return str(self.windows)
+        recorded = img.meta.get("intensity") if isinstance(img, MetaTensor) else None
+        return recorded if self.windows == "auto" and not self.assume_hu and recorded in STORED_RANGES else None
 
     def _resolve_modality(self, img: NdarrayOrTensor) -> tuple[str, str | None]:
         """Return "ct" or "mr", and a note where that was inferred from the voxels."""

@@ -10,7 +10,7 @@
 # limitations under the License.
 
 
-"""Loading a volume from a NIfTI file or a DICOM folder, with this package's own errors."""
+"""Loading a volume from a file or folder, with this package's own errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LoadVolume(Transform):
         """Read one volume.
 
         Args:
-            path: a NIfTI file, a DICOM folder, or a DICOM file.
+            path: a NIfTI or .npy file, a folder of DICOM, PNG or JPEG slices, or a DICOM file.
 
         Returns:
             (C, X, Y, Z) float32, C = 1 except for a 4-D file, in the file's own units (HU for CT): a MetaTensor with

@@ -146,6 +146,30 @@ def test_several_channels(transform):
         transform(torch.rand(2, 4, 4, 4) - 500)
 
 
+@pytest.mark.parametrize(("windows", "end"), [("unit", 1.0), ("uint8", 255.0)])
+@pytest.mark.parametrize("modality", ["auto", "ct", "mr"])
+def test_stored_range(modality, windows, end):
+    values = RNG.random((1, 4, 3, 5)).astype(np.float32) * end
+    values[0, 0, 0, :2] = 0, end
+    recorded = MetaTensor(torch.as_tensor(values), meta={"intensity": windows, "modality": "US"})
+    for out in (IntensityWindows(modality, windows)(values), IntensityWindows(modality)(recorded)):
+        np.testing.assert_allclose(out.numpy(), values / end, atol=1e-7)
+    assert recorded.meta["intensity"] == windows
+    for outside in (-0.01, end * 1.01):
+        values[0, 1, 1, 1] = outside
+        with pytest.raises(IntensityUnitsError, match="choose the windows"):
+            IntensityWindows(modality, windows)(values)
+
+
+def test_a_choice_overrules_the_recorded_range():
+    source = image(HU, "CT")
+    source.meta["intensity"] = "unit"
+    for transform in (IntensityWindows(assume_hu=True), IntensityWindows(windows="soft_tissue")):
+        assert torch.equal(transform(source).as_tensor(), HUWindows()(HU).as_tensor())
+    with pytest.raises(IntensityUnitsError, match="-1000"):
+        IntensityWindows()(source)
+
+
 def test_dictionary_forms():
     data = {"ct": image(HU, "CT"), "mr": image(MR, "MR"), "label": 1}
     out = IntensityWindowsd(["ct", "mr", "absent"], allow_missing_keys=True)(data)

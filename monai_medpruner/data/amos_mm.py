@@ -1,0 +1,115 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""AMOS-MM (MICCAI 2024): reports of and questions about abdominal CT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+
+from monai_medpruner.data.annotation_files import find_annotations, read_json_file, text_field
+from monai_medpruner.data.benchmark_items import BenchmarkItems
+from monai_medpruner.data.conversations import read_conversations, split_answer
+from monai_medpruner.errors import BenchmarkError, SettingsError
+
+__all__ = ["REGIONS", "REPORT_QUESTION", "load_amos_mm"]
+
+#: regions of a report, in the order in which they are put together
+REGIONS = ("chest", "abdomen", "pelvis")
+#: asks for a report where the data set has no words for it; protocols with a prompt of their own replace it
+REPORT_QUESTION = "Please write the findings of this CT scan as a radiology report."
+
+
+def load_amos_mm(
+    folder: PathLike,
+    annotations: str | None = None,
+    images: PathLike | None = None,
+    split: str = "validation",
+    task: str | None = None,
+    mode: str = "clean",
+    missing_images: str = "refuse",
+) -> list[dict[str, Any]]:
+    """List the reports and questions of AMOS-MM from a local folder.
+
+    The data set is the user's to get, under the terms of the AMOS challenge.
+
+    Args:
+        folder: holds the official ``dataset.json``, or MedUniEval's ``amos_val_mrg_sft.json`` (here or in ``MM``),
+            whose paths of slice folders start from where it lies.
+        annotations: the one to take, relative to the folder, where there are several.
+        images: folder that paths of images start from; None for that of the annotations, then the folder.
+        split: "training", "validation" or "testing", of ``dataset.json``.
+        task: "report", "closed", or None for both.
+        mode: "clean", or "official" to keep absent choices in the items.
+        missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
+
+    Returns:
+        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`. A volume's report is its regions' findings, those
+        that are not empty, one a line in the order of :data:`REGIONS`; its ``type`` is "report".
+
+    Raises:
+        BenchmarkError: the annotations are missing or not as described, or have no labels.
+        MissingImagesError: images are missing.
+        SettingsError: a setting is not as described.
+    """
+    if split not in ("training", "validation", "testing"):
+        raise SettingsError(f"split must be 'training', 'validation' or 'testing', got {split!r}")
+    root = Path(folder).expanduser()
+    names = ["dataset.json", "amos_val_mrg_sft.json", "MM/amos_val_mrg_sft.json"]
+    source = find_annotations(root, names, annotations)
+    roots = list(dict.fromkeys([source.parent, root])) if images is None else [Path(images).expanduser()]
+    items = BenchmarkItems(roots, task, mode, missing_images)
+    content = read_json_file(source)
+    if isinstance(content, list):
+        for said in read_conversations(source):
+            items.add(said.where, [said.image], said.question.strip(), said.answer, "report", type="report")
+        return items.datalist()
+    volumes = content.get(split) if isinstance(content, dict) else None
+    if not isinstance(volumes, list):
+        raise BenchmarkError(f"{source}: expected a list of volumes under {split!r}")
+    for number, volume in enumerate(volumes):
+        _add_volume(items, volume, f"{source}, {split} {number}")
+    return items.datalist()
+
+
+def _add_volume(items: BenchmarkItems, volume: Any, where: str) -> None:
+    image = [text_field(volume, "image", where)]
+    labels = volume.get("labels")
+    if not isinstance(labels, dict):
+        raise BenchmarkError(f"{where}: no 'labels', so that there is nothing to compare with")
+    report = _report(labels, where)
+    if report:
+        items.add(where, image, REPORT_QUESTION, report, "report", type="report")
+    else:
+        items.report("volumes without findings (no report is asked for)", where)
+    questions = labels.get("qa", [])
+    if not isinstance(questions, list):
+        raise BenchmarkError(f"{where}: expected a list under 'qa'")
+    for number, entry in enumerate(questions):
+        place = f"{where}, qa {number}"
+        question, given = text_field(entry, "question", place), text_field(entry, "answer", place)
+        options = entry.get("options")
+        if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
+            raise BenchmarkError(f"{place}: expected letters and texts under 'options'")
+        letter, answer = split_answer(given, options)
+        items.add(place, image, question, answer, "closed", options, letter, type=str(entry.get("type", "")))
+
+
+def _report(labels: dict[str, Any], where: str) -> str:
+    report = labels.get("report") or {}
+    findings = report.get("findings") if isinstance(report, dict) else None
+    if not isinstance(findings, (dict, type(None))):
+        raise BenchmarkError(f"{where}: expected regions and texts under 'findings'")
+    texts = [text_field(findings, region, where).strip() for region in REGIONS if region in (findings or {})]
+    return "\n".join(text for text in texts if text)

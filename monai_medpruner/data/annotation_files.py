@@ -1,0 +1,128 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tables and JSON files of benchmarks, read strictly: every error names the file, and the line where there is one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.errors import BenchmarkError
+
+__all__ = ["find_annotations", "read_json_file", "read_json_lines", "read_table", "text_field"]
+
+
+def find_annotations(folder: Path, candidates: Sequence[str], chosen: str | None = None) -> Path:
+    """Find the one file or folder that holds a benchmark's questions.
+
+    Args:
+        folder: of the benchmark.
+        candidates: where they may lie, relative to the folder; ``*`` stands for anything.
+        chosen: path relative to the folder that overrules the candidates.
+
+    Raises:
+        BenchmarkError: nothing is there, or more than one candidate.
+    """
+    if not folder.is_dir():
+        raise BenchmarkError(f"{folder} is not a folder")
+    if chosen is not None and (folder / chosen).exists():
+        return folder / chosen
+    patterns = candidates if chosen is None else [chosen]
+    found = sorted({path for pattern in candidates for path in folder.glob(pattern)}) if chosen is None else []
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BenchmarkError(f"{folder} holds no {' or '.join(patterns)}")
+    names = ", ".join(str(path.relative_to(folder)) for path in found)
+    raise BenchmarkError(f"{folder} holds {names}: choose one with annotations")
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a CSV file with their place ("file, line 3"); a byte order mark and CRLF are no matter.
+
+    Args:
+        path: UTF-8 file with a header line.
+        columns: those that must be there; others are handed through.
+
+    Raises:
+        BenchmarkError: the file is unreadable, a column is missing or named twice, or a row has too few or many cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = list(reader.fieldnames or [])
+            if absent := [name for name in columns if name not in names]:
+                raise BenchmarkError(f"{path} lacks the columns {absent}; it has {names}")
+            if len(set(names)) < len(names):
+                raise BenchmarkError(f"{path} names a column twice: {names}")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                # DictReader files surplus cells under None, and missing ones as None
+                if None in row or None in row.values():
+                    raise BenchmarkError(f"{where}: expected {len(names)} cells, as many as the header names")
+                yield where, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BenchmarkError(f"{path} cannot be read as a CSV file ({error})") from error
+
+
+def read_json_file(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BenchmarkError: it is unreadable or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path} cannot be read as a JSON file ({error})") from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the object in each line that is not blank, with its place.
+
+    Raises:
+        BenchmarkError: the file is unreadable, or a line is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path} cannot be read as a JSONL file ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BenchmarkError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(entry, dict):
+            raise BenchmarkError(f"{where}: expected an object, found {type(entry).__name__}")
+        yield where, entry
+
+
+def text_field(entry: Any, key: str | int, where: str) -> str:
+    """The text under a key (or at a place in a list) of a JSON value.
+
+    Raises:
+        BenchmarkError: it is not there, or not text.
+    """
+    holder = Mapping if isinstance(key, str) else list
+    inside = isinstance(entry, holder) and (key in entry if isinstance(key, str) else key < len(entry))
+    value = entry[key] if inside else None
+    if not isinstance(value, str):
+        raise BenchmarkError(f"{where}: expected text under {key!r}, found {type(value).__name__}")
+    return value

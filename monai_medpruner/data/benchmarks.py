@@ -1,0 +1,55 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The benchmarks there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from monai.config import PathLike
+
+from monai_medpruner.data.amos_mm import load_amos_mm
+from monai_medpruner.data.m3d_vqa import load_m3d_vqa
+from monai_medpruner.data.question_table import load_question_table
+from monai_medpruner.data.rad3d import load_rad3d
+from monai_medpruner.errors import SettingsError
+
+__all__ = ["BENCHMARKS", "load_benchmark"]
+
+#: name -> function from a local folder to a MONAI datalist
+BENCHMARKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "amos_mm": load_amos_mm,
+    "m3d_vqa": load_m3d_vqa,
+    "question_table": load_question_table,
+    "rad3d": load_rad3d,
+}
+
+
+def load_benchmark(name: str, folder: PathLike, **options: Any) -> list[dict[str, Any]]:
+    """List the items of a benchmark from a local folder.
+
+    Args:
+        name: one of :data:`BENCHMARKS`.
+        folder: where the user keeps it.
+        options: of the benchmark's own function.
+
+    Returns:
+        a MONAI datalist: one dictionary a question, with the keys of :data:`~.benchmark_items.ITEM_KEYS`.
+
+    Raises:
+        SettingsError: there is no such benchmark.
+        BenchmarkError: its files are missing or not as its format promises.
+    """
+    if name not in BENCHMARKS:
+        raise SettingsError(f"no benchmark is named {name!r}; there are: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name](folder, **options)

@@ -1,0 +1,98 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Items as MedUniEval's test files hold them: conversations about a folder of slices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.data.annotation_files import read_json_file, text_field
+from monai_medpruner.errors import BenchmarkError
+
+__all__ = ["Conversation", "read_conversations", "split_answer", "split_choices"]
+
+_IMAGE_MARK = re.compile(r"<(?:image|video)>\n?")
+_CHOICE = re.compile(r"(?:^|\s)\(?([A-Z])[.):]\s+")
+_CHOICES_WORD = re.compile(r"\s*(?:Choices|Options):?\s*$", flags=re.IGNORECASE)
+_ANSWER_LETTER = re.compile(r"\s*\(?([A-Za-z])(?:[.):]\s*|\s*$)(.*)", flags=re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One item.
+
+    Attributes:
+        where: its place in the file.
+        image: path of its slices as the file gives it.
+        question: without the mark of the image's place.
+        answer: verbatim.
+        entry: everything the file says of it.
+    """
+
+    where: str
+    image: str
+    question: str
+    answer: str
+    entry: dict[str, Any]
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Yield the items ``{"conversations": [{"value": question}, {"value": answer}], "video": [folder], …}``.
+
+    Raises:
+        BenchmarkError: the file is not JSON or an item is not as described, with its number (counted from 0).
+    """
+    entries = read_json_file(path)
+    if not isinstance(entries, list):
+        raise BenchmarkError(f"{path}: expected a list of items, found {type(entries).__name__}")
+    for number, entry in enumerate(entries):
+        where = f"{path}, item {number}"
+        if not isinstance(entry, dict) or not {"conversations", "video"} <= set(entry):
+            raise BenchmarkError(f"{where}: expected an object with 'conversations' and 'video'")
+        turns = entry["conversations"]
+        if not isinstance(turns, list) or len(turns) != 2:
+            raise BenchmarkError(f"{where}: expected a question and an answer in 'conversations'")
+        question, answer = (text_field(turn, "value", where) for turn in turns)
+        yield Conversation(where, text_field(entry["video"], 0, where), _IMAGE_MARK.sub("", question), answer, entry)
+
+
+def split_choices(question: str) -> tuple[str, dict[str, str]]:
+    """Part a question from the choices written behind it ("… A. Yes B. No"), lettered from A without a gap.
+
+    Returns:
+        the question, and letter -> text; the question whole and no choices where it does not end so.
+    """
+    marks = list(_CHOICE.finditer(question))  # one more anywhere, as in "hepatitis B. A. Yes", and nothing is parted
+    if len(marks) < 2 or [mark[1] for mark in marks] != [chr(ord("A") + i) for i in range(len(marks))]:
+        return question, {}
+    ends = [mark.start() for mark in marks[1:]] + [len(question)]
+    choices = {mark[1]: question[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)}
+    return _CHOICES_WORD.sub("", question[: marks[0].start()]).rstrip(), choices
+
+
+def split_answer(answer: str, choices: dict[str, str]) -> tuple[str | None, str]:
+    """Letter and text of a closed question's answer: "B. No", "B", or the text of a choice.
+
+    Returns:
+        the letter, None where there is none, and the text: that of the choice where the answer is a bare letter.
+    """
+    same = [letter for letter, text in choices.items() if text == answer.strip()]
+    if len(same) == 1:
+        return same[0], choices[same[0]]
+    if (match := _ANSWER_LETTER.fullmatch(answer)) is None:
+        return None, answer
+    letter = match[1].upper()
+    return letter, match[2].strip() or choices.get(letter, answer)

@@ -1,0 +1,170 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reading volumes that lost their geometry: ``.npy`` arrays and folders of PNG or JPEG slices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from monai_medpruner.data.dicom_header import is_dicom
+from monai_medpruner.data.memory import check_fits_memory
+from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
+
+__all__ = ["SLICE_SUFFIXES", "is_image_folder", "read_image_folder", "read_npy"]
+
+SLICE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_LAST_NUMBER = re.compile(r"(?P<before>.*?)(?P<number>[0-9]+)(?P<after>[^0-9]*)", flags=re.DOTALL)
+# columns run to the patient's left, rows to the back, slices up: as axial slices are viewed; the identity in LPS
+_VIEWED_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NO_GEOMETRY = (
+    "has no geometry: orientation, plane, spacing and the direction of the stack are unknown; its slices are taken as "
+    "they lie, as axial ones with a spacing of 1 mm"
+)
+
+
+def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Read a volume as M3D stores it: one channel, depth, height, width (1 x 32 x 256 x 256), floats in [0, 1].
+
+    Args:
+        path: a ``.npy`` file. Whether its values keep to [0, 1] is checked where they are used
+            (:py:class:`monai_medpruner.transforms.IntensityWindows`).
+
+    Returns:
+        voxels (W, H, D) float32, so that axes are columns, rows, slices as for DICOM; affine (4, 4), the identity in
+        LPS; metadata ``intensity`` ("unit"), ``slice_axis`` (2), ``nonuniform`` (False) and ``notes``.
+
+    Raises:
+        UnreadableVolumeError: if the file is cut short, damaged, pickled, or larger than the memory.
+        VolumeShapeError: if it is not (1, D, H, W) of real floating-point numbers.
+    """
+    try:
+        stored = np.lib.format.open_memmap(path, mode="r")  # reads the header, never unpickles
+    except (ValueError, EOFError, OverflowError) as error:
+        raise UnreadableVolumeError(
+            f"{path.name} is no plain .npy file: it is cut short or damaged, or holds pickled objects, which are not "
+            "loaded since they can run code"
+        ) from error
+    if stored.ndim != 4 or stored.shape[0] != 1 or 0 in stored.shape:
+        raise VolumeShapeError(f"{path.name} has shape {stored.shape}; expected (1, depth, height, width)")
+    if stored.dtype.kind != "f":
+        raise VolumeShapeError(f"{path.name} holds {stored.dtype} numbers; expected floating-point ones in [0, 1]")
+    check_fits_memory(stored.shape, 4)
+    voxels = np.array(stored[0], dtype=np.float32, order="C")
+    return voxels.T, _VIEWED_AFFINE.copy(), _meta("unit", [f"a .npy file {_NO_GEOMETRY}"])
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Return whether a folder holds PNG or JPEG slices and no DICOM file.
+
+    Args:
+        folder: an existing folder; subfolders and files whose name starts with a dot have no say.
+
+    Raises:
+        UnreadableVolumeError: if it holds files of other kinds beside them, so that what the volume is remains unclear.
+    """
+    files = _files(folder)
+    others = [i for i in files if i.suffix.lower() not in SLICE_SUFFIXES]
+    if len(others) == len(files) or any(i.suffix.lower() == ".dcm" or is_dicom(i) for i in others):
+        return False
+    if others:
+        raise UnreadableVolumeError(
+            f"{folder.name} mixes {len(files) - len(others)} PNG or JPEG slices with {len(others)} other files, the "
+            f"first is {others[0].name}. Leave in the folder only the slices of one volume."
+        )
+    return True
+
+
+def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Read a folder of 8-bit grey PNG or JPEG slices, sorted by the last number in their names.
+
+    Args:
+        path: a folder for which :py:func:`is_image_folder` holds.
+
+    Returns:
+        voxels (columns, rows, slices) float32, 0 to 255; affine (4, 4), the identity in LPS; metadata ``intensity``
+        ("uint8"), ``slice_axis`` (2), ``nonuniform`` (False) and ``notes``.
+
+    Raises:
+        UnreadableVolumeError: if a name holds no number or does not follow the others' pattern, or a file is damaged.
+        DuplicateSlicesError: if two names hold the same number.
+        SliceGeometryError: if the slices differ in size.
+        VolumeShapeError: if a slice is in colour, transparent, or not of 8 bits.
+    """
+    numbered = _number_slices(_files(path))
+    first = _read_slice(numbered[0][1])
+    check_fits_memory((*first.shape, len(numbered)), 4)
+    voxels = np.empty((len(numbered), *first.shape), dtype=np.float32)
+    for index, (_, file) in enumerate(numbered):
+        pixels = _read_slice(file)
+        if pixels.shape != first.shape:
+            raise SliceGeometryError(
+                f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {numbered[0][1].name} "
+                f"{first.shape[1]} x {first.shape[0]}: the slices of a volume are of one size"
+            )
+        voxels[index] = pixels
+    numbers = [number for number, _ in numbered]
+    notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit grey values: 0 to 255 of an unknown window"]
+    if absent := numbers[-1] - numbers[0] + 1 - len(numbers):
+        notes.append(f"{absent} numbers between {numbers[0]} and {numbers[-1]} have no slice: slices may be missing")
+    return voxels.T, _VIEWED_AFFINE.copy(), _meta("uint8", notes)
+
+
+def _meta(intensity: str, notes: list[str]) -> dict[str, Any]:
+    return {"intensity": intensity, "slice_axis": 2, "nonuniform": False, "notes": notes}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(i for i in folder.iterdir() if i.is_file() and not i.name.startswith("."))
+
+
+def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
+    """Number and path of each slice, in the order of the numbers: 2 before 10."""
+    numbered: dict[int, Path] = {}
+    pattern: tuple[str, str] | None = None
+    for file in files:
+        match = _LAST_NUMBER.fullmatch(file.stem)
+        if match is None:
+            raise UnreadableVolumeError(f"{file.name} holds no number: the place of this slice in the stack is unknown")
+        pattern = pattern or (match["before"], match["after"])
+        if pattern != (match["before"], match["after"]):
+            raise UnreadableVolumeError(
+                f"{files[0].name} and {file.name} are not named alike but for their number: are there two stacks in "
+                "the folder?"
+            )
+        if (number := int(match["number"])) in numbered:
+            raise DuplicateSlicesError(f"{numbered[number].name} and {file.name} are both slice {number}")
+        numbered[number] = file
+    return sorted(numbered.items())
+
+
+def _read_slice(file: Path) -> np.ndarray:
+    """Return the grey values of one image, (rows, columns) uint8."""
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            mode = image.mode
+            # a palette or transparency is resolved; the plain forms stay as they are
+            pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableVolumeError(f"{file.name} is no PNG or JPEG image, or is cut short or damaged") from error
+    if mode not in ("L", "LA", "P", "RGB", "RGBA"):
+        raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit grey ones")
+    if pixels.ndim == 2:
+        return pixels
+    if (pixels[..., 1:3] != pixels[..., :1]).any() or (pixels[..., 3:] != 255).any():
+        raise VolumeShapeError(f"{file.name} is in colour or transparent; expected one grey value per pixel")
+    return pixels[..., 0]

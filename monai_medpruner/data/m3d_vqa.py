@@ -1,0 +1,80 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""M3D-VQA (Bai et al. 2024, arXiv 2404.00578): questions about CT volumes, each row both closed and open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+
+from monai_medpruner.data.annotation_files import find_annotations, read_table
+from monai_medpruner.data.benchmark_items import BenchmarkItems
+from monai_medpruner.errors import BenchmarkError
+
+__all__ = ["QUESTION_TYPES", "load_m3d_vqa"]
+
+#: "Question Type" of the table -> its name
+QUESTION_TYPES = {"1": "Plane", "2": "Phase", "3": "Organ", "4": "Abnormality", "5": "Location"}
+_CHOICES = {letter: f"Choice {letter}" for letter in "ABCD"}
+_COLUMNS = ("Image Path", "Question Type", "Question", *_CHOICES.values(), "Answer", "Answer Choice")
+
+
+def load_m3d_vqa(
+    folder: PathLike,
+    annotations: str | None = None,
+    images: PathLike | None = None,
+    task: str | None = None,
+    mode: str = "clean",
+    missing_images: str = "refuse",
+) -> list[dict[str, Any]]:
+    """List the questions of M3D-VQA, or of phantoms in its format, from a local folder.
+
+    The data set is the user's to get, under the terms at huggingface.co/datasets/GoodBaiBai88/M3D-VQA and M3D-Cap.
+
+    Args:
+        folder: holds ``M3D_VQA_test.csv``, or ``M3D-VQA/M3D_VQA_test.csv``.
+        annotations: another table, relative to the folder, such as ``M3D-VQA/M3D_VQA_val.csv``.
+        images: folder that the column "Image Path" starts from; None for the folder, then the table's own.
+        task: "closed", "open", or None for both: then each row gives two items, first the closed one.
+        mode: "clean", or "official" to keep absent choices ("NA") in the items.
+        missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
+
+    Returns:
+        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`; ``type`` is a name of :data:`QUESTION_TYPES`.
+
+    Raises:
+        BenchmarkError: the table is missing or not as described, with its line.
+        MissingImagesError: images are missing.
+        SettingsError: a setting is not as described.
+    """
+    root = Path(folder).expanduser()
+    table = find_annotations(root, ["M3D_VQA_test.csv", "M3D-VQA/M3D_VQA_test.csv"], annotations)
+    roots = [root, table.parent] if images is None else [Path(images).expanduser()]
+    items = BenchmarkItems(roots, task, mode, missing_images)
+    for where, row in read_table(table, _COLUMNS):
+        kind = row["Question Type"].strip()
+        if kind not in QUESTION_TYPES:
+            raise BenchmarkError(f"{where}: question type must be one of {list(QUESTION_TYPES)}, found {kind!r}")
+        for asked in ("closed", "open"):
+            items.add(
+                where,
+                [row["Image Path"]],
+                row["Question"],
+                row["Answer"],
+                asked,
+                {letter: row[column] for letter, column in _CHOICES.items()},
+                row["Answer Choice"].strip(),
+                type=QUESTION_TYPES[kind],
+            )
+    return items.datalist()

@@ -1,0 +1,102 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One's own questions: a CSV or JSONL file beside one's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+
+from monai_medpruner.data.annotation_files import find_annotations, read_json_lines, read_table, text_field
+from monai_medpruner.data.benchmark_items import TASKS, BenchmarkItems, present_choices
+from monai_medpruner.errors import BenchmarkError
+
+__all__ = ["load_question_table"]
+
+_REQUIRED = ("image", "question", "answer")
+_OPTIONAL = ("answer_choice", "type", "subtype", "id", "task")
+_CHOICE_COLUMN = "choice_"
+
+
+def load_question_table(
+    folder: PathLike,
+    annotations: str | None = None,
+    images: PathLike | None = None,
+    task: str | None = None,
+    mode: str = "clean",
+    missing_images: str = "refuse",
+) -> list[dict[str, Any]]:
+    """List the questions of one's own table.
+
+    Columns (CSV) or keys (JSONL) are ``image`` (path), ``question`` and ``answer``, and where wanted ``answer_choice``
+    (letter), ``type``, ``subtype``, ``id`` (unique) and ``task``. The choices are columns ``choice_a``, ``choice_b``, …
+    of a CSV (empty, "-" or "NA" where there is none), or ``choices`` (letter -> text) in JSONL. Without ``task``, a
+    question with choices is closed, any other open. Other columns are of no matter.
+
+    Args:
+        folder: holds one ``.csv`` or ``.jsonl`` file.
+        annotations: that file, relative to the folder, where there are several.
+        images: folder that paths of images start from; None for that of the table.
+        task: "closed", "open" or "report"; None for all.
+        mode: "clean", or "official" to keep absent choices in the items.
+        missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
+
+    Returns:
+        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`.
+
+    Raises:
+        BenchmarkError: the table is missing or not as described, with its line.
+        MissingImagesError: images are missing.
+        SettingsError: a setting is not as described.
+    """
+    root = Path(folder).expanduser()
+    table = find_annotations(root, ["*.csv", "*.jsonl"], annotations)
+    items = BenchmarkItems([table.parent if images is None else Path(images).expanduser()], task, mode, missing_images)
+    rows = read_json_lines(table) if table.suffix.lower() == ".jsonl" else read_table(table, _REQUIRED)
+    for where, row in rows:
+        choices = _choices(row, where)
+        optional = {key: text_field(row, key, where) if row.get(key) else "" for key in _OPTIONAL}
+        asked = optional["task"] or ("closed" if choices else "open")
+        if asked not in TASKS:
+            raise BenchmarkError(f"{where}: task must be one of {TASKS}, found {asked!r}")
+        image, question, answer = (text_field(row, key, where) for key in _REQUIRED)
+        items.add(
+            where,
+            [image],
+            question,
+            answer,
+            asked,
+            choices,
+            optional["answer_choice"].strip(),
+            type=optional["type"],
+            subtype=optional["subtype"],
+            id=optional["id"] or None,
+        )
+    return items.datalist()
+
+
+def _choices(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Letter -> text; empty where every choice is marked absent."""
+    if isinstance(row.get("choices"), Mapping):
+        cells = {letter: text_field(row["choices"], letter, where) for letter in row["choices"]}
+    elif row.get("choices"):
+        raise BenchmarkError(f"{where}: expected letters and texts under 'choices'; in a CSV, columns choice_a, …")
+    else:
+        cells = {
+            key.removeprefix(_CHOICE_COLUMN).upper(): text_field(row, key, where)
+            for key in row
+            if key.startswith(_CHOICE_COLUMN)
+        }
+    return cells if present_choices(cells, "clean") else {}

@@ -1,0 +1,152 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""3D-RAD (Gai et al. 2025, arXiv 2506.11147): six tasks on chest CT of CT-RATE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+
+from monai_medpruner.data.annotation_files import find_annotations, read_table, text_field
+from monai_medpruner.data.benchmark_items import BenchmarkItems
+from monai_medpruner.data.conversations import read_conversations, split_answer, split_choices
+from monai_medpruner.errors import BenchmarkError, SettingsError
+
+__all__ = ["ct_rate_names", "load_rad3d"]
+
+_CHOICES = {letter: f"Choice {letter}" for letter in "ABCD"}
+_COLUMNS = ("VolumeName", "Question", "Answer", "QuestionType", "AnswerChoice", *_CHOICES.values())
+_TASKS = {"Close": "closed", "Open": "open"}
+_TASK_FOLDER = re.compile(r"Task[0-9]+_(?P<type>.+)")
+_VOLUME_NAME = re.compile(r"(?P<split>test|train)_(?P<patient>[0-9]+)_(?P<scan>[a-z]+)_(?P<number>[0-9]+)")
+
+
+def load_rad3d(
+    folder: PathLike,
+    annotations: str | None = None,
+    images: PathLike | None = None,
+    split: str = "test",
+    task: str | None = None,
+    mode: str = "clean",
+    missing_images: str = "refuse",
+) -> list[dict[str, Any]]:
+    """List the questions of 3D-RAD from a local folder.
+
+    The data set is the user's to get; its volumes are CT-RATE's, under CC BY-NC-SA. Rows that the official tables hold
+    twice (nine in the test split) are items of their own, as their authors count them.
+
+    Args:
+        folder: holds the official tables, ``3DRAD/{train,test}/TaskN_*/*.csv`` or ``{train,test}/TaskN_*/*.csv``, or
+            MedUniEval's ``Rad3D_test.json``.
+        annotations: the one to take, relative to the folder, where there are several, such as ``3DRAD/test``.
+        images: folder of the volumes: flat, or as CT-RATE lays them out (see :func:`ct_rate_names`); None for the
+            folder. MedUniEval's paths start from it as well.
+        split: "test" or "train", of the official tables.
+        task: "closed" or "open"; None for both.
+        mode: "clean", or "official" to keep absent choices ("-") in the items, and MedUniEval's questions with the
+            choices written in them.
+        missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
+
+    Returns:
+        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`; ``type`` is the task ("Existence_Detection"),
+        ``subtype`` the table's name ("Atelectasis").
+
+    Raises:
+        BenchmarkError: the annotations are missing or not as described, with the line.
+        MissingImagesError: images are missing.
+        SettingsError: a setting is not as described.
+    """
+    if split not in ("test", "train"):
+        raise SettingsError(f"split must be 'test' or 'train', got {split!r}")
+    root = Path(folder).expanduser()
+    source = find_annotations(root, [f"3DRAD/{split}", split, f"Rad3D_{split}.json"], annotations)
+    items = BenchmarkItems([root if images is None else Path(images).expanduser()], task, mode, missing_images)
+    if source.suffix.lower() == ".json":
+        _add_conversations(items, source)
+    else:
+        tables = sorted(source.glob("Task*_*/*.csv"))
+        if not tables:
+            raise BenchmarkError(f"{source} holds no TaskN_*/*.csv")
+        for table in tables:
+            _add_table(items, table)
+    return items.datalist()
+
+
+def ct_rate_names(volume_name: str) -> Sequence[str]:
+    """Where a volume of 3D-RAD may lie: its test volumes are CT-RATE's validation volumes.
+
+    Args:
+        volume_name: such as "test_1000_a_1", with or without ".nii.gz".
+
+    Returns:
+        relative paths: the name itself, CT-RATE's name ("valid_1000_a_1.nii.gz"), and that in CT-RATE's folders
+        ("valid_1000/valid_1000_a/…", also below "valid", "valid_fixed", "dataset/valid", "dataset/valid_fixed").
+    """
+    name = volume_name if volume_name.endswith(".nii.gz") else f"{volume_name}.nii.gz"
+    match = _VOLUME_NAME.fullmatch(name.removesuffix(".nii.gz"))
+    if match is None:
+        return (name,)
+    split = "valid" if match["split"] == "test" else "train"
+    patient = f"{split}_{match['patient']}"
+    own_name = f"{patient}_{match['scan']}_{match['number']}.nii.gz"
+    nested = f"{patient}/{patient}_{match['scan']}/{own_name}"
+    parents = [f"{above}{split}{fixed}/" for above in ("", "dataset/") for fixed in ("_fixed", "")]
+    return (name, own_name, *(f"{parent}{nested}" for parent in ("", *parents)))
+
+
+def _add_table(items: BenchmarkItems, table: Path) -> None:
+    kind = _TASK_FOLDER.fullmatch(table.parent.name)
+    for where, row in read_table(table, _COLUMNS):
+        if row["QuestionType"] not in _TASKS:
+            raise BenchmarkError(f"{where}: QuestionType must be Open or Close, found {row['QuestionType']!r}")
+        if row["Answer"].strip() == "-":
+            raise BenchmarkError(f"{where}: the answer is empty ('-')")
+        items.add(
+            where,
+            ct_rate_names(row["VolumeName"]) if row["VolumeName"].strip() else [""],
+            row["Question"],
+            row["Answer"],
+            _TASKS[row["QuestionType"]],
+            {letter: row[column] for letter, column in _CHOICES.items()},
+            row["AnswerChoice"].strip(),
+            type=kind["type"] if kind else table.parent.name,
+            subtype=table.stem,
+        )
+
+
+def _add_conversations(items: BenchmarkItems, source: Path) -> None:
+    for said in read_conversations(source):
+        kind = text_field(said.entry, "Question_Type", said.where)
+        question, letter, answer = said.question.strip(), None, said.answer
+        choices: dict[str, str] = {}
+        closed = "CLOSE" in kind.upper()
+        if closed:
+            parted, choices = split_choices(question)
+            letter, answer = split_answer(said.answer, choices)
+            if items.mode == "clean":
+                question = parted
+        items.add(
+            said.where,
+            [said.image],
+            question,
+            answer,
+            "closed" if closed else "open",
+            choices,
+            letter,
+            type=str(said.entry.get("type", "")),
+            subtype=str(said.entry.get("sub-type", "")),
+            verbatim=said.question,
+        )

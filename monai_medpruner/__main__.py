@@ -59,6 +59,20 @@ def _ask(arguments: argparse.Namespace) -> None:
     ask(arguments)
 
 
+def _phantom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=200, help="number of volumes. Default: 200")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files. Default: 0")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, absent, empty, or of a run that broke off"
+    )
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.data.phantom import phantom_command
+
+    phantom_command(arguments.count, arguments.seed, arguments.out)
+
+
 #: every command, by its name
 COMMANDS: dict[str, Command] = {
     "ask": Command(
@@ -70,6 +84,11 @@ COMMANDS: dict[str, Command] = {
         "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint.",
         _convert_hulumed_arguments,
         _convert_hulumed,
+    ),
+    "phantom": Command(
+        "Write CT phantoms with known truth: volumes, masks, questions in M3D-VQA's form, reports.",
+        _phantom_arguments,
+        _phantom,
     ),
 }
 

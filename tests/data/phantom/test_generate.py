@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -169,6 +170,8 @@ def test_geometry_of_the_scan(deck):
         assert (np.count_nonzero(matrix, axis=1) == 1).all()
         slice_axis = int(np.flatnonzero(matrix[:, 2])[0])
         assert phantom.plane == {2: "axial", 1: "coronal", 0: "sagittal"}[slice_axis]
+        rows_and_columns = {"axial": ("L", "P"), "coronal": ("L", "I"), "sagittal": ("P", "I")}
+        assert nib.aff2axcodes(phantom.affine)[:2] == rows_and_columns[phantom.plane]
         assert phantom.spacing[2] > phantom.spacing[0] == phantom.spacing[1]
         assert phantom.spacing == tuple(np.abs(matrix).max(0))
         assert phantom.volume.shape == phantom.organs.shape == phantom.lesion_mask.shape

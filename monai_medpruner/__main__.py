@@ -108,6 +108,20 @@ def _ask(arguments: argparse.Namespace) -> None:
     ask(arguments)
 
 
+def _phantom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=200, help="number of volumes. Default: 200")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files. Default: 0")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, absent, empty, or of a run that broke off"
+    )
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.data.phantom import phantom_command
+
+    phantom_command(arguments.count, arguments.seed, arguments.out)
+
+
 #: every command, by its name
 COMMANDS: dict[str, Command] = {
     "ask": Command(
@@ -124,6 +138,11 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("Compare two runs on the same items, pair by pair.", _compare_arguments, _compare),
     "prepare_wordnet": Command(
         "Fetch WordNet from Debian's packages, for METEOR offline.", _prepare_wordnet_arguments, _prepare_wordnet
+    ),
+    "phantom": Command(
+        "Write CT phantoms with known truth: volumes, masks, questions in M3D-VQA's form, reports.",
+        _phantom_arguments,
+        _phantom,
     ),
 }
 

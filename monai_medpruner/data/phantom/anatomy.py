@@ -1,0 +1,257 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""A torso of ellipsoids: which organ lies where, and its Hounsfield units in each contrast phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["HOUNSFIELD", "ORGANS", "TORSO_MM", "Pose", "Shape", "TorsoGrid", "paint_torso"]
+
+#: label of each organ in the organ mask; 0 is air and the table
+ORGANS: dict[str, int] = {
+    name: label
+    for label, name in enumerate(
+        (
+            "fat",
+            "muscle",
+            "bowel",
+            "right lung",
+            "left lung",
+            "heart",
+            "liver",
+            "spleen",
+            "right kidney",
+            "left kidney",
+            "ribs",
+            "spine",
+            "aorta",
+            "vessels",
+        ),
+        start=1,
+    )
+}
+
+#: HU of each organ: non-contrast, arterial, venous
+HOUNSFIELD: dict[str, tuple[float, float, float]] = {
+    "fat": (-100, -100, -100),
+    "muscle": (50, 55, 65),
+    "bowel": (25, 30, 35),
+    "right lung": (-850, -850, -850),
+    "left lung": (-850, -850, -850),
+    "heart": (40, 260, 140),
+    "liver": (55, 70, 110),
+    "spleen": (48, 130, 120),
+    "right kidney": (32, 160, 190),
+    "left kidney": (32, 160, 190),
+    "ribs": (400, 400, 400),
+    "spine": (350, 350, 350),
+    "aorta": (42, 320, 150),
+    "vessels": (40, 80, 165),
+}
+
+#: extent of the torso along x, y, z in mm, at scale 1
+TORSO_MM = (350.0, 240.0, 360.0)
+
+_LONG = 5000.0  # semi-axis in mm of what runs through the whole scan
+# centre and semi-axes in mm: x to the patient's right, y to the front, z upwards. Later ones lie over earlier ones.
+_SHELL: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
+    "skin": ("fat", (0, 0, 0), (175, 120, 700)),
+    "wall": ("muscle", (0, 0, 0), (155, 102, 700)),
+    "rib cage": ("ribs", (0, 0, 0), (149, 97, 700)),
+    "cavity": ("fat", (0, 4, 0), (138, 86, 900)),
+}
+_ORGAN_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "right lung": ((75, 5, 95), (58, 80, 112)),
+    "left lung": ((-72, 5, 98), (54, 78, 110)),
+    "heart": ((-20, 32, 52), (50, 42, 48)),
+    "liver": ((60, 10, -45), (82, 72, 68)),
+    "spleen": ((-100, -32, -25), (33, 44, 50)),
+    "right kidney": ((66, -54, -112), (29, 27, 50)),
+    "left kidney": ((-66, -54, -98), (29, 27, 50)),
+    "spine": ((0, -64, 0), (20, 18, _LONG)),
+    "aorta": ((-15, -32, 0), (11, 11, _LONG)),
+}
+# what repeats along the body: period and thickness in mm, fall towards the front in mm per mm
+_RIBS = (26.0, 9.0, 0.5)
+_VERTEBRAE = (32.0, 25.0, 0.0)
+_LOWEST_RIB_MM = -70.0
+_BOWEL_LOOPS = 14
+_LUNG_VESSELS = 5
+_LIVER_VESSELS = 3
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the body lies: world = shift + scale * rotation @ anatomy, in mm.
+
+    Attributes:
+        shift: (3,) in mm.
+        rotation: (3, 3).
+        scale: size of the body.
+    """
+
+    shift: np.ndarray
+    rotation: np.ndarray
+    scale: float
+
+    def to_world(self, point: np.ndarray) -> np.ndarray:
+        """World position in mm of a point (3,) of the anatomy."""
+        return self.shift + self.scale * self.rotation @ point
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An ellipsoid of the anatomy.
+
+    Attributes:
+        organ: a name of :data:`ORGANS`.
+        centre: (3,) in mm.
+        semi_axes: (3,) in mm.
+        direction: (3,) unit vector that the third semi-axis follows.
+    """
+
+    organ: str
+    centre: np.ndarray
+    semi_axes: np.ndarray
+    direction: np.ndarray
+
+    def axes(self) -> np.ndarray:
+        """Rotation (3, 3) whose columns are the directions of the semi-axes."""
+        if abs(self.direction[2]) == 1:
+            return np.eye(3)
+        first = np.cross([0.0, 0.0, 1.0], self.direction)
+        first /= np.linalg.norm(first)
+        return np.stack([first, np.cross(self.direction, first), self.direction], axis=1)
+
+
+class TorsoGrid:
+    """Labels on a grid whose axes are parallel to the world's, painted with shapes.
+
+    Args:
+        world_axes: (3,) the world axis of each array axis.
+        coordinates: for each array axis the world coordinate of its voxels in mm.
+        pose: where the body lies.
+    """
+
+    def __init__(self, world_axes: Sequence[int], coordinates: Sequence[np.ndarray], pose: Pose) -> None:
+        self.world_axes = list(world_axes)
+        self.coordinates = [np.asarray(axis, dtype=np.float64) for axis in coordinates]
+        self.pose = pose
+        self.labels = np.zeros([len(axis) for axis in coordinates], dtype=np.uint8)
+
+    def paint(self, shape: Shape, over: np.ndarray | None = None) -> None:
+        """Give the voxels inside a shape its label, those of ``over`` (a mask of the whole grid) only."""
+        box, inside = self.inside(shape)
+        if over is not None:
+            inside &= over[box]
+        self.labels[box][inside] = ORGANS[shape.organ]
+
+    def anatomical_height(self, fall: float) -> np.ndarray:
+        """Height of each voxel along the body in mm at scale 1, plus ``fall`` times its position to the front."""
+        weights = (self.pose.rotation @ np.array([0.0, fall, 1.0])) / self.pose.scale
+        parts = [
+            ((axis - self.pose.shift[world]) * weights[world]).astype(np.float32)
+            for world, axis in zip(self.world_axes, self.coordinates, strict=True)
+        ]
+        return parts[0][:, None, None] + parts[1][:, None] + parts[2]
+
+    def inside(self, shape: Shape) -> tuple[tuple[slice, ...], np.ndarray]:
+        """The box around a shape, as slices of the grid, and which of its voxels lie inside."""
+        axes = self.pose.rotation @ shape.axes()
+        semi_axes = self.pose.scale * shape.semi_axes
+        order = np.ix_(self.world_axes, self.world_axes)
+        quadric = ((axes / semi_axes**2) @ axes.T)[order]
+        reach = np.sqrt(np.diag((axes * semi_axes**2) @ axes.T))[self.world_axes]
+        centre = self.pose.to_world(shape.centre)[self.world_axes]
+        box, local = [], []
+        for axis, middle, half in zip(self.coordinates, centre, reach, strict=True):
+            near = np.flatnonzero(np.abs(axis - middle) <= half)
+            part = slice(near[0], near[-1] + 1) if len(near) else slice(0, 0)
+            box.append(part)
+            local.append((axis[part] - middle).astype(np.float32))
+        u, v, w = local
+        m = quadric.astype(np.float32)
+        plane = (m[0, 0] * u**2)[:, None] + (m[1, 1] * v**2)[None] + 2 * m[0, 1] * np.outer(u, v)
+        slope = 2 * (m[0, 2] * u[:, None] + m[1, 2] * v[None])
+        distance = slope[:, :, None] * w
+        distance += plane[:, :, None]
+        distance += m[2, 2] * w**2
+        return tuple(box), distance <= 1
+
+
+def paint_torso(grid: TorsoGrid, generator: np.random.Generator) -> dict[str, Shape]:
+    """Draw a body and paint it.
+
+    Args:
+        grid: empty.
+        generator: source of the individual differences.
+
+    Returns:
+        the shapes of the organs by name.
+    """
+    shell, inner, organs = _torso_shapes(generator)
+    grid.paint(shell[0])
+    grid.paint(shell[1])
+    over = grid.labels == ORGANS["muscle"]
+    for shape in [*shell[2:], *inner]:
+        grid.paint(shape, over)
+    _interrupt(grid, "ribs", _RIBS, _LOWEST_RIB_MM)
+    _interrupt(grid, "spine", _VERTEBRAE, -np.inf)
+    return organs
+
+
+def _interrupt(grid: TorsoGrid, organ: str, repeat: tuple[float, float, float], lowest: float) -> None:
+    """Leave an organ only where its repeats are; between them is muscle."""
+    period, thickness, fall = repeat
+    voxels = np.nonzero(grid.labels == ORGANS[organ])
+    at = grid.anatomical_height(fall)[voxels]
+    grid.labels[voxels] = np.where((at > lowest) & (at % period < thickness), ORGANS[organ], ORGANS["muscle"])
+
+
+def _torso_shapes(generator: np.random.Generator) -> tuple[list[Shape], list[Shape], dict[str, Shape]]:
+    """Draw a body.
+
+    Args:
+        generator: source of the individual differences.
+
+    Returns:
+        the shell (skin, wall, rib cage, cavity), then everything inside in the order of painting, and the shapes of
+        the organs by name.
+    """
+    up = np.array([0.0, 0.0, 1.0])
+    shell = [Shape(organ, np.array(c, dtype=float), np.array(s, dtype=float), up) for organ, c, s in _SHELL.values()]
+    organs = {}
+    for name, (centre, semi_axes) in _ORGAN_SHAPES.items():
+        moved = np.array(centre) + generator.uniform(-3, 3, 3)
+        organs[name] = Shape(name, moved, np.array(semi_axes) * generator.uniform(0.95, 1.05), up)
+    bowel = []
+    for _ in range(_BOWEL_LOOPS):
+        place = generator.uniform([-90, -5, -200], [90, 60, -60])
+        bowel.append(Shape("bowel", place, generator.uniform(14, 28, 3), up))
+    vessels = [Shape("vessels", np.array([18.0, -34.0, -100.0]), np.array([12.0, 10.0, 130.0]), up)]
+    for name, number, radius in (("right lung", _LUNG_VESSELS, 3.0), ("left lung", _LUNG_VESSELS, 3.0)):
+        vessels += [_tube(organs[name], radius, generator) for _ in range(number)]
+    vessels += [_tube(organs["liver"], 4.0, generator) for _ in range(_LIVER_VESSELS)]
+    return shell, [*bowel, *organs.values(), *vessels], organs
+
+
+def _tube(organ: Shape, radius: float, generator: np.random.Generator) -> Shape:
+    """A vessel inside an organ, long and thin, which no lesion looks like."""
+    direction = generator.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    centre = organ.centre + organ.semi_axes * generator.uniform(-0.3, 0.3, 3)
+    return Shape("vessels", centre, np.array([radius, radius, 0.5 * organ.semi_axes.min()]), direction)

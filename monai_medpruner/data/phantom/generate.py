@@ -1,0 +1,270 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""A CT volume in Hounsfield units whose every finding is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_medpruner.data.phantom.anatomy import HOUNSFIELD, ORGANS, TORSO_MM, Pose, Shape, TorsoGrid, paint_torso
+from monai_medpruner.data.phantom.settings import PHASES, PhantomSettings
+from monai_medpruner.errors import SettingsError
+
+__all__ = ["Lesion", "Phantom", "generate_phantom"]
+
+# array axes (columns, rows, slices) as world axes, and the direction along each; a slice's rows run towards posterior
+# or inferior, its columns towards the left or posterior, as scanners write them
+_ARRAY_AXES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
+_AIR_HU, _LOWEST_HU = -1000.0, -1024
+_THICKNESS_PIXELS = 1.05  # a slice is at least so much thicker than a pixel is wide
+_TABLE_HU = -80.0
+_TABLE_MM = (12.0, 200.0)  # thickness, half of the width
+_HU_VARIATION = 4.0  # each organ's own deviation from the table of HU
+_NODULE_HU = (20.0, 60.0)
+_MIDLINE_MM = 25.0  # a lesion keeps so far from the midline that its side is beyond doubt
+_TRIES = 2000
+_SIDES = ("right", "left")
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A ball in an organ.
+
+    Attributes:
+        organ: "liver", "spleen", "kidney" or "lung".
+        side: "right" or "left" of the patient.
+        diameter_mm: of the ball.
+        centre_mm: world position (RAS).
+        contrast_hu: HU of the lesion minus HU of the organ around it.
+        label: its value in the lesion mask.
+    """
+
+    organ: str
+    side: str
+    diameter_mm: float
+    centre_mm: tuple[float, float, float]
+    contrast_hu: float
+    label: int = 1
+
+    @property
+    def density(self) -> str:
+        """Compared with the organ: "hypodense" or "hyperdense"."""
+        return "hypodense" if self.contrast_hu < 0 else "hyperdense"
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A volume and the truth about it.
+
+    Attributes:
+        seed: what it was drawn with.
+        volume: (columns, rows, slices) int16, HU.
+        affine: (4, 4) float64, RAS mm, of the array.
+        organs: labels as in :data:`ORGANS`, uint8, shape of the volume.
+        lesion_mask: the lesions' labels, 0 elsewhere, uint8, shape of the volume.
+        lesions: none or one.
+        organ_hu: HU of each organ before noise.
+        phase: of :data:`PHASES`.
+        plane: of acquisition; slices lie along the last axis.
+        noise_hu: standard deviation of the noise.
+    """
+
+    seed: int
+    volume: np.ndarray
+    affine: np.ndarray
+    organs: np.ndarray
+    lesion_mask: np.ndarray
+    lesions: list[Lesion]
+    organ_hu: dict[str, float]
+    phase: str
+    plane: str
+    noise_hu: float
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of columns, rows and slices, in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is dealt out evenly over neighbouring seeds."""
+
+    plane: str
+    phase: str
+    organ: str | None  # None: no lesion
+    sign: int
+    side: str
+
+
+def generate_phantom(seed: int, settings: PhantomSettings | None = None) -> Phantom:
+    """Draw a phantom.
+
+    Planes, phases, lesions' organs, sides and densities are dealt like cards, so that each 36 seeds from a multiple of
+    36 hold them evenly (all organs: a third without a lesion, a third hypodense, a third hyperdense; lung nodules are
+    always hyperdense).
+
+    Args:
+        seed: at least 0; the same seed and settings give the same voxels.
+        settings: ranges to draw from.
+
+    Raises:
+        SettingsError: the seed is negative, or no lesion as asked for fits into the part that the slices cover.
+    """
+    settings = settings or PhantomSettings()
+    if seed < 0:
+        raise SettingsError(f"seed must be at least 0, got {seed}.")
+    case = _deal(seed, settings)
+    generator = np.random.default_rng(seed)
+    pose = _draw_pose(generator, settings)
+    affine, grid = _draw_grid(generator, settings, case.plane, pose)
+    organs = paint_torso(grid, generator)
+    phase = PHASES.index(case.phase)
+    hu = {name: HOUNSFIELD[name][phase] + generator.uniform(-_HU_VARIATION, _HU_VARIATION) for name in ORGANS}
+    voxels = np.array([_AIR_HU, *hu.values()], dtype=np.float32)[grid.labels]
+    _add_table(voxels, grid)
+    lesion_mask = np.zeros_like(grid.labels)
+    lesions = []
+    if case.organ is not None:
+        lesion, ball = _draw_lesion(generator, settings, case, grid, organs, hu)
+        organ = case.organ if case.organ in hu else f"{lesion.side} {case.organ}"
+        lesion_mask[ball] = lesion.label
+        voxels[ball] = hu[organ] + lesion.contrast_hu
+        lesions.append(lesion)
+    noise = float(generator.uniform(*settings.noise_hu))
+    voxels += noise * generator.standard_normal(voxels.shape, dtype=np.float32)
+    volume = np.clip(np.rint(voxels), _LOWEST_HU, 3071).astype(np.int16)
+    return Phantom(seed, volume, affine, grid.labels, lesion_mask, lesions, hu, case.phase, case.plane, noise)
+
+
+def _deal(seed: int, settings: PhantomSettings) -> _Case:
+    """The case of a seed: two shuffled decks of 36 cards for each 36 neighbouring seeds."""
+    findings: list[tuple[str | None, int, str]] = []
+    for organ in settings.lesion_organs:
+        sides = {"liver": ("right",) * 2, "spleen": ("left",) * 2}.get(organ, _SIDES)
+        signs = (1, 1, 1) if organ == "lung" else (-1, -1, 1)
+        findings += [(organ, sign, side) for sign in signs for side in sides]
+    findings += [(None, 0, "")] * (len(findings) // 2)
+    block, card = divmod(seed, 36)
+    deck = np.random.default_rng([36, block])
+    scans = [(plane, phase) for plane in settings.planes for phase in settings.phases]
+    plane, phase = scans[deck.permutation(36)[card] % len(scans)]
+    organ, sign, side = findings[deck.permutation(36)[card] % len(findings)]
+    return _Case(plane, phase, organ, sign, side)
+
+
+def _draw_pose(generator: np.random.Generator, settings: PhantomSettings) -> Pose:
+    """Shift, rotation and scale of the body."""
+    most = np.radians(settings.rotation_degrees) * np.array([0.4, 0.4, 1.0])
+    rotation = np.eye(3)
+    for axis, angle in enumerate(generator.uniform(-most, most)):
+        turn, (i, j) = np.eye(3), [other for other in range(3) if other != axis]
+        turn[[i, j], [i, j]] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        rotation = turn @ rotation
+    shift = generator.uniform(-settings.shift_mm, settings.shift_mm, 3)
+    return Pose(shift, rotation, float(generator.uniform(*settings.scale)))
+
+
+def _draw_grid(
+    generator: np.random.Generator, settings: PhantomSettings, plane: str, pose: Pose
+) -> tuple[np.ndarray, TorsoGrid]:
+    """Size, spacing and place of the scan: the affine (4, 4) and the empty grid."""
+    size = int(generator.choice(settings.in_plane_sizes))
+    depth = int(generator.integers(settings.depth[0], settings.depth[1], endpoint=True))
+    side_mm = generator.uniform(*settings.field_of_view_mm)
+    world_axes = _ARRAY_AXES[plane]
+    span = TORSO_MM[world_axes[2]] * pose.scale * generator.uniform(*settings.coverage)
+    # NIfTI does not name the plane of acquisition: its readers go by the largest spacing
+    depth = min(depth, int(span / (_THICKNESS_PIXELS * side_mm / size)))
+    # spacings as a scanner writes them, with few digits
+    pixel, thickness = round(side_mm / size, 4), round(span / depth, 3)
+    steps = (-pixel, -pixel, float(generator.choice([-1, 1])) * thickness)
+    affine, coordinates = np.zeros((4, 4)), []
+    affine[3, 3] = 1
+    for axis, (world, step, number) in enumerate(zip(world_axes, steps, (size, size, depth), strict=True)):
+        middle = pose.shift[world] if axis == 2 else 0.0  # the slices follow the body
+        start = round(middle - step * (number - 1) / 2, 3)
+        affine[world, axis], affine[world, 3] = step, start
+        coordinates.append(start + step * np.arange(number))
+    return affine, TorsoGrid(world_axes, coordinates, pose)
+
+
+def _add_table(voxels: np.ndarray, grid: TorsoGrid) -> None:
+    """A flat table below the back, where there is air."""
+    thickness, half_width = _TABLE_MM
+    top = grid.pose.shift[1] - grid.pose.scale * TORSO_MM[1] / 2
+    sides = []
+    for world, axis in zip(grid.world_axes, grid.coordinates, strict=True):
+        kept = {0: np.abs(axis) <= half_width, 1: (axis <= top) & (axis > top - thickness)}
+        sides.append(np.flatnonzero(kept.get(world, np.ones(len(axis), dtype=bool))))
+    box = np.ix_(*sides)
+    part = voxels[box]
+    part[grid.labels[box] == 0] = _TABLE_HU
+    voxels[box] = part
+
+
+def _draw_lesion(
+    generator: np.random.Generator,
+    settings: PhantomSettings,
+    case: _Case,
+    grid: TorsoGrid,
+    organs: dict[str, Shape],
+    hu: dict[str, float],
+) -> tuple[Lesion, tuple[np.ndarray, ...]]:
+    """A lesion that lies within its organ, and the indices of its voxels."""
+    name = f"{case.side} {case.organ}" if case.organ in ("kidney", "lung") else str(case.organ)
+    diameter = round(float(generator.uniform(*settings.lesion_diameter_mm)), 1)
+    if case.organ == "lung":
+        contrast = generator.uniform(*_NODULE_HU) - hu[name]
+    else:
+        contrast = case.sign * generator.uniform(*settings.lesion_contrast_hu)
+    shape, radius, side = organs[name], diameter / 2, 1 if case.side == "right" else -1
+    room = max(1 - radius / (grid.pose.scale * shape.semi_axes.min()), 0.0)
+    for _ in range(_TRIES):
+        direction = generator.normal(size=3)
+        point = room * np.cbrt(generator.uniform()) * direction / np.linalg.norm(direction)
+        anatomy = shape.centre + shape.semi_axes * point
+        centre = _near_a_voxel(generator, grid, grid.pose.to_world(anatomy), radius)
+        ball = _ball(grid, centre, radius)
+        if side * anatomy[0] < _MIDLINE_MM or ball is None or (grid.labels[ball] != ORGANS[name]).any():
+            continue
+        x, y, z = centre.tolist()
+        return Lesion(str(case.organ), case.side, diameter, (x, y, z), float(contrast)), ball
+    raise SettingsError(f"no lesion of {diameter} mm fits into the part of the {name} that the slices cover.")
+
+
+def _near_a_voxel(generator: np.random.Generator, grid: TorsoGrid, point: np.ndarray, radius: float) -> np.ndarray:
+    """The point moved so near to a voxel's centre that a lesion smaller than the slice spacing is still seen."""
+    moved = np.empty(3)
+    for world, axis in zip(grid.world_axes, grid.coordinates, strict=True):
+        nearest = axis[np.abs(axis - point[world]).argmin()]
+        most = 0.25 * min(radius, abs(axis[1] - axis[0]))
+        moved[world] = nearest + generator.uniform(-most, most)
+    return moved
+
+
+def _ball(grid: TorsoGrid, centre: np.ndarray, radius: float) -> tuple[np.ndarray, ...] | None:
+    """Indices of the voxels of a ball, or None where the scan's border cuts it."""
+    near, squares = [], []
+    for world, axis in zip(grid.world_axes, grid.coordinates, strict=True):
+        if not axis.min() <= centre[world] - radius <= centre[world] + radius <= axis.max():
+            return None
+        near.append(np.flatnonzero(np.abs(axis - centre[world]) <= radius))
+        squares.append((axis[near[-1]] - centre[world]) ** 2)
+    u, v, w = squares
+    inside = np.nonzero(u[:, None, None] + v[:, None] + w <= radius**2)
+    return tuple(indices[part] for indices, part in zip(near, inside, strict=True))

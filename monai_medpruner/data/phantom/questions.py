@@ -1,0 +1,93 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Questions about a phantom in the columns of M3D-VQA, and a short report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monai_medpruner.data.phantom.generate import Phantom
+from monai_medpruner.data.phantom.settings import LESION_ORGANS, PHASES, PLANES
+
+__all__ = ["M3D_VQA_COLUMNS", "QUESTION_TYPES", "phantom_questions", "phantom_report"]
+
+#: columns of ``M3D_VQA_test.csv``, in its order
+M3D_VQA_COLUMNS = (
+    "Image Path",
+    "Text",
+    "Question Type",
+    "Question",
+    "Choice A",
+    "Choice B",
+    "Choice C",
+    "Choice D",
+    "Answer",
+    "Answer Choice",
+)
+#: M3D-VQA's numbers of its question types
+QUESTION_TYPES = {"plane": 1, "phase": 2, "organ": 3, "abnormality": 4, "location": 5}
+_LETTERS = "ABCD"
+_NONE = "No lesion"
+# question and every choice, in the order of QUESTION_TYPES
+_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plane": ("In which plane was this CT acquired?", tuple(plane.capitalize() for plane in PLANES)),
+    "phase": ("In which contrast phase was this CT acquired?", tuple(phase.capitalize() for phase in PHASES)),
+    "organ": ("Which organ bears the lesion?", tuple(organ.capitalize() for organ in LESION_ORGANS)),
+    "abnormality": ("Which abnormality does this CT show?", (_NONE, "Hypodense lesion", "Hyperdense lesion")),
+    "location": ("On which side of the patient does the lesion lie?", ("Right side", "Left side")),
+}
+
+
+def phantom_questions(phantom: Phantom, image_path: str) -> list[dict[str, str]]:
+    """Ask about a phantom: plane, phase and abnormality always, organ and location where there is a lesion.
+
+    Args:
+        phantom: with one lesion or none.
+        image_path: what goes into "Image Path".
+
+    Returns:
+        a row for each question, with :data:`M3D_VQA_COLUMNS`; each serves as an open question (answer "Answer") and as
+        a closed one ("Answer Choice", a letter). The choices are in an order that the seed draws; absent ones, always
+        the last, are "NA".
+    """
+    answers = {"plane": phantom.plane.capitalize(), "phase": phantom.phase.capitalize(), "abnormality": _NONE}
+    for lesion in phantom.lesions:
+        answers["organ"] = lesion.organ.capitalize()
+        answers["abnormality"] = f"{lesion.density.capitalize()} lesion"
+        answers["location"] = f"{lesion.side.capitalize()} side"
+    text = " ".join(phantom_report(phantom).values())
+    generator = np.random.default_rng([phantom.seed, 1])
+    rows = []
+    for kind, (question, choices) in _QUESTIONS.items():
+        shuffled = [choices[index] for index in generator.permutation(len(choices))]
+        if kind not in answers:
+            continue
+        padded = [*shuffled, *["NA"] * (len(_LETTERS) - len(shuffled))]
+        values = (image_path, text, str(QUESTION_TYPES[kind]), question, *padded, answers[kind])
+        letter = _LETTERS[shuffled.index(answers[kind])]
+        rows.append(dict(zip(M3D_VQA_COLUMNS, (*values, letter), strict=True)))
+    return rows
+
+
+def phantom_report(phantom: Phantom) -> dict[str, str]:
+    """A structured report: "findings" and "impression"."""
+    scan = f"{phantom.phase.capitalize()} CT of the torso in the {phantom.plane} plane."
+    bearing = {lesion.organ for lesion in phantom.lesions}
+    clear = [f"{organ.capitalize()} without lesion." for organ in LESION_ORGANS if organ not in bearing]
+    seen = [
+        f"{lesion.density.capitalize()} lesion of {lesion.diameter_mm:.0f} mm in the {lesion.organ}, "
+        f"on the {lesion.side} side of the patient."
+        for lesion in phantom.lesions
+    ]
+    impression = [f"{lesion.density.capitalize()} lesion of the {lesion.organ}." for lesion in phantom.lesions]
+    return {"findings": " ".join([scan, *seen, *clear]), "impression": " ".join(impression) or f"{_NONE}."}

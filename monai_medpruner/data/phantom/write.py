@@ -1,0 +1,169 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Writing a benchmark of phantoms: volumes, masks, questions, reports and the truth; resumable."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from monai_medpruner.data.phantom.anatomy import ORGANS
+from monai_medpruner.data.phantom.generate import Phantom, generate_phantom
+from monai_medpruner.data.phantom.questions import M3D_VQA_COLUMNS, phantom_questions, phantom_report
+from monai_medpruner.data.phantom.settings import PhantomSettings
+from monai_medpruner.errors import OutputFolderError, SettingsError
+
+__all__ = ["phantom_command", "phantom_seed", "phantom_truth"]
+
+_FORMAT = 1  # of the files, and of what a seed gives; raise it when either changes
+_SEED_STRIDE = 36 * 25_000  # whole decks of the generator
+_SETTINGS_FILE, _QUESTIONS_FILE = "settings.json", "M3D_VQA_test.csv"
+_REPORTS_FILE, _TRUTH_FILE = "reports.jsonl", "phantoms.jsonl"
+_FOLDERS = ("volumes", "organs", "lesions")
+
+
+def phantom_command(count: int, seed: int, out: Path, settings: PhantomSettings | None = None) -> None:
+    """Write a benchmark of phantoms, or the rest of one that broke off.
+
+    ``out`` then holds, each file whole: ``volumes/``, ``organs/`` and ``lesions/`` (``phantom_000000.nii.gz``, …;
+    voxels int16 in HU, masks uint8), ``M3D_VQA_test.csv``, ``reports.jsonl`` (``id, image, findings, impression``),
+    ``phantoms.jsonl`` (:func:`phantom_truth`) and ``settings.json``. Equal arguments give equal files.
+
+    Args:
+        count: number of volumes, 1 to 900,000.
+        seed: of the benchmark, at least 0; phantoms of different seeds differ.
+        out: a folder, absent, empty, or of an earlier run with the same arguments.
+        settings: ranges to draw from.
+
+    Raises:
+        SettingsError: ``count`` or ``seed`` is not as described.
+        OutputFolderError: the folder holds something else, or cannot be written.
+    """
+    settings = settings or PhantomSettings()
+    if not 1 <= count <= _SEED_STRIDE:
+        raise SettingsError(f"count must be within 1 and {_SEED_STRIDE}, got {count}.")
+    phantom_seed(seed, 0)
+    out = Path(out)
+    try:
+        _claim_folder(out, {"format": _FORMAT, "count": count, "seed": seed, **asdict(settings)})
+        for index in tqdm(range(count), desc="phantoms", unit="volume"):
+            _write_phantom(out, f"phantom_{index:06d}", phantom_seed(seed, index), settings)
+        _gather(out, count)
+    except OutputFolderError:
+        raise
+    except OSError as error:
+        raise OutputFolderError(f"cannot write to the output folder {out}: {error.strerror}") from error
+
+
+def phantom_seed(seed: int, index: int) -> int:
+    """Seed for :func:`generate_phantom` of volume ``index`` of the benchmark ``seed``.
+
+    Raises:
+        SettingsError: the seed is negative.
+    """
+    if seed < 0:
+        raise SettingsError(f"seed must be at least 0, got {seed}.")
+    return seed * _SEED_STRIDE + index
+
+
+def phantom_truth(phantom: Phantom) -> dict[str, Any]:
+    """Everything known of a phantom but its voxels, as JSON holds it."""
+    return {
+        "seed": phantom.seed,
+        "plane": phantom.plane,
+        "phase": phantom.phase,
+        "shape": list(phantom.volume.shape),
+        "spacing_mm": list(phantom.spacing),
+        "affine": phantom.affine.tolist(),
+        "noise_hu": phantom.noise_hu,
+        "organ_labels": ORGANS,
+        "organ_hu": phantom.organ_hu,
+        "lesions": [{**asdict(lesion), "density": lesion.density} for lesion in phantom.lesions],
+    }
+
+
+def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, or see that it is of an earlier run with the same settings."""
+    text = json.dumps(settings, indent=2) + "\n"
+    file = out / _SETTINGS_FILE
+    if out.exists() and not out.is_dir():
+        raise OutputFolderError(f"{out} is a file; name a folder.")
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != text:
+            raise OutputFolderError(f"{out} holds phantoms of other settings (see {file.name}); name another folder.")
+    # a run killed at its very start leaves the part file alone
+    elif out.is_dir() and {path.name for path in out.iterdir()} - {f"{_SETTINGS_FILE}.part"}:
+        raise OutputFolderError(f"{out} is not empty and holds no phantoms; name another folder.")
+    for folder in (*_FOLDERS, "truth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    _write_whole(file, text.encode())
+
+
+def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -> None:
+    """Write the files of one phantom; the one with the truth, written last, says that the others are there."""
+    done = out / "truth" / f"{name}.json"
+    if done.is_file():
+        return
+    phantom = generate_phantom(seed, settings)
+    paths = {folder: f"{folder}/{name}.nii.gz" for folder in _FOLDERS}
+    for folder, voxels in zip(_FOLDERS, (phantom.volume, phantom.organs, phantom.lesion_mask), strict=True):
+        _write_whole(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
+    files = {"image": paths["volumes"], "organs": paths["organs"], "lesion_mask": paths["lesions"]}
+    record = {
+        "truth": {"id": name, **files, **phantom_truth(phantom)},
+        "report": {"id": name, "image": files["image"], **phantom_report(phantom)},
+        "questions": phantom_questions(phantom, files["image"]),
+    }
+    _write_whole(done, json.dumps(record).encode())
+
+
+def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
+    """A compressed NIfTI-1 file in mm; the same voxels give the same bytes."""
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
+
+
+def _gather(out: Path, count: int) -> None:
+    """Write the tables from the records of the single phantoms."""
+    table, reports, truths = io.StringIO(newline=""), [], []
+    writer = csv.DictWriter(table, M3D_VQA_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for index in range(count):
+        record = json.loads((out / "truth" / f"phantom_{index:06d}.json").read_bytes())
+        writer.writerows(record["questions"])
+        reports.append(json.dumps(record["report"]) + "\n")
+        truths.append(json.dumps(record["truth"]) + "\n")
+    _write_whole(out / _REPORTS_FILE, "".join(reports).encode())
+    _write_whole(out / _TRUTH_FILE, "".join(truths).encode())
+    _write_whole(out / _QUESTIONS_FILE, table.getvalue().encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file under another name first, so that it is whole or absent."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

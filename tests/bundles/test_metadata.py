@@ -176,8 +176,9 @@ def test_versions_are_those_tested(metadata, constraints, project, key, package)
 
 
 def test_constraints_hold_every_dependency(constraints, project):
-    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    for line in project["dependencies"] + extras:
+    """Of the package and its development; optional services are not installed where this is tested."""
+    extras = project["optional-dependencies"]
+    for line in project["dependencies"] + extras["test"] + extras["dev"]:
         requirement = Requirement(line)
         if requirement.name != project["name"]:
             assert requirement.specifier.contains(constraints[canonicalize_name(requirement.name)]), line

@@ -182,7 +182,9 @@ class PrunedVLM(nn.Module):
         if isinstance(output, torch.Tensor):
             return sequences
         output.sequences = sequences
-        if output.past_key_values is not None and len(sequences) == len(ids):
+        # a beam search leaves one row a beam in its cache, which no further turn fits
+        beams = getattr(output, "beam_indices", None) is not None or len(sequences) != len(ids)
+        if output.past_key_values is not None and not beams:
             self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, record.keep, sequences)
         return output
 
@@ -192,8 +194,17 @@ class PrunedVLM(nn.Module):
         stock = encoded is None and not cached and (self.pruner is None or not self._has_images(inputs))
         if stock:
             checked = checked_inputs(inputs)
-            grids = self.family.token_grids(inputs) if self._has_images(inputs) else []
-            self._remember(checked, checked["attention_mask"].bool(), [SliceRecord.unpruned(grid) for grid in grids])
+            keep = checked["attention_mask"].bool()
+            if self._has_images(inputs):
+                grids = self.family.token_grids(inputs)
+                self._remember(checked, keep, [SliceRecord.unpruned(grid) for grid in grids])
+            elif self.pruner is not None and (checked["input_ids"] == self.family.image_token_id).any():
+                raise PromptError(
+                    "the prompt holds placeholders of visual tokens, but neither images nor a cache that this model's "
+                    "generate returned for them (a copied cache, or one of a beam search, is not known)"
+                )
+            else:
+                self._last.record = PruningRecord(keep, [[] for _ in keep])
         return stock
 
     def _has_images(self, inputs: dict[str, Any]) -> bool:

@@ -322,6 +322,33 @@ def test_caches_of_other_prompts_are_refused(model, batch):
         PrunedVLM(model, NUCLEUS).generate(**batch, past_key_values=output.past_key_values, max_new_tokens=1)
 
 
+@pytest.mark.parametrize("how", ["copied", "beams"])
+def test_caches_that_no_turn_can_follow(model, batch, how):
+    vlm = PrunedVLM(model, NUCLEUS)
+    beams = {"num_beams": 2} if how == "beams" else {}
+    output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True, **beams)
+    cache = copy.deepcopy(output.past_key_values) if how == "copied" else output.past_key_values
+    with pytest.raises(PromptError, match="is not known"):
+        vlm.generate(input_ids=output.sequences, past_key_values=cache, max_new_tokens=1)
+
+
+def test_follow_up_turn_of_the_stock_model(model, batch):
+    """Without a pruner a cache is the stock model's own; its turn needs no images."""
+    vlm = PrunedVLM(model)
+    first = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    ones = torch.ones(len(first.sequences), 3, dtype=torch.long)
+    turn = {
+        "input_ids": first.sequences,
+        "attention_mask": torch.cat([batch["attention_mask"], ones], 1),
+        "max_new_tokens": 4,
+        "do_sample": False,
+    }
+    other = copy.deepcopy(first.past_key_values)
+    expected = model.generate(**turn, past_key_values=first.past_key_values)
+    assert torch.equal(vlm.generate(**turn, past_key_values=other), expected)
+    assert vlm.record.slices == [[], []]
+
+
 def test_dictionary_output_holds_the_callers_prompt(model, batch):
     output = PrunedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
     assert torch.equal(output.sequences[:, : batch["input_ids"].shape[1]], batch["input_ids"])

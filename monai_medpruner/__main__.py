@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_medpruner import ask_arguments
-from monai_medpruner.errors import MedPrunerError
+from monai_medpruner.errors import own_error
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -122,6 +122,16 @@ def _phantom(arguments: argparse.Namespace) -> None:
     phantom_command(arguments.count, arguments.seed, arguments.out)
 
 
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _label_app(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.label.app_folder import app_folder
+
+    sys.stdout.write(f"{app_folder()}\n")
+
+
 #: every command, by its name
 COMMANDS: dict[str, Command] = {
     "ask": Command(
@@ -144,6 +154,9 @@ COMMANDS: dict[str, Command] = {
         _phantom_arguments,
         _phantom,
     ),
+    "label_app": Command(
+        "Print the folder of the MONAI Label app, for: monailabel start_server --app FOLDER.", _no_arguments, _label_app
+    ),
 }
 
 
@@ -165,16 +178,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         COMMANDS[arguments.command].run(arguments)
     except Exception as raised:
-        if (error := _own_error(raised)) is None:
+        if (error := own_error(raised)) is None:
             raise
         parser.exit(1, f"{parser.prog} {arguments.command}: error: {error}\n")
-
-
-def _own_error(raised: BaseException | None) -> MedPrunerError | None:
-    """The error of this package that an exception is, or that MONAI wrapped on its way."""
-    while raised is not None and not isinstance(raised, MedPrunerError):
-        raised = raised.__cause__
-    return raised
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from monai_medpruner.networks.checkpoint import load_config
 from monai_medpruner.networks.families import family_class
 from monai_medpruner.networks.tiny import TINY
 
-__all__ = ["ask", "bundle_folder"]
+__all__ = ["ask", "bundle_folder", "open_bundle", "setting_overrides"]
 
 _DEFAULT_BUNDLE = "medpruner_qwen3vl"
 
@@ -57,7 +57,20 @@ def ask(arguments: argparse.Namespace) -> None:
     items = pair_questions(image_items(arguments.image), arguments.question or None, arguments.questions_file)
     require_items(items)
     folder = _chosen_bundle(arguments)
-    overrides = dict(_overrides(arguments))
+    workflow = open_bundle(folder, dict(setting_overrides(vars(arguments))))
+    # neither images nor questions pass through the configuration, which would execute them
+    workflow.dataset.data = items
+    workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
+    workflow.evaluator.run()
+
+
+def open_bundle(folder: Path, overrides: Mapping[str, Any]) -> ConfigWorkflow:
+    """Return a bundle's inference workflow, initialized.
+
+    Args:
+        folder: of the bundle.
+        overrides: of its configuration, which executes them; see :func:`setting_overrides`.
+    """
     workflow = ConfigWorkflow(
         config_file=str(folder / "configs" / "inference.json"),
         meta_file=str(folder / "configs" / "metadata.json"),
@@ -67,10 +80,7 @@ def ask(arguments: argparse.Namespace) -> None:
         **overrides,
     )
     workflow.initialize()
-    # neither images nor questions pass through the configuration, which would execute them
-    workflow.dataset.data = items
-    workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
-    workflow.evaluator.run()
+    return workflow
 
 
 def _chosen_bundle(arguments: argparse.Namespace) -> Path:
@@ -81,15 +91,23 @@ def _chosen_bundle(arguments: argparse.Namespace) -> Path:
     return bundle_folder(load_config(arguments.model, revision=arguments.revision).model_type)
 
 
-def _overrides(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """The settings that were given, as values of a bundle's configuration."""
-    if arguments.model is not None:
-        yield "model_id", _plain("model", arguments.model)
-        if arguments.revision is None:
+def setting_overrides(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings that a user gave as text, as values of a bundle's configuration.
+
+    Args:
+        given: "model" and the names of ``ask_arguments.SETTINGS``, each with its text, or None or absent where it was
+            not given; others are not looked at.
+
+    Raises:
+        SettingsError: a text is no number where one is needed, or a configuration would execute it.
+    """
+    if given.get("model") is not None:
+        yield "model_id", _plain("model", given["model"])
+        if given.get("revision") is None:
             # the bundle pins the revision of its own model
             yield "revision", None
     for name, kind in SETTINGS.items():
-        text = getattr(arguments, name)
+        text = given.get(name)
         if text is None:
             continue
         if kind is str or text == "none":

@@ -34,21 +34,32 @@ __all__ = [
     "PackageVersionError",
     "PromptError",
     "QuestionError",
+    "RequestError",
     "SettingsError",
     "SliceGeometryError",
     "SpacingError",
     "TooFewSlicesError",
+    "UnknownStudyError",
+    "UnknownTaskError",
     "UnreadableVolumeError",
     "UnsupportedModelError",
     "VolumeError",
     "VolumeReadError",
     "VolumeShapeError",
     "ZeroVarianceError",
+    "own_error",
 ]
 
 
 class MedPrunerError(Exception):
     """Base class of all errors of this package."""
+
+
+def own_error(raised: BaseException | None) -> MedPrunerError | None:
+    """The error of this package that an exception is, or that MONAI wrapped on its way; None where it is another."""
+    while raised is not None and not isinstance(raised, MedPrunerError):
+        raised = raised.__cause__
+    return raised
 
 
 class SettingsError(MedPrunerError, ValueError):
@@ -161,3 +172,18 @@ class ModelMemoryError(MedPrunerError, MemoryError):
 
 class NonFiniteAttentionError(MedPrunerError, ArithmeticError):
     """The vision encoder's attention overflowed, so that no token can be scored."""
+
+
+# requests to the MONAI Label app
+
+
+class RequestError(MedPrunerError, ValueError):
+    """A request to the app is not as it must be."""
+
+
+class UnknownStudyError(RequestError):
+    """A request names a study that is not there."""
+
+
+class UnknownTaskError(RequestError):
+    """A request names a task that the app does not have."""

@@ -1,0 +1,122 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The MONAI Label app."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+from monai_medpruner.errors import UnknownTaskError, own_error
+from monai_medpruner.label.configuration import configuration
+from monai_medpruner.label.server import check_server_version, mend_server, quiet_server_log
+from monai_medpruner.label.studies import Study, StudyDatastore, datastore_study, session_study, uploaded_study
+from monai_medpruner.label.study_model import StudyModel
+from monai_medpruner.label.tasks import AskTask, OverlayTask, ReportTask
+
+__all__ = ["MedPrunerApp"]
+
+#: what a request holds beside the task's parameters
+REQUEST_FIELDS = ("model", "image", "session_id", "file", "result_dir")
+
+logger = logging.getLogger(__name__)
+
+
+class MedPrunerApp(MONAILabelApp):
+    """Questions, reports and pruning overlays of one bundle's model.
+
+    Args:
+        app_dir: the app's folder.
+        studies: folder of the studies, or address of a DICOMweb server.
+        conf: see :func:`~monai_medpruner.label.configuration.configuration`.
+
+    Raises:
+        PackageVersionError: MONAI Label has a version that is not known.
+        MedPrunerError: whatever is wrong with the settings or the model.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        check_server_version()
+        quiet_server_log()
+        self.model = StudyModel.from_configuration(configuration(conf))
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf),
+            name="monai_medpruner",
+            description="Ask a vision-language model about a study, and see what it saw",
+            version=version("monai-medpruner"),
+        )
+        mend_server(self)
+
+    def init_infers(self) -> dict[str, Any]:
+        """The tasks, by the names that requests give."""
+        return {
+            "ask": AskTask(self.model),
+            "report": ReportTask(self.model),
+            "pruning_overlay": OverlayTask(self.model),
+        }
+
+    def init_datastore(self) -> Any:
+        """A datastore that lists DICOM folders too, where the studies are local."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return StudyDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Run a task.
+
+        Args:
+            request: ``model``, the task's name; ``image``, an id of the datastore, or ``session_id``, or ``file``, the
+                path of a file that came with the request; ``result_dir``, a folder for files; the rest are the task's
+                parameters.
+            datastore: None takes the app's own.
+
+        Returns:
+            ``params``, the answer, and ``file``, the label map's path or None, as the base class does.
+
+        Raises:
+            RequestError: in its kinds, if the request is wrong.
+            MedPrunerError: whatever is wrong with the study; no message holds the study's path.
+        """
+        task = self._infers.get(request.get("model"))
+        if task is None:
+            raise UnknownTaskError(f"there is no such task; there are: {', '.join(self._infers)}")
+        params = task.check({name: value for name, value in request.items() if name not in REQUEST_FIELDS})
+        study = self._study(request, datastore or self.datastore())
+        folder = Path(request.get("result_dir") or tempfile.mkdtemp())
+        try:
+            file, answer = task({"study": study, "params": params, "result_dir": folder})
+        except Exception as raised:
+            if (error := own_error(raised)) is None:
+                raise
+            raise type(error)(str(error).replace(str(study.path), study.path.name)) from raised
+        return {"label": file, "tag": "", "file": file, "params": answer}
+
+    def _study(self, request: Mapping[str, Any], datastore: Any) -> Study:
+        if request.get("file"):
+            return uploaded_study(Path(request["file"]))
+        if request.get("session_id"):
+            return session_study(self.sessions(), request["session_id"])
+        return datastore_study(datastore, request.get("image") or "")

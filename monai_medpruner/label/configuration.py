@@ -1,0 +1,116 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The bundle that a server runs, from the words of its command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.ask import bundle_folder, setting_overrides
+from monai_medpruner.ask_arguments import SETTINGS, bundles
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.networks.checkpoint import load_config
+from monai_medpruner.networks.tiny import TINY
+
+__all__ = ["Configuration", "configuration"]
+
+#: bundles by the name that ``--conf model`` takes
+_BUNDLES = {
+    "phantom": "medpruner_phantom",
+    "medgemma": "medpruner_medgemma",
+    "qwen3vl": "medpruner_qwen3vl",
+    "hulumed": "medpruner_hulumed",
+    # random weights, for trials
+    TINY: "medpruner_qwen3vl",
+}
+# "output_dir" is of the bundle's own runs; "server_mode" is MONAI Label's
+_SETTINGS = sorted({*SETTINGS, "model", "family", "cache_mb"} - {"output_dir"})
+_SERVER = {"server_mode"}
+_CACHE_MB = 1024
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a server runs.
+
+    Args:
+        bundle: its folder.
+        overrides: of its configuration.
+        cache_bytes: of encoded studies that are kept. The default, 1 GiB, holds about five whole CTs of an 8B model at
+            the bundle's settings.
+    """
+
+    bundle: Path
+    overrides: dict[str, Any]
+    cache_bytes: int = _CACHE_MB * 2**20
+
+
+def configuration(conf: Mapping[str, str]) -> Configuration:
+    """Read ``--conf NAME VALUE`` of the server's command line.
+
+    Args:
+        conf: "model": "phantom", "medgemma", "qwen3vl", "hulumed", a checkpoint folder, or "tiny" (random weights);
+            "family": which of the phantom bundle's models; "cache_mb"; and the settings of
+            ``python -m monai_medpruner ask``.
+
+    Raises:
+        SettingsError: a name or value is unknown, or a bundle or checkpoint is not there.
+        MedPrunerError: whatever is wrong with a checkpoint.
+    """
+    if unknown := sorted(set(conf) - set(_SETTINGS) - _SERVER):
+        raise SettingsError(f"--conf {unknown[0]} is not known; there are: {', '.join(_SETTINGS)}")
+    model = conf.get("model")
+    if not model:
+        raise SettingsError(f"add --conf model, one of {', '.join(_BUNDLES)}, or a checkpoint folder")
+    given = {name: value for name, value in conf.items() if name in SETTINGS}
+    if model in _BUNDLES:
+        folder = _bundle(model)
+        if model == TINY:
+            given["model"] = TINY
+    elif Path(model).expanduser().is_dir():
+        given["model"] = str(Path(model).expanduser().resolve())
+        folder = bundle_folder(load_config(given["model"]).model_type)
+    else:
+        raise SettingsError(f"--conf model must be one of {', '.join(_BUNDLES)}, or a checkpoint folder, got {model!r}")
+    overrides = dict(setting_overrides(given))
+    if "family" in conf:
+        overrides["family"] = _family(folder, conf["family"])
+    return Configuration(folder, overrides, _cache_bytes(conf))
+
+
+def _bundle(model: str) -> Path:
+    found = bundles()
+    if _BUNDLES[model] not in found:
+        raise SettingsError(
+            f"--conf model {model} needs the bundle {_BUNDLES[model]}, which is not installed; there are: "
+            f"{', '.join(sorted(found))}"
+        )
+    return found[_BUNDLES[model]]
+
+
+def _family(folder: Path, family: str) -> str:
+    if "family" not in json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8")):
+        raise SettingsError(f"--conf family is a setting of the phantom bundle; {folder.name} has one model")
+    if not family.replace("_", "").isalnum():
+        raise SettingsError("--conf family must be the name of a model family, such as qwen3_vl")
+    return family
+
+
+def _cache_bytes(conf: Mapping[str, str]) -> int:
+    text = conf.get("cache_mb", str(_CACHE_MB))
+    if not text.isdecimal():
+        raise SettingsError(f"--conf cache_mb must be a whole number, got {text!r}")
+    return int(text) * 2**20

@@ -1,0 +1,105 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What was kept of a study as a label map on the study's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import itk
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.utils import CommonKeys
+
+from monai_medpruner.label.study_cache import CachedStudy
+from monai_medpruner.networks import SliceRecord
+
+__all__ = ["OVERLAY_LABELS", "overlay", "present_labels", "write_overlay"]
+
+#: values of the label map by name; 0 is a slice that was dropped
+OVERLAY_LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
+_SLICE, _PRIMARY, _CONTEXTUAL = OVERLAY_LABELS.values()
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SHEAR = 1e-4
+
+
+def overlay(study: CachedStudy, inverse: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Paint what was kept of a study.
+
+    Args:
+        study: encoded.
+        inverse: of the transforms that made the study's slices.
+
+    Returns:
+        The label map on the grid of the study's file, uint8 ``(X, Y, Z)``, with the values of :data:`OVERLAY_LABELS`,
+        and that file's affine, RAS mm.
+    """
+    height, width = study.slice_size
+    painted = torch.stack([_paint(one, height, width) for one in study.encoded.record.slices], dim=-1)
+    labels = MetaTensor(painted[None], meta=dict(study.meta), applied_operations=list(study.operations))
+    restored = inverse({CommonKeys.IMAGE: labels})[CommonKeys.IMAGE]
+    affine = np.asarray(study.meta["original_affine"], dtype=np.float64)
+    return np.asarray(restored.as_tensor()[0]), affine
+
+
+def present_labels(labels: np.ndarray) -> dict[str, int]:
+    """Names and values of the labels that a label map holds; viewers count through these."""
+    values = set(np.unique(labels).tolist())
+    return {name: value for name, value in OVERLAY_LABELS.items() if value in values}
+
+
+def write_overlay(labels: np.ndarray, affine: np.ndarray, path: Path, compress: bool = True) -> None:
+    """Write a label map.
+
+    Args:
+        labels: ``(X, Y, Z)``.
+        affine: RAS mm.
+        path: ``.nii``, ``.nii.gz`` or ``.nrrd``.
+        compress: whether an ``.nrrd`` file is.
+    """
+    if path.suffix == ".nrrd":
+        image = itk.image_view_from_array(np.ascontiguousarray(labels.transpose(2, 1, 0)))
+        placed = _RAS_TO_LPS @ affine
+        spacing = np.linalg.norm(placed[:3, :3], axis=0)
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(placed[:3, 3].tolist())
+        image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(placed[:3, :3] / spacing)))
+        itk.imwrite(image, str(path), compression=compress)
+        return
+    image = nib.Nifti1Image(labels, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    if not is_sheared(affine):
+        # a quaternion cannot hold a shear: readers that fall back on it would misplace the slices
+        image.set_qform(affine, code="scanner")
+    nib.save(image, path)
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether an affine's axes are not at right angles, as under a gantry tilt; viewers built on ITK refuse that."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR)
+
+
+def _paint(record: SliceRecord, height: int, width: int) -> torch.Tensor:
+    """Labels of one kept slice, uint8 ``(H, W)``: a voxel has the label of the token that its centre lies in."""
+    rows, columns = record.grid
+    tokens = torch.full((rows * columns,), _SLICE, dtype=torch.uint8)
+    tokens[record.primary] = _PRIMARY
+    tokens[record.contextual] = _CONTEXTUAL
+    row = (2 * torch.arange(height) + 1) * rows // (2 * height)
+    column = (2 * torch.arange(width) + 1) * columns // (2 * width)
+    return tokens.reshape(rows, columns)[row][:, column]

@@ -1,0 +1,185 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a request may ask for; everything else is refused.
+
+No value of a request reaches a bundle's configuration, which would execute it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monai_medpruner.data.image_list import MAX_QUESTION_CHARACTERS
+from monai_medpruner.errors import RequestError
+
+__all__ = [
+    "AskParameters",
+    "OverlayParameters",
+    "ask_parameters",
+    "check_identifier",
+    "overlay_parameters",
+    "parse_parameters",
+    "report_parameters",
+]
+
+#: turns of a conversation; each takes its share of the model's context
+MAX_TURNS = 32
+#: as file systems have it
+MAX_IDENTIFIER_CHARACTERS = 255
+# what MONAI Label's clients send along with every request; the last does not matter here
+_CLIENT_PARAMETERS: dict[str, tuple[type, ...]] = {
+    "client_id": (str, type(None)),
+    "result_extension": (str,),
+    "result_dtype": (str,),
+    "result_compress": (bool,),
+    "restore_label_idx": (bool,),
+}
+_EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+_DTYPES = ("uint8", "uint16")
+
+
+@dataclass(frozen=True)
+class AskParameters:
+    """A question and what was said before.
+
+    Args:
+        question: text, 1 to 20,000 characters.
+        history: earlier questions with their answers, oldest first.
+    """
+
+    question: str
+    history: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class OverlayParameters:
+    """The form of a label map, as the viewers ask for it.
+
+    Args:
+        extension: ".nii.gz", ".nii" or ".nrrd" (3D Slicer and OHIF).
+        dtype: "uint8" or "uint16".
+        compress: whether an ".nrrd" file is compressed.
+    """
+
+    extension: str = ".nii.gz"
+    dtype: str = "uint8"
+    compress: bool = True
+
+
+def parse_parameters(text: str) -> dict[str, Any]:
+    """Read the form field ``params``.
+
+    Raises:
+        RequestError: it is no JSON object.
+    """
+    try:
+        params = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise RequestError("params must be a JSON object, and this is no JSON") from error
+    if not isinstance(params, dict):
+        raise RequestError(f"params must be a JSON object, got {type(params).__name__}")
+    return params
+
+
+def ask_parameters(params: Mapping[str, Any]) -> AskParameters:
+    """Check the parameters of ``ask``: ``question``, and optionally ``history``, a list of ``{question, answer}``.
+
+    Raises:
+        RequestError: one is missing, unknown, of the wrong type, or too long.
+    """
+    _check_names(params, ("question", "history"))
+    question = _text("question", params.get("question"))
+    turns = params.get("history", [])
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise RequestError('history must be a list of {"question": "...", "answer": "..."}')
+    if len(turns) > MAX_TURNS:
+        raise RequestError(f"history has {len(turns)} turns; at most {MAX_TURNS} are taken")
+    history = []
+    for number, turn in enumerate(turns):
+        if set(turn) != {"question", "answer"}:
+            raise RequestError(f"history, turn {number}: expected question and answer and nothing else")
+        history.append(tuple(_text(f"history, turn {number}: {name}", turn[name]) for name in ("question", "answer")))
+    return AskParameters(question, tuple(history))  # type: ignore[arg-type]
+
+
+def report_parameters(params: Mapping[str, Any]) -> None:
+    """Check the parameters of ``report``, which has none of its own.
+
+    Raises:
+        RequestError: one is unknown, or of the wrong type.
+    """
+    _check_names(params, ())
+
+
+def overlay_parameters(params: Mapping[str, Any]) -> OverlayParameters:
+    """Check the parameters of ``pruning_overlay``: those by which MONAI Label's clients say what files they read.
+
+    Raises:
+        RequestError: one is unknown, of the wrong type, or has an unknown value.
+    """
+    _check_names(params, ())
+    form = OverlayParameters(
+        params.get("result_extension", OverlayParameters.extension),
+        params.get("result_dtype", OverlayParameters.dtype),
+        params.get("result_compress", OverlayParameters.compress),
+    )
+    for name, value, known in (
+        ("result_extension", form.extension, _EXTENSIONS),
+        ("result_dtype", form.dtype, _DTYPES),
+    ):
+        if value not in known:
+            raise RequestError(f"{name} must be one of {', '.join(known)}")
+    return form
+
+
+def check_identifier(name: str, value: str) -> str:
+    """Return a name that a client gave, of an image, a label or a session, if it can be no path.
+
+    Raises:
+        RequestError: it is empty or too long, begins with a dot, or holds a character of paths.
+    """
+    if not value or len(value) > MAX_IDENTIFIER_CHARACTERS:
+        raise RequestError(f"{name} must have 1 to {MAX_IDENTIFIER_CHARACTERS} characters")
+    if value.startswith(".") or any(character in "/\\:" or ord(character) < 32 for character in value):
+        raise RequestError(f"{name} must be a name, not a path")
+    return value
+
+
+def _check_names(params: Mapping[str, Any], own: tuple[str, ...]) -> None:
+    """Refuse what is not known, and what MONAI Label's clients never send in such a form."""
+    unknown = sorted(set(params) - set(own) - set(_CLIENT_PARAMETERS))
+    if unknown:
+        taken = f"{', '.join(own)} and nothing else" if own else "no parameters"
+        raise RequestError(f"{len(unknown)} unknown parameter(s); this task takes {taken}")
+    for name, kinds in _CLIENT_PARAMETERS.items():
+        if name in params and not isinstance(params[name], kinds):
+            raise RequestError(f"{name} has the wrong type, {type(params[name]).__name__}")
+
+
+def _text(name: str, value: Any) -> str:
+    """A text that a model can be asked."""
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be text, got {'nothing' if value is None else type(value).__name__}")
+    for wrong, reason in _TEXT_RULES.items():
+        if reason(value):
+            raise RequestError(f"{name} {wrong}")
+    return value
+
+
+_TEXT_RULES: dict[str, Callable[[str], bool]] = {
+    "is empty": lambda text: not text.strip(),
+    f"has more than {MAX_QUESTION_CHARACTERS} characters": lambda text: len(text) > MAX_QUESTION_CHARACTERS,
+    "holds half a character (a lone surrogate)": lambda text: any("\ud800" <= one <= "\udfff" for one in text),
+}

@@ -1,0 +1,76 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Studies that were encoded, kept for further questions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from monai_medpruner.networks.study_qa import EncodedStudy
+
+__all__ = ["CachedStudy", "StudyCache"]
+
+
+@dataclass(frozen=True)
+class CachedStudy:
+    """An encoded study and what is needed to show on its own grid what was kept; its voxels are gone.
+
+    Args:
+        encoded: its pruned tokens and their record.
+        slice_size: rows and columns of the slices in voxels.
+        meta: of the preprocessed volume.
+        operations: the transforms that were applied to it, as MONAI traces them.
+        seconds: of the stages "load" and "filter".
+    """
+
+    encoded: EncodedStudy
+    slice_size: tuple[int, int]
+    meta: dict[str, Any]
+    operations: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+
+class StudyCache:
+    """The studies that were asked about last, as many as fit into a number of bytes.
+
+    Not locked: the model's owner lets one thread in at a time.
+
+    Args:
+        limit: bytes of the tokens of all studies together; a study with more than that is not kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._studies: OrderedDict[tuple[str, ...], CachedStudy] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tokens that are kept."""
+        return sum(study.encoded.tensor_bytes for study in self._studies.values())
+
+    def get(self, key: tuple[str, ...]) -> CachedStudy | None:
+        """The study of a key, now the one used last; None where it is not there."""
+        if key in self._studies:
+            self._studies.move_to_end(key)
+        return self._studies.get(key)
+
+    def put(self, key: tuple[str, ...], study: CachedStudy) -> None:
+        """Keep a study, and drop those that were not asked about for longest."""
+        self._studies[key] = study
+        self._studies.move_to_end(key)
+        while self._studies and self.size > self.limit:
+            self._studies.popitem(last=False)

@@ -1,0 +1,213 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One bundle's model, the studies that it has encoded, and the answers about them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+from monai.utils import CommonKeys
+
+from monai_medpruner.ask import open_bundle
+from monai_medpruner.label.configuration import Configuration
+from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay
+from monai_medpruner.label.parameters import OverlayParameters
+from monai_medpruner.label.study_cache import CachedStudy, StudyCache
+from monai_medpruner.networks import StudyQA
+
+__all__ = ["StudyModel"]
+
+_STAGES = ("load", "filter", "encode", "select", "prefill", "decode")
+_SHEAR_NOTE = (
+    "the slices are sheared against each other (gantry tilt): viewers built on ITK, 3D Slicer among them, refuse this"
+    " overlay as NIfTI"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class StudyModel:
+    """Answers questions about studies; a study is loaded and encoded once, whatever the number of questions.
+
+    One request at a time reaches the model, in its whole way from the file to the answer, so that parallel requests
+    take no more memory than one and none sees another's record.
+
+    The log gets a line at each step of a request, with its number and sizes: no name, path, question or answer.
+
+    Args:
+        workflow: of a bundle, initialized; its network is a :class:`StudyQA`.
+        cache_bytes: see :class:`StudyCache`.
+    """
+
+    def __init__(self, workflow: ConfigWorkflow, cache_bytes: int) -> None:
+        self.preprocessing: Any = workflow.preprocessing
+        self.network: StudyQA = workflow.network_def
+        self.settings = _reported(workflow.parser.get_parsed_content("settings"), self.network.settings)
+        self.cache = StudyCache(cache_bytes)
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+
+    @classmethod
+    def from_configuration(cls, configuration: Configuration) -> StudyModel:
+        """Load the model of a configuration.
+
+        Raises:
+            MedPrunerError: whatever is wrong with the settings or the model.
+        """
+        target = {"network_def::_target_": f"{StudyQA.__module__}.{StudyQA.__name__}"}
+        workflow = open_bundle(configuration.bundle, {**configuration.overrides, **target})
+        return cls(workflow, configuration.cache_bytes)
+
+    def ask(
+        self, image: Path, key: tuple[str, ...], question: str, history: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Any]:
+        """Answer a question about a study.
+
+        Args:
+            image: its file or folder.
+            key: what its content is known by.
+            question: plain text.
+            history: earlier questions with their answers, oldest first.
+
+        Returns:
+            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as a bundle's answer file has
+            them; ``record``, per kept slice its ``index`` counted from 0, the ``grid`` of its tokens (rows, columns),
+            and the numbers of its ``primary`` and ``contextual`` tokens, counted along the rows; ``seconds`` per stage,
+            0 for those that an earlier request went through; ``settings``; ``notes``.
+
+        Raises:
+            MedPrunerError: whatever is wrong with the study or the question.
+        """
+        number = next(self._numbers)
+        with self._turn(number, "a question"):
+            study, seconds = self._encoded(image, key, number)
+            answer, spent = self.network.answer(study.encoded, question, history)
+            logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
+        return {"answer": answer, **self._described(study, {**spent, **seconds})}
+
+    def write_overlay(
+        self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
+    ) -> tuple[Path, dict[str, Any]]:
+        """Write what was kept of a study as a label map on its own grid.
+
+        Args:
+            image: its file or folder.
+            key: what its content is known by.
+            form: of the file.
+            folder: gets the file.
+
+        Returns:
+            The file, and what :meth:`ask` returns but the answer, with ``label_names``, the values of the labels.
+
+        Raises:
+            MedPrunerError: whatever is wrong with the study.
+        """
+        number = next(self._numbers)
+        with self._turn(number, "an overlay"):
+            study, seconds = self._encoded(image, key, number)
+            labels, affine = overlay(study, self.preprocessing.inverse)
+            file = folder / f"pruning_overlay_{study.meta['volume_id'][:12]}{form.extension}"
+            write_overlay(labels.astype(form.dtype), affine, file, form.compress)
+            logger.info(f"request {number}: overlay written")
+        described = self._described(study, seconds)
+        if is_sheared(affine):
+            described["notes"].append(_SHEAR_NOTE)
+        return file, {"label_names": present_labels(labels), **described}
+
+    def _turn(self, number: int, what: str) -> _Turn:
+        return _Turn(self._lock, number, what)
+
+    def _encoded(self, image: Path, key: tuple[str, ...], number: int) -> tuple[CachedStudy, dict[str, float]]:
+        """The study, and the seconds that this request spent on it."""
+        study = self.cache.get(key)
+        if study is not None:
+            logger.info(f"request {number}: the study is in memory")
+            return study, {}
+        item = self.preprocessing({CommonKeys.IMAGE: str(image)})
+        volume = item[CommonKeys.IMAGE]
+        loaded = dict(item["seconds"])
+        logger.info(
+            f"request {number}: {volume.shape[-1]} of {volume.meta.get('source_depth', volume.shape[-1])} slices kept "
+            f"({sum(loaded.values()):.1f} s); encoding"
+        )
+        encoded = self.network.encode_study(volume)
+        record = encoded.record
+        study = CachedStudy(
+            encoded, tuple(volume.shape[1:3]), dict(volume.meta), list(volume.applied_operations), loaded
+        )
+        self.cache.put(key, study)
+        spent = record.seconds[0]
+        logger.info(
+            f"request {number}: {sum(record.kept_tokens)} of {record.unpruned_tokens} tokens kept "
+            f"({spent['encode'] + spent['select']:.1f} s)"
+        )
+        return study, {**loaded, **spent}
+
+    def _described(self, study: CachedStudy, seconds: dict[str, float]) -> dict[str, Any]:
+        record = study.encoded.record
+        kept = zip(record.slice_indices, record.slices, strict=True)
+        return {
+            "study": study.meta["volume_id"],
+            "slices": {
+                "total": record.total_slices,
+                "kept": len(record.slice_indices),
+                "indices": list(record.slice_indices),
+            },
+            "tokens": {
+                "unpruned": record.unpruned_tokens,
+                "kept": sum(record.kept_tokens),
+                "per_slice": record.kept_tokens,
+            },
+            "record": [
+                {
+                    "index": index,
+                    "grid": list(one.grid),
+                    "primary": one.primary.nonzero().flatten().tolist(),
+                    "contextual": one.contextual.nonzero().flatten().tolist(),
+                }
+                for index, one in kept
+            ],
+            "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in _STAGES},
+            "settings": dict(self.settings),
+            "notes": list(study.meta.get("notes", ())),
+        }
+
+
+class _Turn:
+    """Holds the model for one request, and logs how long it waited and took."""
+
+    def __init__(self, lock: threading.Lock, number: int, what: str) -> None:
+        self.lock, self.number, self.what = lock, number, what
+
+    def __enter__(self) -> None:
+        arrived = perf_counter()
+        self.lock.acquire()
+        self.start = perf_counter()
+        logger.info(f"request {self.number}: {self.what} (waited {self.start - arrived:.1f} s)")
+
+    def __exit__(self, *_: object) -> None:
+        logger.info(f"request {self.number}: done after {perf_counter() - self.start:.1f} s")
+        self.lock.release()
+
+
+def _reported(settings: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+    """The settings as answers hold them: of a checkpoint folder its name alone."""
+    model_id = str(settings["model_id"])
+    name = Path(model_id).name if Path(model_id).is_dir() else model_id
+    return {**settings, "model_id": name, **network}

@@ -1,0 +1,120 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The tasks that the server lists: ``ask``, ``report`` and ``pruning_overlay``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from monai_medpruner.label.overlay import OVERLAY_LABELS
+from monai_medpruner.label.parameters import ask_parameters, overlay_parameters, report_parameters
+from monai_medpruner.label.study_model import StudyModel
+from monai_medpruner.metrics import find_protocol
+
+__all__ = ["AskTask", "OverlayTask", "ReportTask", "StudyTask"]
+
+#: MedUniEval's, under which 3-D reports of these families are compared
+REPORT_PROMPT = str(find_protocol("meduni-report").report_prompt)
+
+
+class StudyTask(InferTask):
+    """A task of the one model.
+
+    Args:
+        model: shared by all tasks.
+        type: how viewers list it.
+        labels: of the label map that it returns.
+        description: for viewers.
+    """
+
+    def __init__(self, model: StudyModel, type: InferType, labels: dict[str, int] | None, description: str) -> None:
+        super().__init__(type=type, labels=labels, dimension=3, description=description)
+        self.model = model
+
+    def is_valid(self) -> bool:
+        """Whether viewers may list it."""
+        return True
+
+    @abstractmethod
+    def check(self, params: Mapping[str, Any]) -> Any:
+        """Return the parameters of a request, checked.
+
+        Raises:
+            RequestError: they are not as they must be.
+        """
+
+    @abstractmethod
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Do it.
+
+        Args:
+            request: ``study`` (:class:`~monai_medpruner.label.studies.Study`), ``params`` of :meth:`check`, and
+                ``result_dir``, a folder for files.
+
+        Returns:
+            The file of a label map, if any, and the answer.
+        """
+
+
+class AskTask(StudyTask):
+    """Answers a question; parameters: ``question`` and ``history``."""
+
+    def __init__(self, model: StudyModel) -> None:
+        super().__init__(model, InferType.OTHERS, None, "Ask about the study: params {question, history}")
+
+    def check(self, params: Mapping[str, Any]) -> Any:
+        """See :func:`ask_parameters`."""
+        return ask_parameters(params)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Return no file, and the answer."""
+        study, params = request["study"], request["params"]
+        return None, self.model.ask(study.path, study.key, params.question, params.history)
+
+
+class ReportTask(StudyTask):
+    """Writes a report with findings and impression; no parameters."""
+
+    def __init__(self, model: StudyModel) -> None:
+        super().__init__(model, InferType.OTHERS, None, "Report on the study: findings and impression")
+
+    def check(self, params: Mapping[str, Any]) -> Any:
+        """See :func:`report_parameters`."""
+        return report_parameters(params)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Return no file, and the report as ``answer``, with the ``prompt`` that asked for it."""
+        study = request["study"]
+        return None, {"prompt": REPORT_PROMPT, **self.model.ask(study.path, study.key, REPORT_PROMPT)}
+
+
+class OverlayTask(StudyTask):
+    """Paints kept slices and tokens as a label map, a "segmentation" so that viewers list it."""
+
+    def __init__(self, model: StudyModel) -> None:
+        super().__init__(
+            model, InferType.SEGMENTATION, dict(OVERLAY_LABELS), "What the model saw: kept slices and tokens"
+        )
+
+    def check(self, params: Mapping[str, Any]) -> Any:
+        """See :func:`overlay_parameters`."""
+        return overlay_parameters(params)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Return the file of the label map, and the record."""
+        study = request["study"]
+        file, described = self.model.write_overlay(study.path, study.key, request["params"], request["result_dir"])
+        return str(file), described

@@ -13,16 +13,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import itk
 import nibabel as nib
 import numpy as np
-import torch
-from monai.data import MetaTensor
-from monai.utils import CommonKeys
 
 from monai_medpruner.label.study_cache import CachedStudy
 from monai_medpruner.networks import SliceRecord
@@ -36,23 +31,23 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHEAR = 1e-4
 
 
-def overlay(study: CachedStudy, inverse: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def overlay(study: CachedStudy) -> tuple[np.ndarray, np.ndarray]:
     """Paint what was kept of a study.
 
     Args:
         study: encoded.
-        inverse: of the transforms that made the study's slices.
 
     Returns:
         The label map on the grid of the study's file, uint8 ``(X, Y, Z)``, with the values of :data:`OVERLAY_LABELS`,
         and that file's affine, RAS mm.
     """
     height, width = study.slice_size
-    painted = torch.stack([_paint(one, height, width) for one in study.encoded.record.slices], dim=-1)
-    labels = MetaTensor(painted[None], meta=dict(study.meta), applied_operations=list(study.operations))
-    restored = inverse({CommonKeys.IMAGE: labels})[CommonKeys.IMAGE]
+    record = study.encoded.record
+    labels = np.zeros((height, width, record.total_slices), dtype=np.uint8)
+    for index, one in zip(record.slice_indices, record.slices, strict=True):
+        labels[..., index] = _paint(one, height, width)
     affine = np.asarray(study.meta["original_affine"], dtype=np.float64)
-    return np.asarray(restored.as_tensor()[0]), affine
+    return _on_file_grid(labels, np.asarray(study.meta["affine"], dtype=np.float64), affine), affine
 
 
 def present_labels(labels: np.ndarray) -> dict[str, int]:
@@ -94,12 +89,21 @@ def is_sheared(affine: np.ndarray) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR)
 
 
-def _paint(record: SliceRecord, height: int, width: int) -> torch.Tensor:
+def _on_file_grid(labels: np.ndarray, viewed: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Undo the permutation and flips of axes between two affines; exact for oblique and sheared ones too."""
+    between = np.linalg.inv(stored[:3, :3]) @ viewed[:3, :3]
+    # column j is the viewed axis j along the axes of the file: one entry, negative where the axis was flipped
+    file_axis = np.abs(between).argmax(axis=0)
+    flipped = tuple(int(axis) for j, axis in enumerate(file_axis) if between[axis, j] < 0)
+    return np.flip(labels.transpose(np.argsort(file_axis)), flipped)
+
+
+def _paint(record: SliceRecord, height: int, width: int) -> np.ndarray:
     """Labels of one kept slice, uint8 ``(H, W)``: a voxel has the label of the token that its centre lies in."""
     rows, columns = record.grid
-    tokens = torch.full((rows * columns,), _SLICE, dtype=torch.uint8)
-    tokens[record.primary] = _PRIMARY
-    tokens[record.contextual] = _CONTEXTUAL
-    row = (2 * torch.arange(height) + 1) * rows // (2 * height)
-    column = (2 * torch.arange(width) + 1) * columns // (2 * width)
+    tokens = np.full(rows * columns, _SLICE, dtype=np.uint8)
+    tokens[record.primary.numpy()] = _PRIMARY
+    tokens[record.contextual.numpy()] = _CONTEXTUAL
+    row = (2 * np.arange(height) + 1) * rows // (2 * height)
+    column = (2 * np.arange(width) + 1) * columns // (2 * width)
     return tokens.reshape(rows, columns)[row][:, column]

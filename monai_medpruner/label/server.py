@@ -34,6 +34,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from requests_toolbelt import MultipartEncoder
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from monai_medpruner.errors import (
     MedPrunerError,
@@ -100,16 +101,29 @@ def mend_server(app: Any) -> None:
     server.add_api_route(f"{prefix}/infer/{{model}}", _infer_route(app), methods=["POST"], tags=["Infer"])
     server.router.routes.insert(0, server.router.routes.pop())
     server.exception_handlers[MONAILabelException] = _refuse
+    server.exception_handlers[MedPrunerError] = _refuse
+    _close_to_other_sites(server)
     remote = str(app.studies).startswith(("http://", "https://"))
     server.user_middleware.append(Middleware(RequestGuard, prefix=prefix, remote_studies=remote))
     # the server has begun to start: its stack is built
     server.middleware_stack = server.build_middleware_stack()
 
 
+def _close_to_other_sites(server: Any) -> None:
+    """Let pages of other sites read answers only where ``MONAI_LABEL_CORS_ORIGINS`` names them.
+
+    The server lets every page that the user opens read its studies.
+    """
+    origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    for index, one in enumerate(server.user_middleware):
+        if one.cls is CORSMiddleware:
+            server.user_middleware[index] = Middleware(CORSMiddleware, **{**one.kwargs, "allow_origins": origins})
+
+
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    """Answer an error of the server's own, which it would answer with 500."""
+    """Answer an error in a route of the server's own, which it would answer with 500."""
     status = 404 if isinstance(error, (ImageNotFoundException, LabelNotFoundException)) else 400
-    return JSONResponse({"detail": getattr(error, "msg", "the request is wrong")}, status)
+    return JSONResponse({"detail": getattr(error, "msg", str(error))}, status)
 
 
 def _infer_route(app: Any) -> Any:

@@ -56,13 +56,29 @@ class StudyDatastore(LocalDatastore):
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         found: dict[str, str] = super()._list_files(path, patterns)
-        if os.path.realpath(path) != os.path.realpath(self._datastore.image_path()):
+        if os.path.realpath(path) != os.path.realpath(self._datastore_path):
             return found
         files = {name: file for name, file in found.items() if name.lower().endswith(_IMAGE_SUFFIXES)}
         return files | {one.name: one.name for one in Path(path).iterdir() if _is_study_folder(one)}
 
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an uploaded image; a file of another kind could replace the datastore's own table.
+
+        Raises:
+            RequestError: the file's ending is not that of an image.
+        """
+        if not image_filename.lower().endswith(_IMAGE_SUFFIXES):
+            raise RequestError(f"an image must end in {', '.join(_IMAGE_SUFFIXES)}")
+        return str(super().add_image(image_id, image_filename, image_info))
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of an image's file or folder; empty where there is none in the folder of the studies itself."""
+        entry = self._datastore.objects.get(image_id)
+        name = self._filename(image_id, entry.image.ext) if entry else ""
+        return str(super().get_image_uri(image_id)) if name in os.listdir(self._datastore_path) else ""
+
     def _to_id(self, file: str) -> tuple[str, str]:
-        if (Path(self._datastore.image_path()) / file).is_dir():
+        if (Path(self._datastore_path) / file).is_dir():
             return file, ""
         identifier, suffix = super()._to_id(file)
         return identifier, suffix
@@ -80,7 +96,10 @@ def datastore_study(datastore: Any, identifier: str) -> Study:
         datastore.refresh()
     if identifier not in datastore.list_images():
         raise UnknownStudyError("no image of this name is among the studies; GET /datastore/?output=all lists them")
-    return _stored_study(Path(datastore.get_image_uri(identifier)))
+    path = datastore.get_image_uri(identifier)
+    if not path:
+        raise UnknownStudyError("the image is listed, but its file is no longer there")
+    return _stored_study(Path(path))
 
 
 def session_study(sessions: Any, identifier: str) -> Study:

@@ -30,14 +30,12 @@ class CachedStudy:
         encoded: its pruned tokens and their record.
         slice_size: rows and columns of the slices in voxels.
         meta: of the preprocessed volume.
-        operations: the transforms that were applied to it, as MONAI traces them.
         seconds: of the stages "load" and "filter".
     """
 
     encoded: EncodedStudy
     slice_size: tuple[int, int]
     meta: dict[str, Any]
-    operations: list[dict[str, Any]]
     seconds: dict[str, float]
 
 
@@ -70,7 +68,9 @@ class StudyCache:
 
     def put(self, key: tuple[str, ...], study: CachedStudy) -> None:
         """Keep a study, and drop those that were not asked about for longest."""
+        if study.encoded.tensor_bytes > self.limit:
+            return
         self._studies[key] = study
         self._studies.move_to_end(key)
-        while self._studies and self.size > self.limit:
+        while self.size > self.limit:
             self._studies.popitem(last=False)

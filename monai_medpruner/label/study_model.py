@@ -121,7 +121,7 @@ class StudyModel:
         number = next(self._numbers)
         with self._turn(number, "an overlay"):
             study, seconds = self._encoded(image, key, number)
-            labels, affine = overlay(study, self.preprocessing.inverse)
+            labels, affine = overlay(study)
             file = folder / f"pruning_overlay_{study.meta['volume_id'][:12]}{form.extension}"
             write_overlay(labels.astype(form.dtype), affine, file, form.compress)
             logger.info(f"request {number}: overlay written")
@@ -148,9 +148,7 @@ class StudyModel:
         )
         encoded = self.network.encode_study(volume)
         record = encoded.record
-        study = CachedStudy(
-            encoded, tuple(volume.shape[1:3]), dict(volume.meta), list(volume.applied_operations), loaded
-        )
+        study = CachedStudy(encoded, tuple(volume.shape[1:3]), dict(volume.meta), loaded)
         self.cache.put(key, study)
         spent = record.seconds[0]
         logger.info(

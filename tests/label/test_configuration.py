@@ -1,0 +1,60 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The server's command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from monai_medpruner.ask_arguments import bundles
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.label import configuration as module
+from monai_medpruner.label.configuration import configuration
+from monai_medpruner.networks.tiny import save_tiny_checkpoint
+
+
+def test_a_bundle_and_its_settings():
+    chosen = configuration({"model": "medgemma", "gamma": "0.05", "tau": "0.8", "pruner": "nucleus", "cache_mb": "10"})
+    assert chosen.bundle == bundles()["medpruner_medgemma"]
+    assert chosen.overrides == {"gamma": 0.05, "tau": 0.8, "pruner": "nucleus"}
+    assert chosen.cache_bytes == 10 * 2**20
+
+
+def test_a_checkpoint_folder_has_the_bundle_of_its_model(tmp_path):
+    folder = save_tiny_checkpoint("video_llama_3", tmp_path / "checkpoint")
+    chosen = configuration({"model": str(folder)})
+    assert chosen.bundle == bundles()["medpruner_hulumed"]
+    assert chosen.overrides == {"model_id": str(folder.resolve()), "revision": None}
+
+
+def test_a_bundle_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(module, "bundles", lambda: {"medpruner_qwen3vl": None})
+    with pytest.raises(SettingsError, match="needs the bundle medpruner_phantom, which is not installed"):
+        configuration({"model": "phantom"})
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({}, "add --conf model"),
+        ({"model": "gpt"}, "or a checkpoint folder, got 'gpt'"),
+        ({"model": "tiny", "output_dir": "x"}, "--conf output_dir is not known"),
+        ({"model": "tiny", "tau": "many"}, "tau must be a number"),
+        ({"model": "tiny", "plane": "$print(1)"}, "must not begin with"),
+        ({"model": "tiny", "family": "gemma3"}, "a setting of the phantom bundle"),
+        ({"model": "tiny", "cache_mb": "-1"}, "cache_mb must be a whole number"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_run(conf, message):
+    with pytest.raises(SettingsError, match=message):
+        configuration(conf)

@@ -1,0 +1,194 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Answers and overlays without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from label_server import TINY_CONF, write_study
+
+from monai_medpruner import __main__ as command_line
+from monai_medpruner.label.configuration import configuration
+from monai_medpruner.label.overlay import is_sheared
+from monai_medpruner.label.parameters import OverlayParameters
+from monai_medpruner.label.study_cache import CachedStudy, StudyCache
+from monai_medpruner.label.study_model import StudyModel
+from monai_medpruner.networks import EncodedStudy, PrunedSlices, VolumeRecord
+
+ENCODING = ("load", "filter", "encode", "select")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return StudyModel.from_configuration(configuration(TINY_CONF))
+
+
+@pytest.fixture
+def study(tmp_path):
+    return write_study(tmp_path / "study.nii.gz")
+
+
+def test_answers_are_those_of_the_bundle(model, study, tmp_path):
+    """Against the bundle's own run, which knows nothing of caches and conversations."""
+    questions = ["Is there a lesion?", "Which organ? $x", "Is there a lesion?"]
+    answers = [model.ask(study, ("a",), text) for text in questions]
+    words = ["--image", str(study), "--model", "tiny", "--question", *questions[:2]]
+    for name, value in TINY_CONF.items():
+        words += [f"--{name}", value] if name != "model" else []
+    command_line.main(["ask", *words, "--output_dir", str(tmp_path / "out")])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    for line, answer in zip(lines, answers, strict=False):
+        for key in ("answer", "slices", "tokens", "notes"):
+            assert answer[key] == line[key], key
+        assert answer["settings"] == line["settings"]
+        assert answer["study"] == line["id"]
+    assert answers[2]["answer"] == answers[0]["answer"]
+
+
+def test_only_the_first_question_is_encoded(model, study):
+    first = model.ask(study, ("b",), "Is there a lesion?")
+    assert all(first["seconds"][stage] > 0 for stage in (*ENCODING, "prefill", "decode"))
+    turn = [("Is there a lesion?", "Yes.")]
+    for history in ([], turn):
+        later = model.ask(study, ("b",), "Where?", history)
+        assert [later["seconds"][stage] for stage in ENCODING] == [0.0] * 4
+        assert later["seconds"]["prefill"] > 0
+        assert later["record"] == first["record"]
+
+
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])
+def test_overlay_of_a_flipped_study(model, study, tmp_path, extension):
+    """Token by token, from the record and the file alone: no transform of this package is used to check."""
+    answer = model.ask(study, ("c",), "Is there a lesion?")
+    file, described = model.write_overlay(study, ("c",), OverlayParameters(extension), tmp_path)
+    source = nib.load(study)
+    labels = read_labels(file)
+    assert labels.shape == source.shape
+    if extension != ".nrrd":
+        assert np.array_equal(nib.load(file).affine, source.affine)
+        assert labels.dtype == np.uint8
+    same_place(file, study)
+    assert described["record"] == answer["record"]
+    # axial slices as radiologists see them: rows to posterior, columns to the left, depth upwards. In this file the
+    # first axis runs to anterior, the second to the left, the third downwards
+    viewed = labels[::-1, :, ::-1]
+    check_labels(viewed, answer["record"])
+    assert described["label_names"] == {name: value for name, value in LABELS.items() if value in viewed}
+
+
+LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
+
+
+def check_labels(viewed, record):
+    """Every voxel of every slice against the record; ``viewed`` is (rows, columns, slices)."""
+    kept = {entry["index"]: entry for entry in record}
+    assert 0 < len(kept) < viewed.shape[2]
+    for index in range(viewed.shape[2]):
+        if index not in kept:
+            assert not viewed[..., index].any()
+            continue
+        entry = kept[index]
+        rows, columns = entry["grid"]
+        expected = np.ones((rows, columns), np.uint8)
+        for name, value in (("primary", 2), ("contextual", 3)):
+            for token in entry[name]:
+                expected[token // columns, token % columns] = value
+        height, width = viewed.shape[:2]
+        for row in range(rows):
+            for column in range(columns):
+                # the voxel in the token's middle
+                voxel = viewed[int((row + 0.5) * height / rows), int((column + 0.5) * width / columns), index]
+                assert voxel == expected[row, column]
+        sizes = np.bincount(viewed[..., index].ravel(), minlength=4) / viewed[..., index].size
+        shares = np.bincount(expected.ravel(), minlength=4) / expected.size
+        assert np.abs(sizes - shares).max() < 0.1
+
+
+def read_labels(file):
+    if file.suffix == ".nrrd":
+        return np.asarray(itk.array_from_image(itk.imread(str(file)))).transpose(2, 1, 0)
+    return np.asarray(nib.load(file).dataobj)
+
+
+def same_place(file, study):
+    """ITK, on which 3D Slicer is built, puts both into the same place."""
+    one, other = itk.imread(str(file)), itk.imread(str(study))
+    assert np.allclose(np.array(one.GetOrigin()), np.array(other.GetOrigin()), atol=1e-4)
+    assert np.allclose(np.array(one.GetSpacing()), np.array(other.GetSpacing()), atol=1e-4)
+    assert np.allclose(
+        itk.array_from_matrix(one.GetDirection()), itk.array_from_matrix(other.GetDirection()), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["ct_torso_dicom", "ct_head_tilted_dicom"])
+def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
+    pydicom = pytest.importorskip("pydicom")
+    folder = shared_data(name)
+    file, described = model.write_overlay(folder, (name,), OverlayParameters(), tmp_path)
+    headers = [pydicom.dcmread(one, stop_before_pixels=True) for one in folder.iterdir()]
+    normal = np.cross(*np.reshape(headers[0].ImageOrientationPatient, (2, 3)).astype(float))
+    headers.sort(key=lambda header: float(np.dot(normal, header.ImagePositionPatient)))
+    image = nib.load(file)
+    assert image.shape == (headers[0].Columns, headers[0].Rows, len(headers))
+    for index in (0, len(headers) - 1):
+        placed = image.affine @ [0, 0, index, 1]
+        assert np.allclose(placed[:3] * [-1, -1, 1], headers[index].ImagePositionPatient, atol=1e-3)
+    # columns to the left, rows to posterior, slices upwards: what radiologists see, but for the order of the axes
+    check_labels(np.asarray(image.dataobj).transpose(1, 0, 2), described["record"])
+    tilted = name == "ct_head_tilted_dicom"
+    assert is_sheared(image.affine) is tilted
+    assert any("sheared" in note for note in described["notes"]) is tilted
+    if tilted:
+        nrrd, _ = model.write_overlay(folder, (name,), OverlayParameters(".nrrd"), tmp_path)
+        assert np.array_equal(read_labels(nrrd), np.asarray(image.dataobj))
+
+
+def test_report_of_settings_holds_no_path(tmp_path):
+    from monai_medpruner.networks.tiny import save_tiny_checkpoint
+
+    folder = save_tiny_checkpoint("qwen3_vl", tmp_path / "my_model")
+    model = StudyModel.from_configuration(configuration({"model": str(folder)}))
+    assert model.settings["model_id"] == "my_model"
+    assert str(tmp_path) not in json.dumps(model.settings)
+
+
+def cached(rows, seed=0):
+    tokens = torch.rand(rows, 8, generator=torch.Generator().manual_seed(seed))
+    slices = PrunedSlices(tokens=list(tokens.split(1)), side_rows=[[tokens.clone()]])
+    return CachedStudy(EncodedStudy(slices, VolumeRecord(1, [0], [], [])), (1, 1), {}, {})
+
+
+def test_cache_is_bounded_and_forgets_the_oldest():
+    cache = StudyCache(limit=2 * 2 * 4 * 8 * 4)  # two studies of 4 rows of 8 float32, and as many side rows
+    for name in "abc":
+        cache.put((name,), cached(4))
+        cache.get(("a",))
+    assert cache.get(("b",)) is None
+    assert cache.get(("a",)) is not None
+    assert (len(cache), cache.size) == (2, cache.limit)
+    cache.put(("big",), cached(9))
+    assert cache.get(("big",)) is None
+    assert len(cache) == 2
+
+
+def test_a_study_that_does_not_fit_is_answered_anyway(study):
+    model = StudyModel.from_configuration(configuration({**TINY_CONF, "cache_mb": "0"}))
+    answers = [model.ask(Path(study), ("a",), "Is it?") for _ in range(2)]
+    assert answers[0]["answer"] == answers[1]["answer"]
+    assert all(answer["seconds"]["encode"] > 0 for answer in answers)

@@ -86,7 +86,7 @@ def test_readme_commands(repository):
         subprocess.run(["bash", "-n", "-c", command], check=True)
     assert "monai.bundle run" in run
     assert test.rstrip().endswith("scripts/check")
-    for script in (".ci/run", "scripts/check"):
+    for script in (".ci/run", "scripts/check", "scripts/check_label"):
         assert os.access(repository / script, os.X_OK), script
 
 
@@ -97,8 +97,11 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$HF_HUB_OFFLINE $PWD $*" >> calls\n[ "$2" != "$FAILING" ]\n')
     stand_in.chmod(0o755)
-    tools = ["ruff check .", "ruff format --check .", "mypy", "pytest -n 2"]
-    for failing, expected in {"": tools, "mypy": tools[:3], "pytest": tools}.items():
+    label = tmp_path / "scripts" / "check_label"
+    label.write_text("#!/bin/sh\npython -m check_label\n")
+    label.chmod(0o755)
+    tools = ["ruff check .", "ruff format --check .", "mypy", "pytest -n 2", "check_label"]
+    for failing, expected in {"": tools, "mypy": tools[:3], "pytest": tools[:4], "check_label": tools}.items():
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
         process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)
         assert (process.returncode == 0) is (failing == "")

@@ -85,7 +85,9 @@ def write_series() -> Callable[..., Any]:
             if edit is not None:
                 edit(dataset, index)
             files.append(folder / f"{series_uid[-2:]}_{numbers[index]:03d}.dcm")
-            dataset.save_as(files[-1], enforce_file_format=True)
+            # pydicom 2, which MONAI Label needs, wants to be told what the transfer syntax says
+            dataset.is_little_endian, dataset.is_implicit_VR = True, False
+            dataset.save_as(files[-1], write_like_original=False)
         return SimpleNamespace(stored=stored, files=files, positions=np.asarray(positions))
 
     return write

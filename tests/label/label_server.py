@@ -82,7 +82,9 @@ class Server:
 def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: Path) -> Server:
     """Start a server as the documentation does, and wait until it answers."""
     home = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(repository)}
-    environment = {**os.environ, **home, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    # as in an activated environment: monailabel is a shell script
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **home, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     app = subprocess.run(
         [sys.executable, "-m", "monai_medpruner", "label_app"],
         env=environment,
@@ -93,7 +95,7 @@ def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [str(Path(sys.executable).parent / "monailabel"), "start_server", "--app", app, "--studies", str(studies)]
+    words = ["monailabel", "start_server", "--app", app, "--studies", str(studies)]
     for name, value in conf.items():
         words += ["--conf", name, value]
     words += ["--host", "127.0.0.1", "--port", str(port)]

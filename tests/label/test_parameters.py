@@ -54,7 +54,7 @@ def test_question_and_history():
         ({"question": "a?", "tau": 0.5}, "1 unknown parameter"),
         ({"question": "a?", "client_id": 5}, "client_id has the wrong type"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_cannot_be_asked(params, message):
     with pytest.raises(RequestError, match=message):

@@ -79,12 +79,12 @@ class Server:
             return status, answer
 
 
-def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: Path) -> Server:
+def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: Path, **variables: str) -> Server:
     """Start a server as the documentation does, and wait until it answers."""
     home = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(repository)}
     # as in an activated environment: monailabel is a shell script
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **home, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **home, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
     app = subprocess.run(
         [sys.executable, "-m", "monai_medpruner", "label_app"],
         env=environment,
@@ -107,7 +107,7 @@ def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: 
         if process.poll() is not None:
             pytest.fail(f"the server stopped:\n{server.log()[-3000:]}")
         try:
-            if server.request("GET", "/info/")[0] == 200:
+            if server.request("GET", "/openapi.json")[0] == 200:
                 return server
         except OSError:
             time.sleep(0.5)

@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ from urllib.request import Request, urlopen
 import nibabel as nib
 import numpy as np
 import pytest
-from label_server import TINY_CONF, write_study
+from label_server import TINY_CONF, start_server, write_study
 
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.parameters import OverlayParameters
@@ -257,6 +259,35 @@ def test_a_long_request_leaves_the_server_free(client, server):
         assert long.is_alive(), "the request was not long enough to show anything"
     long.join()
     assert answers[0]["seconds"]["encode"] > 0
+
+
+def test_the_documentation_s_own_commands(server, repository, tmp_path, capsys):
+    """The curl line and the Python client of docs/label.md as they stand, with this server's address and study."""
+    text = (repository / "docs" / "label.md").read_text(encoding="utf-8")
+    text = text.replace("http://127.0.0.1:8000", server.url).replace("phantom_000000", "study")
+    (line,) = re.findall(r"```bash\n(curl .*?)```", text, flags=re.DOTALL)
+    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True).stdout
+    (shape,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    assert list(json.loads(answer)) == list(json.loads(shape))
+    assert list(json.loads(answer)["record"][0]) == list(json.loads(shape)["record"][0])
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(code, "docs/label.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first.endswith(" 0.0")
+    assert "kept token" in second
+
+
+def test_authentication(tmp_path, repository):
+    """With MONAI Label's own switch, the app's route asks for a token like the others."""
+    realm = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": "http://127.0.0.1:9/realm"}
+    (tmp_path / "studies").mkdir()
+    server = start_server(tmp_path, tmp_path / "studies", TINY_CONF, repository, **realm)
+    try:
+        assert server.infer("ask", "image=study", QUESTION)[0] == 401
+        assert server.request("GET", "/info/")[0] == 401
+    finally:
+        server.process.terminate()
+        server.process.wait(timeout=30)
 
 
 def test_the_log_tells_the_progress_and_nothing_of_patients(client, server, tmp_path):

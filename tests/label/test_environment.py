@@ -1,0 +1,67 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""MONAI Label's environment and the app's folder, as far as they show without MONAI Label."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from monai_medpruner import __main__ as command_line
+from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.label.app_folder import app_folder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli", reason="Python 3.10 has no reader of TOML of its own")
+
+
+@pytest.fixture
+def pinned(repository):
+    lines = (repository / "constraints-label.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_environment_holds_every_dependency(repository, pinned):
+    """Of the package and of the extra, with the version of the server that the app mends."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"] + project["optional-dependencies"]["label"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
+    server = (repository / "monai_medpruner" / "label" / "server.py").read_text()
+    assert re.search(r'^_SERVER_VERSION = "(.*)"$', server, re.MULTILINE)[1] == pinned["monailabel"]
+    assert "sam2" not in pinned
+
+
+def test_the_app_s_folder(tmp_path, monkeypatch, capsys):
+    """MONAI Label looks for the app's class in main.py, and writes beside it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command_line.main(["label_app"])
+    folder = tmp_path / "monai_medpruner" / "label_app"
+    assert capsys.readouterr().out == f"{folder}\n"
+    assert [path.name for path in folder.iterdir()] == ["main.py"]
+    (folder / "main.py").write_text("old")
+    assert app_folder() == folder
+    assert "import MedPrunerApp" in (folder / "main.py").read_text()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputFolderError, match="cannot write the app's folder"):
+        app_folder()

@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import itk
@@ -70,6 +72,29 @@ def test_only_the_first_question_is_encoded(model, study):
         assert [later["seconds"][stage] for stage in ENCODING] == [0.0] * 4
         assert later["seconds"]["prefill"] > 0
         assert later["record"] == first["record"]
+
+
+def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
+    inside, together, encoded = [], [], []
+
+    def alone(method):
+        def call(*arguments):
+            inside.append(method)
+            together.append(len(inside))
+            encoded.append(method.__name__ == "encode_study")
+            time.sleep(0.02)
+            result = method(*arguments)
+            inside.remove(method)
+            return result
+
+        return call
+
+    for name in ("encode_study", "answer"):
+        monkeypatch.setattr(model.network, name, alone(getattr(model.network, name)))
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(lambda index: model.ask(study, ("parallel",), f"{index}?"), range(8)))
+    assert together == [1] * 9
+    assert sum(encoded) == 1
 
 
 @pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])

@@ -22,10 +22,12 @@ __all__ = [
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
+    "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
     "MedPrunerError",
     "MissingImagesError",
+    "MixedRunError",
     "MixedSeriesError",
     "ModelMemoryError",
     "NonFiniteAttentionError",
@@ -44,11 +46,21 @@ __all__ = [
     "VolumeReadError",
     "VolumeShapeError",
     "ZeroVarianceError",
+    "describe_error",
 ]
 
 
 class MedPrunerError(Exception):
     """Base class of all errors of this package."""
+
+
+def describe_error(error: BaseException) -> tuple[str, str]:
+    """The class and the message of an error; of this package's own where MONAI wrapped one on its way."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, MedPrunerError):
+        inner = inner.__cause__
+    shown = error if inner is None else inner
+    return type(shown).__name__, str(shown)
 
 
 class SettingsError(MedPrunerError, ValueError):
@@ -61,6 +73,14 @@ class PackageVersionError(MedPrunerError, ImportError):
 
 class OutputFolderError(MedPrunerError, OSError):
     """The output folder cannot be used as asked."""
+
+
+class MixedRunError(OutputFolderError):
+    """An output folder holds predictions of a run with other settings, or of one that is still writing."""
+
+
+class IncompletePredictionsError(OutputFolderError):
+    """Items of a finished run have no prediction."""
 
 
 # data sets

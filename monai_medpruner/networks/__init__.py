@@ -18,10 +18,11 @@ from .families import FAMILIES, ModelFamily
 from .pruned_vlm import PrunedVLM
 from .record import PruningRecord, SliceRecord, VolumeRecord
 from .volume_prompt import VolumePrompt
-from .volume_qa import VolumeQA
+from .volume_qa import EncodedVolume, VolumeQA
 
 __all__ = [
     "FAMILIES",
+    "EncodedVolume",
     "ModelFamily",
     "PrunedSlices",
     "PrunedVLM",

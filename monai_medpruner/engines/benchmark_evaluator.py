@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,23 @@ class ItemEvents(EventEnum):
     """ITEM_COMPLETED: a line was written; it is ``engine.state.output``."""
 
     ITEM_COMPLETED = "item_completed"
+
+
+@dataclass
+class Study:
+    """A volume as one folder's questions are asked about it.
+
+    Args:
+        folder: where the answers go.
+        encoded: the tokens that are kept.
+        meta: of the volume.
+        seconds: of the stages before the encoder.
+    """
+
+    folder: PredictionFolder
+    encoded: EncodedVolume
+    meta: Mapping[str, Any]
+    seconds: Mapping[str, float]
 
 
 class BenchmarkEvaluator(SupervisedEvaluator):
@@ -113,9 +130,9 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         if not items:
             raise SettingsError("there are no items to evaluate")
         self.items = items
-        self.folder = folder
+        # where to write, and the settings of what is written there
+        self.folders: dict[PredictionFolder, dict[str, Any]] = {folder: dict(settings or {})}
         self.protocol = find_protocol(protocol)
-        self.settings = dict(settings or {})
         self.definition = dict(definition or {})
         self.wordnet = wordnet
         self.fail_fast = fail_fast
@@ -129,22 +146,25 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             MedPrunerError: the model cannot be loaded, or, with ``fail_fast``, the error of an item.
         """
         ids = [str(item["id"]) for item in self.items]
-        self.line_settings = {**self.settings, **self.network.settings}
         try:
-            self._ask(self.folder.open(self._identity(), ids), global_epoch)
-            lines = self.folder.finish(ids)
-            if idist.get_rank() == 0:
-                self._report(lines)
+            done = {folder: folder.open(self._identity(folder), ids) for folder in self.folders}
+            self._open = {folder: set(ids) - answered for folder, answered in done.items()}
+            self._ask(set.intersection(*done.values()), global_epoch)
+            for folder in self.folders:
+                lines = folder.finish(ids)
+                if idist.get_rank() == 0:
+                    self.state.metrics = self._report(folder, lines)
         finally:
-            self.folder.close()
+            for folder in self.folders:
+                folder.close()
         idist.barrier()
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self, folder: PredictionFolder) -> dict[str, Any]:
         """What the predictions depend on."""
         # another GPU of the same kind may go on
         model = {name: value for name, value in self.network.settings.items() if name != "device"}
         return {
-            "settings": self.settings,
+            "settings": self.folders[folder],
             "model": {**model, "checkpoint": checkpoint_digest(self.network.model_id)},
             "prompt": asdict(self.network.prompt),
             "definition": self.definition,
@@ -163,17 +183,17 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         if share:
             super().run(global_epoch)
 
-    def _report(self, lines: list[dict[str, Any]]) -> None:
+    def _report(self, folder: PredictionFolder, lines: list[dict[str, Any]]) -> dict[str, Any]:
         metrics = run_report(lines, self.protocol.name, self.wordnet)
-        metrics |= {"settings": self.line_settings, "prompt": asdict(self.network.prompt)}
+        metrics |= {"settings": self._settings_of(folder), "prompt": asdict(self.network.prompt)}
         metrics |= {"versions": package_versions(), "world_size": idist.get_world_size()}
-        self.state.metrics = metrics
-        path = self.folder.output_dir / "metrics.json"
+        path = folder.output_dir / "metrics.json"
         write_json(metrics, path)
         if metrics["failed"]:
             logger.warning("%d of %d items failed: %s", metrics["failed"], metrics["items"], metrics["errors"])
         accuracy = "no closed questions" if metrics["accuracy"] is None else f"accuracy {metrics['accuracy']:.2f} %"
         logger.info("%d items, %s; written to %s", metrics["items"], accuracy, path)
+        return metrics
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Answer every question about the volume of a batch."""
@@ -185,25 +205,27 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         if "error" in batchdata:
             self._fail(items, batchdata["error"][0])
             return self.state.output
-        volume = batchdata["image"][0]
         try:
-            studies = self._encode(volume)
+            studies = self._encode(batchdata["image"][0], batchdata["seconds"][0])
         except Exception as error:
             self._fail(items, self._described(error))
             return self.state.output
-        for folder, study in studies:
-            save_volume_record(folder.output_dir / "records", volume.meta, study.record, self._settings_of(folder))
-            for number, item in enumerate(items):
-                self._answer(folder, study, item, volume.meta, {} if number else batchdata["seconds"][0])
+        for study in studies:
+            settings = self._settings_of(study.folder)
+            save_volume_record(study.folder.output_dir / "records", study.meta, study.encoded.record, settings)
+            for item in items:
+                if item["id"] in self._open[study.folder]:
+                    self._answer(study, item)
         return self.state.output
 
-    def _encode(self, volume: torch.Tensor) -> list[tuple[PredictionFolder, EncodedVolume]]:
-        """What is kept of a volume, with the folder that the answers go to."""
-        return [(self.folder, self.network.encode(volume))]
+    def _encode(self, volume: Any, seconds: Mapping[str, float]) -> list[Study]:
+        """Encode a volume and prune it in every way that there is a folder for."""
+        (folder,) = self.folders
+        return [Study(folder, self.network.encode(volume), volume.meta, seconds)]
 
     def _settings_of(self, folder: PredictionFolder) -> dict[str, Any]:
         """The settings that a folder's lines bear."""
-        return self.line_settings
+        return {**self.folders[folder], **self.network.settings}
 
     def _described(self, error: Exception) -> tuple[str, str]:
         """An error as it is recorded; with ``fail_fast`` it goes on its way instead."""
@@ -213,29 +235,20 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             release_memory()
         return describe_error(error)
 
-    def _answer(
-        self,
-        folder: PredictionFolder,
-        study: EncodedVolume,
-        item: dict[str, Any],
-        meta: Mapping[str, Any],
-        shared: Mapping[str, float],
-    ) -> None:
+    def _answer(self, study: Study, item: dict[str, Any]) -> None:
         prediction, status, message = "", "ok", None
+        first = not study.encoded.asked
         try:
-            prediction = self.network.answer(study, item["prompt"])
+            prediction = self.network.answer(study.encoded, item["prompt"])
         except Exception as error:
             status, message = self._described(error)
-        record, peak = study.record, peak_memory()
-        spent = {**shared, **record.seconds[-1]}
+        meta, record, peak = study.meta, study.encoded.record, peak_memory()
+        spent = {**(study.seconds if first else {}), **record.seconds[-1]}
         kept = {
             "volume_id": meta["volume_id"],
             "source": meta.get("source"),
             "plane": meta.get("plane"),
-            # files without geometry do not tell which way their slices run
-            "order": "as stored"
-            if meta.get("source") in ("npy", "images")
-            else SLICE_ORDERS.get(meta.get("plane", "")),
+            "order": _slice_order(meta),
             "slices": {
                 "total": record.total_slices,
                 "kept": len(record.slice_indices),
@@ -247,17 +260,15 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             "peak_memory_mb": None if peak is None else round(peak / 1e6, 1),
             "notes": [*meta.get("notes", ()), *record.notes],
         }
-        self._write(folder, item, {"prediction": prediction, "status": status, "error": message, **kept})
+        self._write(study.folder, item, {"prediction": prediction, "status": status, "error": message, **kept})
 
     def _fail(self, items: Sequence[dict[str, Any]], described: tuple[str, str]) -> None:
         """Record the items of a volume that could not be read or encoded."""
         status, message = described
         for item in items:
-            for folder in self._folders():
-                self._write(folder, item, {"prediction": "", "status": status, "error": message})
-
-    def _folders(self) -> list[PredictionFolder]:
-        return [self.folder]
+            for folder, open_ids in self._open.items():
+                if item["id"] in open_ids:
+                    self._write(folder, item, {"prediction": "", "status": status, "error": message})
 
     def _write(self, folder: PredictionFolder, item: dict[str, Any], result: dict[str, Any]) -> None:
         if result["status"] != "ok":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +39,7 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def save_volume_record(folder: Path, meta: dict[str, Any], record: VolumeRecord, settings: dict[str, Any]) -> None:
+def save_volume_record(folder: Path, meta: Mapping[str, Any], record: VolumeRecord, settings: dict[str, Any]) -> None:
     """Write ``<volume_id>.safetensors``: what was kept of one volume, whole or not at all.
 
     Args:

@@ -22,10 +22,12 @@ __all__ = [
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
+    "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
     "MedPrunerError",
     "MissingImagesError",
+    "MixedRunError",
     "MixedSeriesError",
     "ModelMemoryError",
     "NonFiniteAttentionError",
@@ -47,6 +49,7 @@ __all__ = [
     "VolumeReadError",
     "VolumeShapeError",
     "ZeroVarianceError",
+    "describe_error",
     "own_error",
 ]
 
@@ -62,6 +65,12 @@ def own_error(raised: BaseException | None) -> MedPrunerError | None:
     return raised
 
 
+def describe_error(error: BaseException) -> tuple[str, str]:
+    """The class and the message of an error; of this package's own where MONAI wrapped one on its way."""
+    shown = own_error(error) or error
+    return type(shown).__name__, str(shown)
+
+
 class SettingsError(MedPrunerError, ValueError):
     """A parameter is outside its allowed values."""
 
@@ -72,6 +81,14 @@ class PackageVersionError(MedPrunerError, ImportError):
 
 class OutputFolderError(MedPrunerError, OSError):
     """The output folder cannot be used as asked."""
+
+
+class MixedRunError(OutputFolderError):
+    """An output folder holds predictions of a run with other settings, or of one that is still writing."""
+
+
+class IncompletePredictionsError(OutputFolderError):
+    """Items of a finished run have no prediction."""
 
 
 # data sets

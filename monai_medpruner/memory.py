@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-__all__ = ["available_memory", "free_memory", "peak_memory"]
+__all__ = ["available_memory", "free_memory", "is_out_of_memory", "peak_memory", "release_memory"]
 
 
 def available_memory() -> int | None:
@@ -54,3 +55,17 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out, on a GPU or in main memory."""
+    # PyTorch's CPU allocator has no exception class of its own
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return cpu or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def release_memory() -> None:
+    """Give memory that nothing refers to any more back to its device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -11,7 +11,8 @@
 """Write the bundles' inference configurations in their common form: ``sync_bundles.py [--check]``.
 
 ``bundles/medpruner_qwen3vl/configs/inference.json`` is the common form. A bundle keeps its own values of the settings,
-which are the keys before ``settings``, and its own ``prompt``; everything else is taken from the common form.
+which are the keys before ``settings``, and its own ``prompt``; everything else is taken from the common form. The
+configurations of evaluation, which stand on it, are the same in all bundles.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 COMMON = "medpruner_qwen3vl"
+SAME = ("evaluate.json", "multi_gpu_evaluate.json")
 
 
 def setting_names(config: dict[str, Any]) -> list[str]:
@@ -51,22 +53,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundles", type=Path, default=BUNDLES, help="folder of the bundles")
     parser.add_argument("--check", action="store_true", help="say which files differ, and write none")
     options = parser.parse_args(arguments)
-    common = json.loads((options.bundles / COMMON / "configs" / "inference.json").read_text(encoding="utf-8"))
+    own = options.bundles / COMMON / "configs"
+    common = _read(own / "inference.json")
     failed = False
     for path in sorted(options.bundles.glob("*/configs/inference.json")):
-        held = path.read_text(encoding="utf-8")
         try:
-            text = json.dumps(synchronised(common, json.loads(held)), indent=4, ensure_ascii=False) + "\n"
+            text = json.dumps(synchronised(common, _read(path)), indent=4, ensure_ascii=False) + "\n"
         except ValueError as error:
             sys.stderr.write(f"{path}: {error}\n")
             failed = True
             continue
-        if text != held and options.check:
-            sys.stderr.write(f"{path} is not in the common form: run scripts/sync_bundles.py\n")
-            failed = True
-        elif text != held:
-            path.write_text(text, encoding="utf-8")
+        failed |= not _settle(path, text, options.check)
+        for name in SAME:
+            failed |= not _settle(path.with_name(name), (own / name).read_text(encoding="utf-8"), options.check)
     return int(failed)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _settle(path: Path, text: str, check: bool) -> bool:
+    """Write a file that differs; or, where it is only checked, say so and return False."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return True
+    if check:
+        sys.stderr.write(f"{path} is not in the common form: run scripts/sync_bundles.py\n")
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@
 from __future__ import annotations
 
 from .benchmarks import BENCHMARKS, load_benchmark
-from .bundle_items import bundle_items, require_items
+from .bundle_items import bundle_items, raw_config, require_items
 from .collate import collate_volumes
+from .guarded_dataset import GuardedDataset
 from .image_list import image_items, pair_questions
 from .volume_reader import Volume, VolumeReader, volume_id
 
 __all__ = [
     "BENCHMARKS",
+    "GuardedDataset",
     "Volume",
     "VolumeReader",
     "bundle_items",
@@ -28,6 +30,7 @@ __all__ = [
     "image_items",
     "load_benchmark",
     "pair_questions",
+    "raw_config",
     "require_items",
     "volume_id",
 ]

@@ -25,7 +25,7 @@ from monai.bundle import ConfigParser
 from monai_medpruner.data.image_list import VERBATIM_HINT, image_items, pair_questions
 from monai_medpruner.errors import SettingsError
 
-__all__ = ["bundle_items", "require_items"]
+__all__ = ["bundle_items", "raw_config", "require_items"]
 
 
 def bundle_items(dataset_dir: str = "") -> list[dict[str, Any]]:
@@ -67,6 +67,18 @@ def require_items(items: Sequence[Any]) -> None:
             "no image was given: add --image with a NIfTI file or a DICOM folder (or a list or CSV of them), and "
             "--question, or a --questions_file"
         )
+
+
+def raw_config(names: Sequence[str]) -> dict[str, Any]:
+    """Parts of a bundle's configuration as they are written, for telling one run from another.
+
+    Called while the configuration is parsed, through ``_target_``.
+
+    Args:
+        names: top-level keys.
+    """
+    parser = _calling_parser()
+    return {name: parser.get(name) for name in names}
 
 
 def _calling_parser() -> ConfigParser:

@@ -12,11 +12,12 @@
 
 """What a volume carries in ``MetaTensor.meta`` beside MONAI's own keys, and how these keys are kept true.
 
-``modality``: "CT", "MR", … (DICOM). ``slice_axis``: array axis (0 to 2, channel excluded) along which slices were
-acquired (DICOM). ``slice_positions_mm``: position of each slice along that axis. ``nonuniform``: slices are not spaced
-evenly. ``gantry_tilt_degrees``: present for a tilted gantry. ``intensity``: "unit" or "uint8" where
-voxels were scaled to [0, 1] or 0 to 255 before they were stored. ``kept_indices`` and ``source_depth``: which slices of
-how many are left. ``plane``: "axial", "coronal" or "sagittal". ``notes``: what was seen and how it was handled.
+``source``: "NIfTI", "DICOM", "npy" or "images" (a folder of PNG or JPEG). ``modality``: "CT", "MR", … (DICOM).
+``slice_axis``: array axis (0 to 2, channel excluded) along which slices were acquired (DICOM). ``slice_positions_mm``:
+position of each slice along that axis. ``nonuniform``: slices are not spaced evenly. ``gantry_tilt_degrees``: present
+for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled to [0, 1] or 0 to 255 before they were
+stored. ``kept_indices`` and ``source_depth``: which slices of how many are left. ``plane``: "axial", "coronal" or
+"sagittal". ``notes``: what was seen and how it was handled.
 """
 
 from __future__ import annotations

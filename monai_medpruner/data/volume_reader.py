@@ -119,26 +119,28 @@ class VolumeReader(ImageReader):
             raise SettingsError(f"expected one path, found {[type(i).__name__ for i in paths]}")
         path = Path(paths[0]).expanduser()
         try:
-            return Volume(*self._read(path))
+            source, (voxels, affine, meta) = self._read(path)
+            return Volume(voxels, affine, {**meta, "source": source})
         except MedPrunerError:
             raise
         except OSError as error:  # such as no permission
             raise UnreadableVolumeError(f"{path.name} cannot be opened: {error.strerror}") from error
 
-    def _read(self, path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    def _read(self, path: Path) -> tuple[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
+        """What kind of files the volume is in, and its voxels, affine and metadata."""
         if not path.exists():
             raise UnreadableVolumeError(f"{path} does not exist. Give a NIfTI file or a DICOM folder.")
         if _is_nifti(path) and path.is_file():
             self._refuse_series(path, "a NIfTI file")
-            return read_nifti(path)
+            return "NIfTI", read_nifti(path)
         if _is_npy(path) and path.is_file() and path.stat().st_size:
             self._refuse_series(path, "a .npy file")
-            return read_npy(path)
+            return "npy", read_npy(path)
         if path.is_dir() and is_image_folder(path):
             self._refuse_series(path, "a folder of images")
-            return read_image_folder(path)
+            return "images", read_image_folder(path)
         if path.is_dir() or is_dicom(path):
-            return read_dicom(path, self.series_uid)
+            return "DICOM", read_dicom(path, self.series_uid)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Give a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "

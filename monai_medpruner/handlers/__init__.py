@@ -14,5 +14,6 @@
 from __future__ import annotations
 
 from .answer_writer import AnswerWriter
+from .prediction_folder import PredictionFolder
 
-__all__ = ["AnswerWriter"]
+__all__ = ["AnswerWriter", "PredictionFolder"]

@@ -16,9 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import time
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,16 +24,13 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
-from safetensors.torch import save_file
 
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.handlers.volume_record_file import STAGES, package_versions, save_volume_record
 from monai_medpruner.memory import peak_memory
-from monai_medpruner.networks import VolumeRecord
 
 __all__ = ["AnswerWriter"]
 
-_PACKAGES = ("monai-medpruner", "monai", "torch", "transformers", "numpy")
-_STAGES = ("load", "filter", "encode", "select", "prefill", "decode")
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +61,7 @@ class AnswerWriter:
     def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
         self.output_dir = Path(output_dir)
         self.settings = dict(settings or {})
-        self.versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+        self.versions = package_versions()
 
     @property
     def answers_file(self) -> Path:
@@ -107,7 +102,7 @@ class AnswerWriter:
         for index, record in enumerate(engine.network.records):
             meta = batch[CommonKeys.IMAGE][index].meta
             questions = batch["question"][index]
-            self._save_record(meta, record, settings)
+            save_volume_record(self.output_dir / "records", meta, record, settings)
             shared, peak = batch["seconds"][index], peak_memory()
             for number, (question, answer) in enumerate(zip(questions, answers[index], strict=True)):
                 spent = {**({} if number else shared), **record.seconds[number]}
@@ -127,7 +122,7 @@ class AnswerWriter:
                             "kept": sum(record.kept_tokens),
                             "per_slice": record.kept_tokens,
                         },
-                        "seconds": {stage: round(spent.get(stage, 0.0), 6) for stage in _STAGES},
+                        "seconds": {stage: round(spent.get(stage, 0.0), 6) for stage in STAGES},
                         "peak_memory_mb": None if peak is None else round(peak / 1e6, 1),
                         "settings": settings,
                         "versions": self.versions,
@@ -141,28 +136,3 @@ class AnswerWriter:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-    def _save_record(self, meta: dict[str, Any], record: VolumeRecord, settings: dict[str, Any]) -> None:
-        """Write what was kept of one volume, whole or not at all."""
-        slices = record.slices
-        tensors = {
-            "slice_indices": torch.tensor(record.slice_indices),
-            "grids": torch.tensor([one.grid for one in slices]),
-            "primary": torch.cat([one.primary for one in slices]),
-            "contextual": torch.cat([one.contextual for one in slices]),
-            "carrier": torch.cat([one.carrier for one in slices]),
-            "affine": torch.as_tensor(meta["affine"], dtype=torch.float64).contiguous(),
-            "slice_positions_mm": torch.tensor(list(meta.get("slice_positions_mm", ())), dtype=torch.float64),
-        }
-        if all(one.importance is not None for one in slices):
-            tensors["importance"] = torch.cat([one.importance for one in slices])  # type: ignore[misc]
-        facts = {
-            "total_slices": record.total_slices,
-            "plane": meta.get("plane"),
-            "settings": settings,
-            "versions": self.versions,
-        }
-        target = self.output_dir / "records" / f"{meta['volume_id']}.safetensors"
-        part = target.with_suffix(".part")
-        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in facts.items()})
-        part.replace(target)

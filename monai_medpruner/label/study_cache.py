@@ -17,7 +17,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from monai_medpruner.networks.study_qa import EncodedStudy
+import torch
+
+from monai_medpruner.networks import EncodedVolume
 
 __all__ = ["CachedStudy", "StudyCache"]
 
@@ -33,10 +35,18 @@ class CachedStudy:
         seconds: of the stages "load" and "filter".
     """
 
-    encoded: EncodedStudy
+    encoded: EncodedVolume
     slice_size: tuple[int, int]
     meta: dict[str, Any]
     seconds: dict[str, float]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the tokens and of the rows that go with them; slices of a batch are views of one storage."""
+        slices = self.encoded.slices
+        tensors = [*slices.tokens, *(row for layer in slices.side_rows for row in layer)]
+        storages = {tensor.data_ptr(): tensor for tensor in map(torch.Tensor.untyped_storage, tensors)}
+        return sum(storage.nbytes() for storage in storages.values())
 
 
 class StudyCache:
@@ -58,7 +68,7 @@ class StudyCache:
     @property
     def size(self) -> int:
         """Bytes of the tokens that are kept."""
-        return sum(study.encoded.tensor_bytes for study in self._studies.values())
+        return sum(study.tensor_bytes for study in self._studies.values())
 
     def get(self, key: tuple[str, ...]) -> CachedStudy | None:
         """The study of a key, now the one used last; None where it is not there."""
@@ -68,7 +78,7 @@ class StudyCache:
 
     def put(self, key: tuple[str, ...], study: CachedStudy) -> None:
         """Keep a study, and drop those that were not asked about for longest."""
-        if study.encoded.tensor_bytes > self.limit:
+        if study.tensor_bytes > self.limit:
             return
         self._studies[key] = study
         self._studies.move_to_end(key)

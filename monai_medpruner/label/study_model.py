@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -25,15 +26,15 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import CommonKeys
 
 from monai_medpruner.ask import open_bundle
+from monai_medpruner.handlers.volume_record_file import STAGES
 from monai_medpruner.label.configuration import Configuration
 from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay
 from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.study_cache import CachedStudy, StudyCache
-from monai_medpruner.networks import StudyQA
+from monai_medpruner.networks import EncodedVolume, VolumeQA
 
 __all__ = ["StudyModel"]
 
-_STAGES = ("load", "filter", "encode", "select", "prefill", "decode")
 _SHEAR_NOTE = (
     "the slices are sheared against each other (gantry tilt): viewers built on ITK, 3D Slicer among them, refuse this"
     " overlay as NIfTI"
@@ -51,13 +52,13 @@ class StudyModel:
     The log gets a line at each step of a request, with its number and sizes: no name, path, question or answer.
 
     Args:
-        workflow: of a bundle, initialized; its network is a :class:`StudyQA`.
+        workflow: of a bundle, initialized; its network is a :class:`VolumeQA`.
         cache_bytes: see :class:`StudyCache`.
     """
 
     def __init__(self, workflow: ConfigWorkflow, cache_bytes: int) -> None:
         self.preprocessing: Any = workflow.preprocessing
-        self.network: StudyQA = workflow.network_def
+        self.network: VolumeQA = workflow.network_def
         self.settings = _reported(workflow.parser.get_parsed_content("settings"), self.network.settings)
         self.cache = StudyCache(cache_bytes)
         self._lock = threading.Lock()
@@ -70,9 +71,7 @@ class StudyModel:
         Raises:
             MedPrunerError: whatever is wrong with the settings or the model.
         """
-        target = {"network_def::_target_": f"{StudyQA.__module__}.{StudyQA.__name__}"}
-        workflow = open_bundle(configuration.bundle, {**configuration.overrides, **target})
-        return cls(workflow, configuration.cache_bytes)
+        return cls(open_bundle(configuration.bundle, configuration.overrides), configuration.cache_bytes)
 
     def ask(
         self, image: Path, key: tuple[str, ...], question: str, history: Sequence[tuple[str, str]] = ()
@@ -97,7 +96,11 @@ class StudyModel:
         number = next(self._numbers)
         with self._turn(number, "a question"):
             study, seconds = self._encoded(image, key, number)
-            answer, spent = self.network.answer(study.encoded, question, history)
+            # a record of this request's own, which gets its times
+            kept = replace(study.encoded.record, seconds=[])
+            turns = [text for turn in history for text in turn]
+            answer = self.network.answer(EncodedVolume(study.encoded.slices, kept, asked=1), [*turns, question])
+            spent = kept.seconds[0]
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
         return {"answer": answer, **self._described(study, {**spent, **seconds})}
 
@@ -146,7 +149,7 @@ class StudyModel:
             f"request {number}: {volume.shape[-1]} of {volume.meta.get('source_depth', volume.shape[-1])} slices kept "
             f"({sum(loaded.values()):.1f} s); encoding"
         )
-        encoded = self.network.encode_study(volume)
+        encoded = self.network.encode(volume)
         record = encoded.record
         study = CachedStudy(encoded, tuple(volume.shape[1:3]), dict(volume.meta), loaded)
         self.cache.put(key, study)
@@ -181,9 +184,9 @@ class StudyModel:
                 }
                 for index, one in kept
             ],
-            "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in _STAGES},
+            "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in STAGES},
             "settings": dict(self.settings),
-            "notes": list(study.meta.get("notes", ())),
+            "notes": [*study.meta.get("notes", ()), *record.notes],
         }
 
 

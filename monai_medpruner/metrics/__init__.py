@@ -23,6 +23,7 @@ from .predictions import Prediction, read_predictions
 from .protocols import PROTOCOLS, EvaluationProtocol, find_protocol
 from .radiology import RadEvalScorer
 from .rouge import RougeScorer
+from .run_report import run_report
 from .scoring import score, score_command
 from .text_scorer import TextScorer
 from .tokenization import TOKENIZERS, tokenize
@@ -54,6 +55,7 @@ __all__ = [
     "parse_choice",
     "prepare_wordnet",
     "read_predictions",
+    "run_report",
     "score",
     "score_command",
     "tokenize",

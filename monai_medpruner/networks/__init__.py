@@ -17,19 +17,17 @@ from .encoding import PrunedSlices
 from .families import FAMILIES, ModelFamily
 from .pruned_vlm import PrunedVLM
 from .record import PruningRecord, SliceRecord, VolumeRecord
-from .study_qa import EncodedStudy, StudyQA
 from .volume_prompt import VolumePrompt
-from .volume_qa import VolumeQA
+from .volume_qa import EncodedVolume, VolumeQA
 
 __all__ = [
     "FAMILIES",
-    "EncodedStudy",
+    "EncodedVolume",
     "ModelFamily",
     "PrunedSlices",
     "PrunedVLM",
     "PruningRecord",
     "SliceRecord",
-    "StudyQA",
     "VolumePrompt",
     "VolumeQA",
     "VolumeRecord",

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -31,7 +31,7 @@ from monai_medpruner.networks.families import EncodedSlices, ModelFamily
 from monai_medpruner.networks.record import SliceRecord, StageTimes
 from monai_medpruner.pruners import SliceTokens, TokenPruner, attention_received
 
-__all__ = ["PrunedSlices", "encode_and_prune"]
+__all__ = ["PrunedSlices", "encode_and_prune", "encode_and_prune_each"]
 
 # patches encoded at once where no number of slices is given: the widest activations of an 8B model's encoder
 # (4,304 numbers a patch) then take 0.3 GB in bfloat16
@@ -68,8 +68,20 @@ class PrunedSlices:
         """Per slice, the bool mask of its kept tokens."""
         return [record.keep for record in self.records]
 
+    def of_slices(self, places: Sequence[int]) -> PrunedSlices:
+        """The tokens of some of the slices, in the order given; they are shared, not copied.
 
-@torch.no_grad()
+        Args:
+            places: of the slices among those here, counted from 0.
+        """
+        return PrunedSlices(
+            tokens=[self.tokens[place] for place in places],
+            side_rows=[[layer[place] for place in places] for layer in self.side_rows],
+            records=[self.records[place] for place in places],
+            seconds=StageTimes(self.seconds),
+        )
+
+
 def encode_and_prune(
     family: ModelFamily, pruner: TokenPruner | None, inputs: dict[str, Any], encoder_batch: int | None = None
 ) -> PrunedSlices:
@@ -85,22 +97,43 @@ def encode_and_prune(
     Raises:
         SettingsError: ``encoder_batch`` is not positive.
     """
+    return encode_and_prune_each(family, [pruner], inputs, encoder_batch)[0]
+
+
+@torch.no_grad()
+def encode_and_prune_each(
+    family: ModelFamily,
+    pruners: Sequence[TokenPruner | None],
+    inputs: dict[str, Any],
+    encoder_batch: int | None = None,
+) -> list[PrunedSlices]:
+    """Encode slices once and prune them in several ways, as :func:`encode_and_prune` does in one.
+
+    Returns:
+        What each pruner leaves. The time of the encoder, which all share, stands in each.
+    """
     if encoder_batch is not None and encoder_batch < 1:
         raise SettingsError(f"encoder_batch must be at least 1, got {encoder_batch}")
     grids = family.token_grids(inputs)
     patches_per_token = family.patches_per_token_in(inputs)
-    result = PrunedSlices()
+    scored = any(pruner is not None and pruner.needs_attention for pruner in pruners)
+    results = [PrunedSlices() for _ in pruners]
     device = family.model.device
     for start, stop in _batches(grids, patches_per_token, encoder_batch):
         captured: list[tuple[tuple, dict[str, Any]]] = []
-        scored = pruner is not None and pruner.needs_attention
         images = family.slice_inputs(inputs, start, stop)
-        with result.seconds.stage("encode", device), _encoding, packed_attention(family.vision_configs):
+        spent = StageTimes()
+        with spent.stage("encode", device), _encoding, packed_attention(family.vision_configs):
             with capture_inputs(family.scoring_attention, captured, scored):
                 encoded = family.encode(images)
-        with result.seconds.stage("select", device):
-            _prune_batch(family, pruner, encoded, grids[start:stop], patches_per_token, captured, result)
-    return result
+        batch = grids[start:stop]
+        with spent.stage("select", device):
+            scores = _scores_and_keys(family, captured, batch) if scored else None
+        for pruner, result in zip(pruners, results, strict=True):
+            result.seconds.add(spent)
+            with result.seconds.stage("select", device):
+                _prune_batch(family, pruner, encoded, batch, patches_per_token, scores, result)
+    return results
 
 
 def _batches(
@@ -125,7 +158,7 @@ def _prune_batch(
     encoded: EncodedSlices,
     grids: list[tuple[int, int]],
     patches_per_token: int,
-    captured: list[tuple[tuple, dict[str, Any]]],
+    scores_and_keys: tuple[torch.Tensor, torch.Tensor] | None,
     result: PrunedSlices,
 ) -> None:
     """Prune one encoded batch and append what is left to the result."""
@@ -140,8 +173,8 @@ def _prune_batch(
     merged_before = pruner.merge_space == "encoder"
     valid = pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True)
     importance = keys = None
-    if pruner.needs_attention:
-        importance, keys = _scores_and_keys(family, captured, grids)
+    if pruner.needs_attention and scores_and_keys is not None:
+        importance, keys = scores_and_keys
     pruned = pruner(
         SliceTokens(
             tokens=pad_sequence(encoded.encoder_tokens if merged_before else encoded.tokens, True),

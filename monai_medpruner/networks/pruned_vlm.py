@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from copy import copy
 from time import perf_counter
 from typing import Any
@@ -26,7 +27,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from monai_medpruner.errors import PromptError
 from monai_medpruner.networks.cached_prompt import CachedPrompt
 from monai_medpruner.networks.checkpoint import load_model
-from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune
+from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
 from monai_medpruner.networks.record import PruningRecord, SliceRecord, synchronize
@@ -112,16 +113,24 @@ class PrunedVLM(nn.Module):
         """What the last call in this thread kept; None before the first."""
         return getattr(self._last, "record", None)
 
-    def encode(self, **inputs: Any) -> PrunedSlices:
+    def encode(self, encoder_batch: int | None = None, **inputs: Any) -> PrunedSlices:
         """Encode and prune slices once, for any number of questions about them.
 
         Args:
+            encoder_batch: for this call, instead of the network's own.
             inputs: the image inputs as the model's image processor returns them; others are not looked at.
 
         Returns:
             What :meth:`forward` and :meth:`generate` take as ``encoded``.
         """
-        return encode_and_prune(self.family, self.pruner, self._on_device(inputs), self.encoder_batch)
+        return self.encode_each([self.pruner], encoder_batch, **inputs)[0]
+
+    def encode_each(
+        self, pruners: Sequence[TokenPruner | None], encoder_batch: int | None = None, **inputs: Any
+    ) -> list[PrunedSlices]:
+        """Encode slices once and prune them in several ways, in place of the network's own; see :meth:`encode`."""
+        batch = encoder_batch or self.encoder_batch
+        return encode_and_prune_each(self.family, pruners, self._on_device(inputs), batch)
 
     def forward(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
         """Run the model on the pruned prompt.

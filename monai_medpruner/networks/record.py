@@ -129,12 +129,14 @@ class VolumeRecord:
         slices: their tokens, one entry per kept slice.
         seconds: one entry per question. The first bears the stages that all questions share, "encode" (with the image
             processor) and "select"; the others have 0 there. "prefill" holds the writing of the prompt.
+        notes: what was unusual on the way, such as a second attempt with less memory.
     """
 
     total_slices: int
     slice_indices: list[int]
     slices: list[SliceRecord]
     seconds: list[StageTimes]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def kept_tokens(self) -> list[int]:
@@ -145,3 +147,10 @@ class VolumeRecord:
     def unpruned_tokens(self) -> int:
         """Visual tokens of the whole volume without pruning; all its slices have one size."""
         return self.total_slices * self.slices[0].keep.numel()
+
+    @property
+    def retention(self) -> dict[str, float]:
+        """Fractions that are left: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall")."""
+        slices = len(self.slice_indices) / self.total_slices
+        overall = sum(self.kept_tokens) / self.unpruned_tokens
+        return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}

@@ -53,6 +53,8 @@ def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> 
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config)
         family.tiny_initialise(model)
+    # in a distributed run transformers writes on the first rank alone, but here each rank has its own folder
+    model.should_save_on_this_rank = lambda _: True
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     for part in (model, tokenizer, family.tiny_image_processor()):

@@ -13,29 +13,48 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
-from PIL import Image
 from torch import nn
-from transformers import TextStreamer
 
-from monai_medpruner.errors import IntensityUnitsError, PromptError, QuestionError, SettingsError, VolumeShapeError
+from monai_medpruner.errors import PromptError, QuestionError, SettingsError, VolumeShapeError
+from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
 from monai_medpruner.networks.record import StageTimes, VolumeRecord
+from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.networks.text_pieces import TextPieces
 from monai_medpruner.networks.tiny import TINY, save_tiny_checkpoint
 from monai_medpruner.networks.volume_prompt import VolumePrompt
 from monai_medpruner.pruners import TokenPruner
 
-__all__ = ["VolumeQA"]
+__all__ = ["EncodedVolume", "VolumeQA"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EncodedVolume:
+    """A volume that is encoded and pruned, ready for questions.
+
+    Args:
+        slices: the tokens that are kept.
+        record: what was kept; each answer adds its times.
+        asked: questions asked so far.
+    """
+
+    slices: PrunedSlices
+    record: VolumeRecord
+    asked: int = 0
 
 
 class VolumeQA(nn.Module):
@@ -167,17 +186,31 @@ class VolumeQA(nn.Module):
         if question is not None and len(question) != len(volume):
             raise QuestionError(f"expected a list of questions for each of {len(volume)} volumes, got {len(question)}")
         self._last.records = []
-        studies = [self._encode(volume[index]) for index in range(len(volume))]
+        studies = [self.encode(volume[index]) for index in range(len(volume))]
+        self._last.records = [study.record for study in studies]
         if question is None:
-            tokens = [torch.cat(study.tokens).float() for study in studies]
+            tokens = [torch.cat(study.slices.tokens).float() for study in studies]
             return nn.utils.rnn.pad_sequence(tokens, batch_first=True).transpose(1, 2)
-        return [
-            [self._answer(study, record, one, first=index == 0) for index, one in enumerate(asked)]
-            for study, record, asked in zip(studies, self.records, question, strict=True)
-        ]
+        return [[self.answer(study, one) for one in asked] for study, asked in zip(studies, question, strict=True)]
 
-    def _encode(self, volume: torch.Tensor) -> PrunedSlices:
-        """Encode and prune the slices of one volume ``(C, H, W, D)`` and begin its record."""
+    def encode(self, volume: torch.Tensor) -> EncodedVolume:
+        """Encode and prune the slices of a volume once, for any number of questions.
+
+        Args:
+            volume: shape ``(C, H, W, D)``; see :meth:`forward`.
+
+        Raises:
+            IntensityUnitsError: intensities lie outside [0, 1].
+        """
+        return self.encode_each(volume, [self.pruner])[0]
+
+    @torch.no_grad()
+    def encode_each(self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None]) -> list[EncodedVolume]:
+        """Encode the slices of a volume once and prune them in several ways, in place of the network's own.
+
+        Where memory runs out, a second attempt encodes a quarter of the slices at a time, with a warning and a note in
+        the records.
+        """
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
         indices = [int(index) for index in meta.get("kept_indices", range(volume.shape[-1]))]
         vlm = self.vlm
@@ -186,11 +219,29 @@ class VolumeQA(nn.Module):
             # a batch of volumes is padded behind the kept slices
             images = slice_images(volume[..., : len(indices)])
             inputs = self._image_processor(images=images, return_tensors="pt", **self._image_size(len(images)))
-        encoded = vlm.encode(**inputs)
-        seconds.add(encoded.seconds)
+        notes: list[str] = []
+        try:
+            encoded = vlm.encode_each(pruners, **inputs)
+        except Exception as error:
+            at_once = min(vlm.encoder_batch or len(images), len(images))
+            if not is_out_of_memory(error) or at_once == 1:
+                raise
+            notes.append(
+                f"out of memory ({type(error).__name__}) with up to {at_once} slices in the encoder at once; tried "
+                f"again with {max(1, at_once // 4)}"
+            )
+        if notes:  # outside the handler, whose traceback holds on to the memory
+            logger.warning(notes[0])
+            release_memory()
+            encoded = vlm.encode_each(pruners, max(1, at_once // 4), **inputs)
         total = int(meta.get("source_depth", len(indices)))
-        self._last.records.append(VolumeRecord(total, indices, encoded.records, [seconds]))
-        return encoded
+        studies = []
+        for one in encoded:
+            spent = StageTimes(seconds)
+            spent.add(one.seconds)
+            record = VolumeRecord(total, list(indices), one.records, [spent], list(notes))
+            studies.append(EncodedVolume(one, record))
+        return studies
 
     def _image_size(self, slices: int) -> dict[str, Any]:
         """Arguments of the image processor that give every slice its share of the token budget."""
@@ -198,22 +249,34 @@ class VolumeQA(nn.Module):
             return {}
         return self.vlm.family.image_size_for(self._image_processor, self.token_budget // slices)
 
-    def _answer(self, study: PrunedSlices, record: VolumeRecord, question: str | Sequence[str], first: bool) -> str:
-        """Answer one question about an encoded volume, or the last of a conversation, and note the times."""
-        if not first:
+    @torch.no_grad()
+    def answer(self, study: EncodedVolume, question: str | Sequence[str]) -> str:
+        """Answer one question about an encoded volume and note the times in its record.
+
+        Args:
+            study: of :meth:`encode`.
+            question: plain text; or a conversation, as in :meth:`prompt_text`.
+
+        Raises:
+            QuestionError: the question is not text, is empty, or holds special tokens of the model.
+            PromptError: the pruned prompt is longer than the model can read.
+        """
+        slices, record = study.slices, study.record
+        if study.asked:
             record.seconds.append(StageTimes(encode=0.0, select=0.0))
+        study.asked += 1
         with record.seconds[-1].stage("prefill"):
-            text = self.prompt_text(study.grids, record.slice_indices, question)
+            text = self.prompt_text(slices.grids, record.slice_indices, question)
             inputs = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")
             length = inputs["input_ids"].shape[1]
-            self._check_length(length - sum(int((~keep).sum()) for keep in study.keep))
+            self._check_length(length - sum(int((~keep).sum()) for keep in slices.keep))
         output = self.vlm.generate(
-            encoded=study,
+            encoded=slices,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
-            streamer=None if self.stream is None else _TextPieces(self._tokenizer, self.stream),
+            streamer=None if self.stream is None else TextPieces(self._tokenizer, self.stream),
         )
         spent = self.vlm.record.seconds  # type: ignore[union-attr]
         record.seconds[-1].add({stage: spent[stage] for stage in ("prefill", "decode")})
@@ -269,32 +332,3 @@ class VolumeQA(nn.Module):
                 f" reads {limit} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer tokens (a"
                 " lower tau)"
             )
-
-
-class _TextPieces(TextStreamer):
-    """Hands finished pieces of an answer to a function, the prompt left out."""
-
-    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.receive = receive
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Pass a piece on, instead of printing it."""
-        self.receive(text, stream_end)
-
-
-def slice_images(volume: torch.Tensor) -> list[Image.Image]:
-    """Turn a volume ``(C, H, W, D)`` with intensities in [0, 1] into D RGB images of 8 bits.
-
-    Raises:
-        IntensityUnitsError: intensities lie outside [0, 1].
-    """
-    voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-    low, high = (float(edge) for edge in voxels.aminmax())
-    if not (low >= 0 and high <= 1):
-        raise IntensityUnitsError(
-            f"expected intensities in [0, 1], got {low:.4g} to {high:.4g}; put a window before the network (HUWindowsd)"
-        )
-    pixels = (voxels.float() * 255).round().to(torch.uint8).permute(3, 1, 2, 0)
-    rgb = np.ascontiguousarray(pixels.expand(-1, -1, -1, 3).cpu().numpy())
-    return [Image.fromarray(one) for one in rgb]

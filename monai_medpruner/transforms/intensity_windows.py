@@ -140,6 +140,12 @@ class IntensityWindows(Transform):
             return scale_stored_range(img, stored)
         if self.hu_windows is None:
             return self.percentile_window(img) if self.windows == "percentile" else self.slice_min_max(img)
+        recorded = img.meta.get("intensity") if isinstance(img, MetaTensor) else None
+        if recorded in STORED_RANGES and not self.assume_hu:
+            raise IntensityUnitsError(
+                "HU windows were asked for voxels that were scaled before they were stored and have no units: use "
+                "windows='auto'."
+            )
         modality, note = self._resolve_modality(img)
         if modality == "mr" and self.windows == "auto":
             out = self.percentile_window(img)

@@ -31,10 +31,12 @@ from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 from ..data.volume_meta import PerVolumeList, collatable, positions_from_affine
 from ..errors import SettingsError, SliceGeometryError, SpacingError, VolumeShapeError
 
-__all__ = ["SlicePlane", "SlicePlaneD", "SlicePlaneDict", "SlicePlaned"]
+__all__ = ["SLICE_ORDERS", "SlicePlane", "SlicePlaneD", "SlicePlaneDict", "SlicePlaned"]
 
 # (rows, columns, depth) run towards these; the patient's right is on the left of an axial or coronal image
 _AXIS_CODES = {"sagittal": "IPL", "coronal": "ILP", "axial": "PLS"}
+#: from where to where the slices of each plane run
+SLICE_ORDERS = {"sagittal": "right to left", "coronal": "anterior to posterior", "axial": "inferior to superior"}
 _PLANES = tuple(_AXIS_CODES)  # in the order of the world axis that slices are stacked along: left-right, …, up-down
 _FOLLOWING_KEYS = ("plane", "slice_axis", "slice_positions_mm", "pixdim")
 _SPACING_TOLERANCE = 1e-3  # relative; headers store float32

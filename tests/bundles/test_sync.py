@@ -31,11 +31,12 @@ def script(repository):
 
 @pytest.fixture
 def copies(repository, tmp_path):
-    """The inference configurations of all bundles, to be changed."""
-    for path in (repository / "bundles").glob("*/configs/inference.json"):
-        copy = tmp_path / path.relative_to(repository / "bundles")
-        copy.parent.mkdir(parents=True)
-        shutil.copy(path, copy)
+    """The shared configurations of all bundles, to be changed."""
+    for name in ("inference", "evaluate", "multi_gpu_evaluate"):
+        for path in (repository / "bundles").glob(f"*/configs/{name}.json"):
+            copy = tmp_path / path.relative_to(repository / "bundles")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
     return tmp_path
 
 
@@ -74,7 +75,7 @@ def test_every_setting_is_used_and_what_decides_the_answer_is_recorded(script, c
 
 def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, capsys):
     common = load(copies, script.COMMON)
-    before = {path.parts[-3]: load(copies, path.parts[-3]) for path in copies.glob("*/configs/*.json")}
+    before = {path.parts[-3]: load(copies, path.parts[-3]) for path in copies.glob("*/configs/inference.json")}
     common = {"new_setting": 5, **common, "inferer": {"_target_": "SlidingWindowInferer"}}
     store(copies, script.COMMON, common)
     others = set(before) - {script.COMMON}
@@ -99,3 +100,12 @@ def test_a_setting_that_nothing_would_read_is_refused(script, copies, capsys):
     assert script.main(["--bundles", str(copies)]) == 1
     assert "the common form has no setting 'own_setting'" in capsys.readouterr().err
     assert "own_setting" in load(copies, "medpruner_hulumed")
+
+
+def test_the_configurations_of_evaluation_are_the_same(script, copies, capsys):
+    changed = copies / "medpruner_medgemma" / "configs" / "evaluate.json"
+    changed.write_text(changed.read_text(encoding="utf-8").replace("m3d_vqa", "rad3d"), encoding="utf-8")
+    assert script.main(["--bundles", str(copies), "--check"]) == 1
+    assert f"{changed} is not in the common form" in capsys.readouterr().err
+    assert script.main(["--bundles", str(copies)]) == 0
+    assert changed.read_bytes() == (copies / script.COMMON / "configs" / "evaluate.json").read_bytes()

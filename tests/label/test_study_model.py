@@ -31,7 +31,7 @@ from monai_medpruner.label.overlay import is_sheared
 from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.study_cache import CachedStudy, StudyCache
 from monai_medpruner.label.study_model import StudyModel
-from monai_medpruner.networks import EncodedStudy, PrunedSlices, VolumeRecord
+from monai_medpruner.networks import EncodedVolume, PrunedSlices, VolumeRecord
 
 ENCODING = ("load", "filter", "encode", "select")
 
@@ -81,7 +81,7 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
         def call(*arguments):
             inside.append(method)
             together.append(len(inside))
-            encoded.append(method.__name__ == "encode_study")
+            encoded.append(method.__name__ == "encode")
             time.sleep(0.02)
             result = method(*arguments)
             inside.remove(method)
@@ -89,7 +89,7 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
 
         return call
 
-    for name in ("encode_study", "answer"):
+    for name in ("encode", "answer"):
         monkeypatch.setattr(model.network, name, alone(getattr(model.network, name)))
     with ThreadPoolExecutor(4) as clients:
         list(clients.map(lambda index: model.ask(study, ("parallel",), f"{index}?"), range(8)))
@@ -196,7 +196,7 @@ def test_report_of_settings_holds_no_path(tmp_path):
 def cached(rows, seed=0):
     tokens = torch.rand(rows, 8, generator=torch.Generator().manual_seed(seed))
     slices = PrunedSlices(tokens=list(tokens.split(1)), side_rows=[[tokens.clone()]])
-    return CachedStudy(EncodedStudy(slices, VolumeRecord(1, [0], [], [])), (1, 1), {}, {})
+    return CachedStudy(EncodedVolume(slices, VolumeRecord(1, [0], [], [])), (1, 1), {}, {})
 
 
 def test_cache_is_bounded_and_forgets_the_oldest():

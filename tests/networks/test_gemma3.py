@@ -26,8 +26,8 @@ from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 from monai_medpruner.errors import PromptError
 from monai_medpruner.networks import PrunedVLM, VolumePrompt, VolumeQA
 from monai_medpruner.networks.families import Gemma3Family
+from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.networks.tiny import save_tiny_checkpoint
-from monai_medpruner.networks.volume_qa import slice_images
 from monai_medpruner.pruners import NucleusPruner
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}

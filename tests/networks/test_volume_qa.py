@@ -28,6 +28,7 @@ from monai_medpruner.errors import (
 )
 from monai_medpruner.networks import ModelFamily, PrunedVLM, VolumePrompt, VolumeQA
 from monai_medpruner.networks import volume_qa as module
+from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.pruners import NucleusPruner
 
 PRUNER = NucleusPruner(tau=0.5, temperature=0.5)
@@ -65,7 +66,7 @@ def test_answer_is_that_of_the_wrapped_model(network):
     one = volume(depth=3)
     answer = network(one[None], [["Is it?"]])[0][0]
     tokenizer, processor = network._tokenizer, network._image_processor
-    pixels = processor(images=module.slice_images(one), return_tensors="pt")
+    pixels = processor(images=slice_images(one), return_tensors="pt")
     vlm = PrunedVLM(network.vlm.model, PRUNER)
     inputs = {name: pixels[name] for name in vlm.family.image_inputs}
     text = tokenizer(network.prompt_text(vlm.family.token_grids(inputs), [0, 1, 2], "Is it?"), return_tensors="pt")
@@ -75,8 +76,8 @@ def test_answer_is_that_of_the_wrapped_model(network):
 
 def test_a_volume_is_encoded_once(network, monkeypatch):
     calls = []
-    encode = PrunedVLM.encode
-    monkeypatch.setattr(PrunedVLM, "encode", lambda self, **inputs: calls.append(1) or encode(self, **inputs))
+    encode = PrunedVLM.encode_each
+    monkeypatch.setattr(PrunedVLM, "encode_each", lambda *args, **inputs: calls.append(1) or encode(*args, **inputs))
     network(volume()[None], [["a?", "b?", "c?"]])
     assert len(calls) == 1
     first, *others = network.records[0].seconds
@@ -129,16 +130,40 @@ def test_tokens_without_a_question(network, channels):
 
 def test_channels_become_colours():
     one = torch.stack([torch.full((4, 5, 2), value) for value in (0.0, 0.5, 1.0)])
-    images = module.slice_images(one)
+    images = slice_images(one)
     assert [image.size for image in images] == [(5, 4)] * 2
     assert images[0].getpixel((0, 0)) == (0, 128, 255)
-    assert module.slice_images(one[1:2])[1].getpixel((4, 3)) == (128, 128, 128)
+    assert slice_images(one[1:2])[1].getpixel((4, 3)) == (128, 128, 128)
 
 
 @pytest.mark.parametrize("question", ["", "  \n", 12, None, "Is it <|im_end|>?"], ids=repr)
 def test_questions_that_cannot_be_asked(network, question):
     with pytest.raises(QuestionError):
         network(volume()[None], [[question]])
+
+
+def test_conversations(network):
+    """The study stays in the first turn alone, all turns reach the model in order, and nothing is encoded again."""
+    study = network.encode(volume(depth=3, kept_indices=[1, 2, 5]))
+    arguments = study.slices.grids, study.record.slice_indices
+    turns = ["First?", "Yes {x}.", "Second?", "No.", "Third?"]
+    text = network.prompt_text(*arguments, turns)
+    places = [text.index(one) for one in turns]
+    assert places == sorted(places)
+    assert text.startswith(network.prompt_text(*arguments, "First?").split("First?")[0] + "First?")
+    image = network.vlm.family.image_token_id
+    tokens = network._tokenizer(text)["input_ids"]
+    assert sum(one == image for one in tokens) == sum(one.keep.numel() for one in study.record.slices)
+    assert network.answer(study, ["First?"]) == network.answer(study, "First?")
+    assert isinstance(network.answer(study, turns[:3]), str)
+    assert [seconds["encode"] for seconds in study.record.seconds[1:]] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("question", [[], ["a?", "b"], ["a?", "", "b?"], ["a?", 3, "b?"], ["a?", "<|im_end|>", "b?"]])
+def test_conversations_that_cannot_go_on(network, question):
+    network.vlm  # noqa: B018 - loads the tokenizer
+    with pytest.raises(QuestionError):
+        network.prompt_text([(1, 1)], [0], question)
 
 
 def test_special_tokens_that_the_tokenizer_does_not_list(checkpoint):

@@ -1,0 +1,48 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A data set in which a volume that cannot be read does not end the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from monai.data import Dataset
+
+from monai_medpruner.errors import describe_error
+
+__all__ = ["GuardedDataset"]
+
+
+class GuardedDataset(Dataset):
+    """MONAI's ``Dataset``, whose items hold their error where a transform failed.
+
+    Args:
+        data: dictionaries.
+        transform: as in ``Dataset``.
+        fail_fast: raise the first error instead.
+
+    Returns of an index: the transformed item; or, where a transform raised, the item as it was given, with the error's
+    class and message (two texts) under "error".
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Callable | None = None, fail_fast: bool = False) -> None:
+        super().__init__(data, transform)
+        self.fail_fast = fail_fast
+
+    def _transform(self, index: int) -> Any:
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            if self.fail_fast:
+                raise
+            return {**self.data[index], "error": describe_error(error)}

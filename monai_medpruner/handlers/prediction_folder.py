@@ -1,0 +1,211 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Predictions of an evaluation on disk: as they come, by one run at a time, resumable whatever ended the last one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import ignite.distributed as idist
+from filelock import FileLock, Timeout
+
+from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
+
+__all__ = ["PredictionFolder"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+class PredictionFolder:
+    """The output folder of an evaluation.
+
+    ``predictions.jsonl`` holds a line per item. Each line is on disk before the next item is asked. Several ranks write
+    a file each (``predictions.rank0.jsonl``, …), which become one at the end, and also at the start of the next run
+    where they were left behind; nodes share the folder. ``run.json`` says what the predictions are of, and a run with
+    anything else is refused. ``.lock`` keeps a second run out while one is writing; the operating system opens it when
+    a run ends, however it ends.
+
+    Args:
+        output_dir: made where it is missing.
+        retry_failed: ask items again whose status is not "ok".
+    """
+
+    def __init__(self, output_dir: str | Path, retry_failed: bool = False) -> None:
+        self.output_dir = Path(output_dir)
+        self.retry_failed = retry_failed
+        self.predictions_file = self.output_dir / "predictions.jsonl"
+        self._lock = FileLock(self.output_dir / ".lock", timeout=0)
+        self._file: TextIO | None = None
+
+    def open(self, identity: Mapping[str, Any], ids: Sequence[str]) -> set[str]:
+        """Claim the folder for a run; called by all ranks.
+
+        Args:
+            identity: what the predictions depend on, as JSON holds it; equal for runs that may resume each other.
+            ids: of all items, in the order of the finished file.
+
+        Returns:
+            The ids that have a prediction.
+
+        Raises:
+            MixedRunError: the folder's predictions are of something else, or another run is writing.
+            OutputFolderError: the folder cannot be written, or a file in it is damaged other than at its end.
+        """
+        if idist.get_rank() == 0:
+            try:
+                (self.output_dir / "records").mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+                self._claim(json.loads(json.dumps(identity)))
+                self._merge(ids, self.retry_failed)
+            except Timeout as error:
+                raise MixedRunError(
+                    f"another run is writing into {self.output_dir}: wait for it, or name another output_dir"
+                ) from error
+            except OutputFolderError:
+                raise
+            except OSError as error:
+                raise OutputFolderError(f"cannot write to {self.output_dir}: {error.strerror}") from error
+        idist.barrier()
+        done = {line["id"] for line in _read(self.predictions_file)[0]}
+        idist.barrier()  # no rank writes before all have read
+        own = self.predictions_file
+        if idist.get_world_size() > 1:
+            own = self.output_dir / f"predictions.rank{idist.get_rank()}.jsonl"
+        self._file = own.open("a", encoding="utf-8")
+        return done
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write a line; it is on disk when this returns."""
+        if self._file is None:
+            raise OutputFolderError("the folder is not open")
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def finish(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Make the ranks' files one, in the order of the items, and see that none lacks; called by all ranks.
+
+        Returns:
+            Every line on rank 0; an empty list on the others.
+
+        Raises:
+            IncompletePredictionsError: an item has no prediction.
+        """
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        idist.barrier()
+        lines: list[dict[str, Any]] = []
+        if idist.get_rank() == 0:
+            lines = self._merge(ids)
+            present = {line["id"] for line in lines}
+            if gap := [one for one in ids if one not in present]:
+                raise IncompletePredictionsError(
+                    f"{len(gap)} of {len(ids)} items have no prediction: {', '.join(gap[:_SHOWN])}"
+                    f"{', …' if len(gap) > _SHOWN else ''}. All nodes must write into the same folder, "
+                    f"{self.output_dir}; the next run asks what is missing"
+                )
+        return lines
+
+    def close(self) -> None:
+        """Let other runs in."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._lock.release()
+
+    def _claim(self, identity: dict[str, Any]) -> None:
+        """Write what the run is of, or see that it is the same."""
+        path = self.output_dir / "run.json"
+        if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            if different := _differences(earlier, identity):
+                raise MixedRunError(
+                    f"{self.output_dir} holds predictions of another run: {'; '.join(different[:_SHOWN])}"
+                    f"{'; …' if len(different) > _SHOWN else ''}. Name another output_dir"
+                )
+            return
+        if any(self.output_dir.glob("predictions*.jsonl")):
+            raise MixedRunError(f"{self.output_dir} holds predictions, but no run.json that says of what")
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        _write_whole(path, json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n")
+
+    def _merge(self, ids: Sequence[str], drop_failed: bool = False) -> list[dict[str, Any]]:
+        """Bring all lines there are into one file, in the order of the items, cut-off last lines left out."""
+        shards = sorted(self.output_dir.glob("predictions.rank*.jsonl"))
+        place = {one: number for number, one in enumerate(ids)}
+        held, changed = _read(self.predictions_file)
+        found = {line["id"]: line for line in held}
+        for shard in shards:
+            for line in _read(shard)[0]:
+                # a run that ended between writing the one file and removing this one leaves the line in both
+                found.setdefault(line["id"], line)
+        if unknown := [one for one in found if one not in place]:
+            raise OutputFolderError(f"{self.output_dir} holds a prediction of an unknown item, {unknown[0]}")
+        lines = sorted(found.values(), key=lambda line: place[line["id"]])
+        if drop_failed:
+            lines = [line for line in lines if line.get("status") == "ok"]
+        if changed or shards or lines != held or not self.predictions_file.exists():
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            _write_whole(self.predictions_file, text)
+        for shard in shards:
+            shard.unlink()
+        return lines
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of a file, and whether its last one was cut off; that one is left out, and its item asked again."""
+    if not path.exists():
+        return [], False
+    *whole, rest = path.read_bytes().split(b"\n")
+    if rest:
+        logger.warning("the last line of %s was cut off when the run ended; its item is asked again", path)
+    lines = []
+    for number, text in enumerate(whole, 1):
+        try:
+            line = json.loads(text)
+            lines.append({**line, "id": str(line["id"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputFolderError(f"line {number} of {path} is no prediction; restore or remove it") from error
+    return lines, bool(rest)
+
+
+def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        names = list(dict.fromkeys((*earlier, *now)))
+        parts = ((one, earlier.get(one), now.get(one)) for one in names)
+        return [text for one, old, new in parts for text in _differences(old, new, f"{name}.{one}".strip("."))]
+    return [] if earlier == now else [f"{name} was {_short(earlier)} and is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file under another name first, so that it is whole or absent."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

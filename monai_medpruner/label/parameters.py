@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monai_medpruner.data.image_list import MAX_QUESTION_CHARACTERS
 from monai_medpruner.errors import RequestError
 
 __all__ = [
+    "ADJUSTABLE",
     "AskParameters",
     "OverlayParameters",
     "ask_parameters",
@@ -34,6 +35,8 @@ __all__ = [
     "report_parameters",
 ]
 
+#: settings that a request may change for itself; all are numbers
+ADJUSTABLE = ("gamma", "tau", "temperature")
 #: turns of a conversation; each takes its share of the model's context
 MAX_TURNS = 32
 #: as file systems have it
@@ -47,6 +50,8 @@ _CLIENT_PARAMETERS: dict[str, tuple[type, ...]] = {
     "restore_label_idx": (bool,),
 }
 _EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+# far above any setting, and below what a float overflows at
+_LARGEST = 1e9
 _DTYPES = ("uint8", "uint16")
 
 
@@ -57,10 +62,12 @@ class AskParameters:
     Args:
         question: text, 1 to 20,000 characters.
         history: earlier questions with their answers, oldest first.
+        settings: of :data:`ADJUSTABLE`, those that were given.
     """
 
     question: str
     history: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,13 @@ class OverlayParameters:
         extension: ".nii.gz", ".nii" or ".nrrd" (3D Slicer and OHIF).
         dtype: "uint8" or "uint16".
         compress: whether an ".nrrd" file is compressed.
+        settings: of :data:`ADJUSTABLE`, those that were given.
     """
 
     extension: str = ".nii.gz"
     dtype: str = "uint8"
     compress: bool = True
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_parameters(text: str) -> dict[str, Any]:
@@ -111,16 +120,17 @@ def ask_parameters(params: Mapping[str, Any]) -> AskParameters:
         if set(turn) != {"question", "answer"}:
             raise RequestError(f"history, turn {number}: expected question and answer and nothing else")
         history.append(tuple(_text(f"history, turn {number}: {name}", turn[name]) for name in ("question", "answer")))
-    return AskParameters(question, tuple(history))  # type: ignore[arg-type]
+    return AskParameters(question, tuple(history), _settings(params))  # type: ignore[arg-type]
 
 
-def report_parameters(params: Mapping[str, Any]) -> None:
-    """Check the parameters of ``report``, which has none of its own.
+def report_parameters(params: Mapping[str, Any]) -> dict[str, float]:
+    """Check the parameters of ``report``, which has none of its own, and return the settings among them.
 
     Raises:
         RequestError: one is unknown, or of the wrong type.
     """
     _check_names(params, ())
+    return _settings(params)
 
 
 def overlay_parameters(params: Mapping[str, Any]) -> OverlayParameters:
@@ -134,6 +144,7 @@ def overlay_parameters(params: Mapping[str, Any]) -> OverlayParameters:
         params.get("result_extension", OverlayParameters.extension),
         params.get("result_dtype", OverlayParameters.dtype),
         params.get("result_compress", OverlayParameters.compress),
+        _settings(params),
     )
     for name, value, known in (
         ("result_extension", form.extension, _EXTENSIONS),
@@ -159,13 +170,22 @@ def check_identifier(name: str, value: str) -> str:
 
 def _check_names(params: Mapping[str, Any], own: tuple[str, ...]) -> None:
     """Refuse what is not known, and what MONAI Label's clients never send in such a form."""
-    unknown = sorted(set(params) - set(own) - set(_CLIENT_PARAMETERS))
+    unknown = set(params) - {*own, *ADJUSTABLE, *_CLIENT_PARAMETERS}
     if unknown:
-        taken = f"{', '.join(own)} and nothing else" if own else "no parameters"
-        raise RequestError(f"{len(unknown)} unknown parameter(s); this task takes {taken}")
+        known = ", ".join((*own, *ADJUSTABLE))
+        raise RequestError(f"{len(unknown)} unknown parameter(s); this task takes {known}")
     for name, kinds in _CLIENT_PARAMETERS.items():
         if name in params and not isinstance(params[name], kinds):
             raise RequestError(f"{name} has the wrong type, {type(params[name]).__name__}")
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, float]:
+    """The settings that a request changes for itself; their ranges are checked where they are used."""
+    given = {name: params[name] for name in ADJUSTABLE if name in params}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
+            raise RequestError(f"{name} must be a number")
+    return {name: float(value) for name, value in given.items()}
 
 
 def _text(name: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -30,6 +30,7 @@ from monai_medpruner.handlers.volume_record_file import STAGES
 from monai_medpruner.label.configuration import Configuration
 from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay
 from monai_medpruner.label.parameters import OverlayParameters
+from monai_medpruner.label.request_settings import adjust, adjustable
 from monai_medpruner.label.study_cache import CachedStudy, StudyCache
 from monai_medpruner.networks import EncodedVolume, VolumeQA
 
@@ -60,6 +61,8 @@ class StudyModel:
         self.preprocessing: Any = workflow.preprocessing
         self.network: VolumeQA = workflow.network_def
         self.settings = _reported(workflow.parser.get_parsed_content("settings"), self.network.settings)
+        #: what requests may change for themselves, with the server's values
+        self.adjustable = adjustable(self.settings, self.network.pruner)
         self.cache = StudyCache(cache_bytes)
         self._lock = threading.Lock()
         self._numbers = count(1)
@@ -74,7 +77,12 @@ class StudyModel:
         return cls(open_bundle(configuration.bundle, configuration.overrides), configuration.cache_bytes)
 
     def ask(
-        self, image: Path, key: tuple[str, ...], question: str, history: Sequence[tuple[str, str]] = ()
+        self,
+        image: Path,
+        key: tuple[str, ...],
+        question: str,
+        history: Sequence[tuple[str, str]] = (),
+        settings: Mapping[str, float] | None = None,
     ) -> dict[str, Any]:
         """Answer a question about a study.
 
@@ -83,6 +91,7 @@ class StudyModel:
             key: what its content is known by.
             question: plain text.
             history: earlier questions with their answers, oldest first.
+            settings: "gamma", "tau" or "temperature" in place of the server's.
 
         Returns:
             ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as a bundle's answer file has
@@ -91,18 +100,18 @@ class StudyModel:
             0 for those that an earlier request went through; ``settings``; ``notes``.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study or the question.
+            MedPrunerError: whatever is wrong with the study, the question or the settings.
         """
         number = next(self._numbers)
-        with self._turn(number, "a question"):
-            study, seconds = self._encoded(image, key, number)
+        with _Turn(self._lock, number, "a question"):
+            study, seconds = self._encoded(image, key, settings or {}, number)
             # a record of this request's own, which gets its times
             kept = replace(study.encoded.record, seconds=[])
             turns = [text for turn in history for text in turn]
             answer = self.network.answer(EncodedVolume(study.encoded.slices, kept, asked=1), [*turns, question])
             spent = kept.seconds[0]
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer, **self._described(study, {**spent, **seconds})}
+        return {"answer": answer, **self._described(study, {**spent, **seconds}, settings or {})}
 
     def write_overlay(
         self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
@@ -112,44 +121,45 @@ class StudyModel:
         Args:
             image: its file or folder.
             key: what its content is known by.
-            form: of the file.
+            form: of the file, and settings as in :meth:`ask`.
             folder: gets the file.
 
         Returns:
             The file, and what :meth:`ask` returns but the answer, with ``label_names``, the values of the labels.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study.
+            MedPrunerError: whatever is wrong with the study or the settings.
         """
         number = next(self._numbers)
-        with self._turn(number, "an overlay"):
-            study, seconds = self._encoded(image, key, number)
+        with _Turn(self._lock, number, "an overlay"):
+            study, seconds = self._encoded(image, key, form.settings, number)
             labels, affine = overlay(study)
             file = folder / f"pruning_overlay_{study.meta['volume_id'][:12]}{form.extension}"
             write_overlay(labels.astype(form.dtype), affine, file, form.compress)
             logger.info(f"request {number}: overlay written")
-        described = self._described(study, seconds)
+        described = self._described(study, seconds, form.settings)
         if is_sheared(affine):
             described["notes"].append(_SHEAR_NOTE)
         return file, {"label_names": present_labels(labels), **described}
 
-    def _turn(self, number: int, what: str) -> _Turn:
-        return _Turn(self._lock, number, what)
-
-    def _encoded(self, image: Path, key: tuple[str, ...], number: int) -> tuple[CachedStudy, dict[str, float]]:
+    def _encoded(
+        self, image: Path, key: tuple[str, ...], settings: Mapping[str, float], number: int
+    ) -> tuple[CachedStudy, dict[str, float]]:
         """The study, and the seconds that this request spent on it."""
+        preprocessing, pruner = adjust(self.preprocessing, self.network.pruner, self.adjustable, settings)
+        key = (*key, *(str(value) for value in {**self.adjustable, **settings}.values()))
         study = self.cache.get(key)
         if study is not None:
             logger.info(f"request {number}: the study is in memory")
             return study, {}
-        item = self.preprocessing({CommonKeys.IMAGE: str(image)})
+        item = preprocessing({CommonKeys.IMAGE: str(image)})
         volume = item[CommonKeys.IMAGE]
         loaded = dict(item["seconds"])
         logger.info(
             f"request {number}: {volume.shape[-1]} of {volume.meta.get('source_depth', volume.shape[-1])} slices kept "
             f"({sum(loaded.values()):.1f} s); encoding"
         )
-        encoded = self.network.encode(volume)
+        (encoded,) = self.network.encode_each(volume, [pruner])
         record = encoded.record
         study = CachedStudy(encoded, tuple(volume.shape[1:3]), dict(volume.meta), loaded)
         self.cache.put(key, study)
@@ -160,7 +170,9 @@ class StudyModel:
         )
         return study, {**loaded, **spent}
 
-    def _described(self, study: CachedStudy, seconds: dict[str, float]) -> dict[str, Any]:
+    def _described(
+        self, study: CachedStudy, seconds: Mapping[str, float], settings: Mapping[str, float]
+    ) -> dict[str, Any]:
         record = study.encoded.record
         kept = zip(record.slice_indices, record.slices, strict=True)
         return {
@@ -185,7 +197,7 @@ class StudyModel:
                 for index, one in kept
             ],
             "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in STAGES},
-            "settings": dict(self.settings),
+            "settings": {**self.settings, **settings},
             "notes": [*study.meta.get("notes", ()), *record.notes],
         }
 

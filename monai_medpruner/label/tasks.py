@@ -41,7 +41,8 @@ class StudyTask(InferTask):
     """
 
     def __init__(self, model: StudyModel, type: InferType, labels: dict[str, int] | None, description: str) -> None:
-        super().__init__(type=type, labels=labels, dimension=3, description=description)
+        # viewers show these for the user to change, and send them along
+        super().__init__(type=type, labels=labels, dimension=3, description=description, config=model.adjustable)
         self.model = model
 
     def is_valid(self) -> bool:
@@ -82,7 +83,7 @@ class AskTask(StudyTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Return no file, and the answer."""
         study, params = request["study"], request["params"]
-        return None, self.model.ask(study.path, study.key, params.question, params.history)
+        return None, self.model.ask(study.path, study.key, params.question, params.history, params.settings)
 
 
 class ReportTask(StudyTask):
@@ -98,7 +99,8 @@ class ReportTask(StudyTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Return no file, and the report as ``answer``, with the ``prompt`` that asked for it."""
         study = request["study"]
-        return None, {"prompt": REPORT_PROMPT, **self.model.ask(study.path, study.key, REPORT_PROMPT)}
+        answer = self.model.ask(study.path, study.key, REPORT_PROMPT, settings=request["params"])
+        return None, {"prompt": REPORT_PROMPT, **answer}
 
 
 class OverlayTask(StudyTask):

@@ -35,7 +35,7 @@ TINY_CONF = {"model": "tiny", "max_new_tokens": "6", "tau": "0.5", "temperature"
 FLIPPED_AFFINE = np.array([[0, -0.8, 0, 40], [0.8, 0, 0, -30], [0, 0, -2.5, 90], [0, 0, 0, 1.0]])
 
 
-def write_study(path: Path, shape=(64, 80, 12), seed=0, affine=FLIPPED_AFFINE) -> Path:
+def write_study(path: Path, shape=(160, 192, 12), seed=0, affine=FLIPPED_AFFINE) -> Path:
     """A NIfTI file in HU of which every second slice repeats the one before, so that the filter drops it."""
     rng = np.random.default_rng(seed)
     voxels = rng.integers(-150, 250, (*(size // 8 for size in shape[:2]), shape[2] // 2), dtype=np.int16)

@@ -51,7 +51,12 @@ def test_question_and_history():
         ({"question": "a?", "history": [TURN] * 33}, "33 turns"),
         ({"question": "a?", "history": [{"question": "b?"}]}, "turn 0"),
         ({"question": "a?", "history": [TURN, {"question": "b?", "answer": 1}]}, "turn 1: answer must be text"),
-        ({"question": "a?", "tau": 0.5}, "1 unknown parameter"),
+        ({"question": "a?", "model_id": "x"}, "1 unknown parameter"),
+        ({"question": "a?", "tau": "0.5"}, "tau must be a number"),
+        ({"question": "a?", "tau": True}, "tau must be a number"),
+        ({"question": "a?", "temperature": float("nan")}, "temperature must be a number"),
+        ({"question": "a?", "gamma": float("inf")}, "gamma must be a number"),
+        ({"question": "a?", "gamma": 10**400}, "gamma must be a number"),
         ({"question": "a?", "client_id": 5}, "client_id has the wrong type"),
     ],
     ids=lambda value: str(value)[:60],
@@ -69,9 +74,16 @@ def test_overlay_in_the_form_of_each_viewer():
             overlay_parameters(wrong)
 
 
-def test_report_takes_nothing():
-    report_parameters(CLIENT)
-    with pytest.raises(RequestError, match="takes no parameters"):
+def test_settings():
+    given = {"gamma": 0, "tau": 0.5, "temperature": 2.0}
+    assert ask_parameters({"question": "a?", **given}).settings == given
+    assert overlay_parameters({**CLIENT, "tau": 0.5}).settings == {"tau": 0.5}
+    assert report_parameters({"tau": 0.5}) == {"tau": 0.5}
+
+
+def test_report_has_no_question():
+    assert report_parameters(CLIENT) == {}
+    with pytest.raises(RequestError, match="1 unknown parameter"):
         report_parameters({"question": "a?"})
 
 

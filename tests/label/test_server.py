@@ -65,6 +65,8 @@ def test_tasks_are_listed(client):
         "pruning_overlay": "segmentation",
     }
     assert info["models"]["pruning_overlay"]["labels"] == {"kept slice": 1, "kept token": 2, "contextual token": 3}
+    config = info["models"]["pruning_overlay"]["config"]
+    assert config == {"gamma": 0.025, "tau": 0.5, "temperature": 0.05}
     assert info["labels"] == ["kept slice", "kept token", "contextual token"]
 
 
@@ -125,6 +127,17 @@ def test_overlay_as_the_viewers_ask_for_it(client, server):
     assert "encoding: raw" in content
 
 
+def test_settings_of_a_request(client, model, server):
+    """As 3D Slicer sends what its user put into the table of options."""
+    config = client.info()["models"]["pruning_overlay"]["config"]
+    _, usual = client.infer("pruning_overlay", "study", dict(config))
+    _, other = client.infer("pruning_overlay", "study", {**config, "tau": 0.2})
+    assert other["tokens"]["kept"] < usual["tokens"]["kept"]
+    assert (usual["settings"]["tau"], other["settings"]["tau"]) == (0.5, 0.2)
+    assert ask(client, "study", "Is it?", tau=0.2)["record"] == other["record"]
+    assert ask(client, "study", "Is it?")["record"] == usual["record"]
+
+
 def test_uploaded_file_and_session(client, server, tmp_path):
     image = write_study(tmp_path / "Doe_Jane.nii.gz", seed=5)
     _, answer = client.infer("ask", "", {"question": "Is it?"}, file=str(image))
@@ -164,7 +177,9 @@ QUESTION = {"question": "Is it?"}
         ("ask", "image=study", "{", 400, "no JSON"),
         ("ask", "image=study", {**QUESTION, "image": "/etc/passwd"}, 400, "neither model nor image"),
         ("ask", "image=study", {**QUESTION, "model": "report"}, 400, "neither model nor image"),
-        ("ask", "image=study", {**QUESTION, "tau": 0.1}, 400, "unknown parameter"),
+        ("ask", "image=study", {**QUESTION, "model_id": "x"}, 400, "unknown parameter"),
+        ("ask", "image=study", {**QUESTION, "tau": "$print(1)"}, 400, "tau must be a number"),
+        ("ask", "image=study", {**QUESTION, "tau": 2}, 400, "tau must lie in"),
         ("ask", "image=study", {**QUESTION, "history": [1]}, 400, "history must be a list"),
         ("ask", "image=nothing", QUESTION, 404, "no image of this name"),
         ("ask", "", QUESTION, 400, "image must have"),

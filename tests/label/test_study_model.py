@@ -26,6 +26,7 @@ import torch
 from label_server import TINY_CONF, write_study
 
 from monai_medpruner import __main__ as command_line
+from monai_medpruner.errors import RequestError
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.overlay import is_sheared
 from monai_medpruner.label.parameters import OverlayParameters
@@ -74,6 +75,36 @@ def test_only_the_first_question_is_encoded(model, study):
         assert later["record"] == first["record"]
 
 
+@pytest.mark.parametrize("changed", [{"tau": 0.2}, {"temperature": 0.002}, {"gamma": 0.4}, {"tau": 0.9, "gamma": 0.0}])
+def test_settings_of_a_request(model, study, changed):
+    """The answer is that of a server started with them; the server's own stay as they are."""
+    before = model.ask(study, ("settings",), "Is it?")
+    answer = model.ask(study, ("settings",), "Is it?", settings=changed)
+    conf = {**TINY_CONF, **{name: str(value) for name, value in changed.items()}}
+    started = StudyModel.from_configuration(configuration(conf)).ask(study, ("settings",), "Is it?")
+    assert {**answer, "seconds": {}} == {**started, "seconds": {}}
+    assert answer["record"] != before["record"]
+    assert answer["seconds"]["encode"] > 0
+    assert model.ask(study, ("settings",), "Is it?", settings=changed)["seconds"]["encode"] == 0
+    after = model.ask(study, ("settings",), "Is it?")
+    assert {**after, "seconds": {}} == {**before, "seconds": {}}
+    assert after["seconds"]["encode"] == 0
+
+
+@pytest.mark.parametrize("changed", [{"tau": 0.0}, {"tau": 1.5}, {"temperature": -1.0}, {"gamma": -0.1}], ids=str)
+def test_settings_outside_their_range(model, study, changed):
+    with pytest.raises(RequestError, match=r"must (lie|be)"):
+        model.ask(study, ("settings",), "Is it?", settings=changed)
+
+
+def test_a_server_without_pruning_has_no_such_settings(study):
+    model = StudyModel.from_configuration(configuration({**TINY_CONF, "pruner": "none", "gamma": "none"}))
+    assert model.adjustable == {}
+    assert model.ask(study, ("a",), "Is it?")["slices"]["kept"] == 12
+    with pytest.raises(RequestError, match="no tau to change"):
+        model.ask(study, ("a",), "Is it?", settings={"tau": 0.5})
+
+
 def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
     inside, together, encoded = [], [], []
 
@@ -81,7 +112,7 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
         def call(*arguments):
             inside.append(method)
             together.append(len(inside))
-            encoded.append(method.__name__ == "encode")
+            encoded.append(method.__name__ == "encode_each")
             time.sleep(0.02)
             result = method(*arguments)
             inside.remove(method)
@@ -89,7 +120,7 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
 
         return call
 
-    for name in ("encode", "answer"):
+    for name in ("encode_each", "answer"):
         monkeypatch.setattr(model.network, name, alone(getattr(model.network, name)))
     with ThreadPoolExecutor(4) as clients:
         list(clients.map(lambda index: model.ask(study, ("parallel",), f"{index}?"), range(8)))

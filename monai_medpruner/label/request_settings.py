@@ -1,0 +1,77 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Settings of slices and tokens that a request may change for itself; they never pass through a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from monai.transforms import Compose
+
+from monai_medpruner.errors import RequestError, SettingsError
+from monai_medpruner.label.parameters import ADJUSTABLE
+from monai_medpruner.pruners import TokenPruner
+from monai_medpruner.transforms import InterSliceAnchorFilterd, TimedCompose
+
+__all__ = ["adjust", "adjustable"]
+
+
+def adjustable(settings: Mapping[str, Any], pruner: TokenPruner | None) -> dict[str, float]:
+    """Return the settings that requests may change, with the server's values.
+
+    Args:
+        settings: of the bundle.
+        pruner: of the network; None where tokens are not pruned.
+    """
+    own = {field.name for field in fields(pruner)} if pruner is not None else set()
+    known = {name for name in ADJUSTABLE if name == "gamma" or name in own}
+    values = {name: settings[name] for name in ADJUSTABLE if name in known}
+    # a server whose slices are not filtered has "none" here
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def adjust(
+    preprocessing: Any, pruner: TokenPruner | None, server: Mapping[str, float], given: Mapping[str, float]
+) -> tuple[Any, TokenPruner | None]:
+    """Return the transforms and the pruner for the settings of a request; the server's own are not changed.
+
+    Args:
+        preprocessing: the server's transforms.
+        pruner: the server's pruner.
+        server: of :func:`adjustable`.
+        given: settings of the request.
+
+    Raises:
+        RequestError: the server has no such setting, or the value is outside its range.
+    """
+    if absent := sorted(set(given) - set(server)):
+        raise RequestError(f"this server has no {absent[0]} to change")
+    changed = {name: value for name, value in given.items() if value != server[name]}
+    try:
+        if "gamma" in changed:
+            preprocessing = _with_threshold(preprocessing, changed.pop("gamma"))
+        return preprocessing, replace(pruner, **changed) if changed else pruner  # type: ignore[type-var]
+    except SettingsError as error:
+        raise RequestError(str(error)) from error
+
+
+def _with_threshold(transform: Any, threshold: float) -> Any:
+    """The same transforms with another threshold of the slice filter."""
+    if isinstance(transform, InterSliceAnchorFilterd):
+        return InterSliceAnchorFilterd(transform.keys, threshold)
+    if isinstance(transform, TimedCompose):
+        return TimedCompose(transform.stage, [_with_threshold(one, threshold) for one in transform.transforms])
+    if isinstance(transform, Compose):
+        return Compose([_with_threshold(one, threshold) for one in transform.transforms])
+    return transform

@@ -1,0 +1,85 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A server with a trained model: right answers about phantoms, and the same as the bundle's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from label_server import start_server
+
+from monai_medpruner import __main__ as command_line
+from monai_medpruner.ask_arguments import bundles
+from monai_medpruner.metrics import find_protocol
+from monai_medpruner.metrics.answer_rules import answer_is_correct
+
+monailabel_client = pytest.importorskip(
+    "monailabel.client", reason="MONAI Label has an environment of its own, see docs/label.md"
+)
+if "medpruner_phantom" not in bundles():
+    pytest.skip("the bundle with models trained on phantoms is not in this checkout", allow_module_level=True)
+
+PHANTOMS = 3
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Phantoms that no model was trained on, and the multiple-choice questions about them."""
+    folder = tmp_path_factory.mktemp("phantoms") / "out"
+    words = ["--preset", "small", "--count", str(PHANTOMS), "--seed", "777", "--out", str(folder)]
+    command_line.main(["phantom", *words])
+    asked = {}
+    with (folder / "M3D_VQA_test.csv").open(newline="") as table:
+        for row in csv.DictReader(table):
+            choices = {letter: row[f"Choice {letter}"] for letter in "ABCD" if row[f"Choice {letter}"] != "NA"}
+            text = find_protocol("meduni-vqa").prompt(row["Question"], choices)
+            asked.setdefault(folder / row["Image Path"], []).append((text, row["Answer Choice"], choices))
+    return asked
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory, phantoms, repository):
+    folder = tmp_path_factory.mktemp("server")
+    server = start_server(folder, next(iter(phantoms)).parent, {"model": "phantom"}, repository)
+    yield monailabel_client.MONAILabelClient(server.url, tmpdir=str(folder))
+    server.process.terminate()
+    server.process.wait(timeout=30)
+
+
+def test_right_answers(client, phantoms, tmp_path):
+    right = total = 0
+    for image, asked in phantoms.items():
+        name = image.name.removesuffix(".nii.gz")
+        answers = [json.loads(client.infer("ask", name, {"question": text})[1]) for text, _, _ in asked]
+        words = ["--bundle", "medpruner_phantom", "--image", str(image), "--output_dir", str(tmp_path / name)]
+        command_line.main(["ask", *words, "--question", *(text for text, _, _ in asked)])
+        lines = (tmp_path / name / "answers.jsonl").read_text().splitlines()
+        assert [answer["answer"] for answer in answers] == [json.loads(line)["answer"] for line in lines]
+        for answer, (_, letter, choices) in zip(answers, asked, strict=True):
+            right += answer_is_correct(answer["answer"], letter, choices)
+            total += 1
+    assert total >= 3 * PHANTOMS
+    # chance is one in two to four
+    assert right / total > 0.7
+
+
+def test_a_follow_up_encodes_nothing(client, phantoms):
+    image, asked = next(iter(phantoms.items()))
+    name = image.name.removesuffix(".nii.gz")
+    first = json.loads(client.infer("ask", name, {"question": asked[0][0]})[1])
+    history = [{"question": asked[0][0], "answer": first["answer"]}]
+    later = json.loads(client.infer("ask", name, {"question": asked[1][0], "history": history})[1])
+    assert all(later["seconds"][stage] == 0 for stage in ("load", "filter", "encode", "select"))
+    assert later["seconds"]["prefill"] > 0
+    assert later["record"] == first["record"]

@@ -75,14 +75,16 @@ class RequestGuard:
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and reason where a request is refused; None where it may pass."""
-        parts = scope["path"].removeprefix(self.prefix).strip("/").split("/")
+        # uvicorn puts --root_path before the path
+        path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self.prefix)
+        parts = path.strip("/").split("/")
         methods = self.served.get(parts[0], ())
         # browsers ask before they send a request from another site's page; HEAD is GET without its content
         if scope["method"] not in (*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())):
             return 404, "this app does not serve this path"
         if parts[0] == "infer" and len(parts) != 2:
             return 404, "this app does not serve this path"
-        if ".." in parts or "\\" in scope["path"]:
+        if ".." in parts or "\\" in path:
             return 400, "the path must not lead upwards"
         try:
             for name, value in parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=100):

@@ -152,6 +152,23 @@ def test_uploaded_file_and_session(client, server, tmp_path):
         client.infer("ask", "", {"question": "Is it?"}, session_id=session)
 
 
+def test_a_dicom_series_in_a_session(client, server, shared_data):
+    """All files of the series in one request, which MONAI Label's client cannot send."""
+    requests = pytest.importorskip("requests")
+    files = [("files", (file.name, file.read_bytes())) for file in shared_data("ct_torso_dicom").iterdir()]
+    session = requests.put(server.url + "/session/", files=files, timeout=60).json()["session_id"]
+    _, answer = client.infer("ask", "", {"question": "Is it?"}, session_id=session)
+    expected = ask(client, "ct_torso_dicom", "Is it?")
+    assert {**json.loads(answer), "seconds": {}} == {**expected, "seconds": {}}
+
+
+def test_next_sample(client, server):
+    """What 3D Slicer's button asks for."""
+    sample = client.next_sample("random", {})
+    assert sample["id"] in client.datastore()["objects"]
+    assert Path(sample["path"]).exists()
+
+
 def test_a_study_that_was_replaced_is_read_again(client, server):
     image = write_study(server.studies / "changing.nii.gz", seed=6)
     first = ask(client, "changing", "Is it?")

@@ -1,0 +1,70 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which requests reach MONAI Label's routes; test_server.py sends such requests to a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from monai_medpruner.label.guard import RequestGuard
+
+
+def status(method, path, query="", remote=False, prefix="", root_path=""):
+    """Of the refusal; None where the request passes."""
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "root_path": root_path}
+    refusal = RequestGuard(None, prefix, remote).refusal(scope)
+    return None if refusal is None else refusal[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/info/", ""),
+        ("HEAD", "/info/", ""),
+        ("OPTIONS", "/infer/ask", ""),
+        ("POST", "/infer/ask", "image=ct%201&output=json"),
+        ("POST", "/infer/ask", "image=&session_id="),
+        ("PUT", "/datastore/label", "image=ct&tag=final"),
+        ("PUT", "/session/", "uncompress=false&expiry=100"),
+        ("GET", "/", ""),
+    ],
+)
+def test_what_passes(method, path, query):
+    assert status(method, path, query) is None
+    assert status(method, "/api" + path, query, prefix="/api") is None
+    assert status(method, "/proxied" + path, query, root_path="/proxied") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("POST", "/infer/wsi/ask", "", 404),
+        ("GET", "/infer/ask", "", 404),
+        ("DELETE", "/info/", "", 404),
+        ("POST", "/elsewhere", "", 404),
+        ("GET", "/static/../../x", "", 400),
+        ("GET", "/static/a\\..\\x", "", 400),
+        ("POST", "/infer/ask", "image=ct&image=..%2Fct", 400),
+        ("POST", "/infer/ask", "image=%00", 400),
+        ("DELETE", "/datastore/label", "id=ct&tag=..", 400),
+        ("PUT", "/session/", "uncompress=1", 400),
+        ("GET", "/info/", "&".join(["a=1"] * 101), 400),
+    ],
+)
+def test_what_is_refused(method, path, query, expected):
+    assert status(method, path, query) == expected
+    assert status(method, "/proxied" + path, query, root_path="/proxied") == expected
+
+
+def test_requests_are_passed_on_only_where_studies_are_remote():
+    assert status("GET", "/proxy/dicom/wado/studies") == 404
+    assert status("GET", "/proxy/dicom/wado/studies", remote=True) is None

@@ -29,7 +29,7 @@ from monai_medpruner.networks.checkpoint import load_config
 from monai_medpruner.networks.families import family_class
 from monai_medpruner.networks.tiny import TINY
 
-__all__ = ["ask", "bundle_folder"]
+__all__ = ["ask", "bundle_folder", "plain_text"]
 
 _DEFAULT_BUNDLE = "medpruner_qwen3vl"
 
@@ -84,7 +84,7 @@ def _chosen_bundle(arguments: argparse.Namespace) -> Path:
 def _overrides(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """The settings that were given, as values of a bundle's configuration."""
     if arguments.model is not None:
-        yield "model_id", _plain("model", arguments.model)
+        yield "model_id", plain_text("model", arguments.model)
         if arguments.revision is None:
             # the bundle pins the revision of its own model
             yield "revision", None
@@ -93,7 +93,7 @@ def _overrides(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         if text is None:
             continue
         if kind is str or text == "none":
-            yield name, _plain(name, text)
+            yield name, plain_text(name, text)
             continue
         try:
             yield name, kind(text)
@@ -101,8 +101,12 @@ def _overrides(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
             raise SettingsError(f"--{name} must be a number or none, got {text!r}") from error
 
 
-def _plain(name: str, text: str) -> str:
-    """Refuse what a bundle's configuration would execute or replace."""
+def plain_text(name: str, text: str) -> str:
+    """Return a setting's text; refuse what a bundle's configuration would execute or replace.
+
+    Raises:
+        SettingsError: the text begins with $, @ or %, or holds #.
+    """
     if text.startswith(("$", "@", "%")) or "#" in text:
         raise SettingsError(f"--{name} must not begin with $, @ or %, nor hold #: a bundle would execute or replace it")
     return text

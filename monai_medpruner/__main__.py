@@ -122,6 +122,26 @@ def _phantom(arguments: argparse.Namespace) -> None:
     phantom_command(arguments.count, arguments.seed, arguments.out)
 
 
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--benchmark", default="m3d_vqa", help="m3d_vqa, rad3d, amos_mm or question_table")
+    parser.add_argument("--dataset_dir", required=True, help="folder of the benchmark")
+    parser.add_argument("--output_dir", required=True, help="folder to write; a run that broke off goes on")
+    parser.add_argument("--model", help="Hub id, checkpoint folder, or 'tiny'. Default: that of the bundle")
+    parser.add_argument("--bundle", choices=sorted(ask_arguments.bundles()), default="medpruner_qwen3vl")
+    parser.add_argument("--gamma", nargs="+", help="thresholds of the slice filter, numbers or none")
+    parser.add_argument("--tau", nargs="+", help="shares of attention that selected tokens hold")
+    parser.add_argument("--temperature", nargs="+", help="temperatures of the scores")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other settings of the bundle, such as task=closed"
+    )
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.sweep import sweep
+
+    sweep(arguments)
+
+
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
     pass
 
@@ -146,6 +166,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "score": Command("Score the predictions of a run by a named protocol, with intervals.", _score_arguments, _score),
     "compare": Command("Compare two runs on the same items, pair by pair.", _compare_arguments, _compare),
+    "sweep": Command(
+        "Evaluate a grid of settings, each volume encoded once, and write a table and a plot.",
+        _sweep_arguments,
+        _sweep,
+    ),
     "prepare_wordnet": Command(
         "Fetch WordNet from Debian's packages, for METEOR offline.", _prepare_wordnet_arguments, _prepare_wordnet
     ),

@@ -29,7 +29,7 @@ from monai_medpruner.networks.checkpoint import load_config
 from monai_medpruner.networks.families import family_class
 from monai_medpruner.networks.tiny import TINY
 
-__all__ = ["ask", "bundle_folder", "open_bundle", "setting_overrides"]
+__all__ = ["ask", "bundle_folder", "open_bundle", "plain_text", "setting_overrides"]
 
 _DEFAULT_BUNDLE = "medpruner_qwen3vl"
 
@@ -102,7 +102,7 @@ def setting_overrides(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         SettingsError: a text is no number where one is needed, or a configuration would execute it.
     """
     if given.get("model") is not None:
-        yield "model_id", _plain("model", given["model"])
+        yield "model_id", plain_text("model", given["model"])
         if given.get("revision") is None:
             # the bundle pins the revision of its own model
             yield "revision", None
@@ -111,7 +111,7 @@ def setting_overrides(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if text is None:
             continue
         if kind is str or text == "none":
-            yield name, _plain(name, text)
+            yield name, plain_text(name, text)
             continue
         try:
             yield name, kind(text)
@@ -119,8 +119,12 @@ def setting_overrides(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             raise SettingsError(f"--{name} must be a number or none, got {text!r}") from error
 
 
-def _plain(name: str, text: str) -> str:
-    """Refuse what a bundle's configuration would execute or replace."""
+def plain_text(name: str, text: str) -> str:
+    """Return a setting's text; refuse what a bundle's configuration would execute or replace.
+
+    Raises:
+        SettingsError: the text begins with $, @ or %, or holds #.
+    """
     if text.startswith(("$", "@", "%")) or "#" in text:
         raise SettingsError(f"--{name} must not begin with $, @ or %, nor hold #: a bundle would execute or replace it")
     return text

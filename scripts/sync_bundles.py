@@ -26,7 +26,7 @@ from typing import Any
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 COMMON = "medpruner_qwen3vl"
-SAME = ("evaluate.json", "multi_gpu_evaluate.json")
+SAME = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json")
 
 
 def setting_names(config: dict[str, Any]) -> list[str]:

@@ -15,5 +15,6 @@ from __future__ import annotations
 
 from .benchmark_evaluator import BenchmarkEvaluator
 from .item_groups import group_items, item_prompt
+from .sweep_evaluator import SweepEvaluator
 
-__all__ = ["BenchmarkEvaluator", "group_items", "item_prompt"]
+__all__ = ["BenchmarkEvaluator", "SweepEvaluator", "group_items", "item_prompt"]

@@ -189,6 +189,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         metrics |= {"versions": package_versions(), "world_size": idist.get_world_size()}
         path = folder.output_dir / "metrics.json"
         write_json(metrics, path)
+        if self.network.settings["random_weights"]:
+            logger.warning("the model has random weights: its answers, and their scores, mean nothing")
         if metrics["failed"]:
             logger.warning("%d of %d items failed: %s", metrics["failed"], metrics["items"], metrics["errors"])
         accuracy = "no closed questions" if metrics["accuracy"] is None else f"accuracy {metrics['accuracy']:.2f} %"

@@ -183,6 +183,7 @@ def _prune_batch(
             keys=keys,
             grids=grids,
             patches_per_token=patches_per_token,
+            numbers=[len(result.records) + index for index in range(len(grids))],
         )
     )
     keep = pruned.keep

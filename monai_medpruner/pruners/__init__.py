@@ -19,14 +19,18 @@ from typing import Any
 from monai_medpruner.errors import SettingsError
 
 from .attention import attention_received
+from .average_pooling import AveragePoolingPruner
 from .base import PrunedTokens, SliceTokens, TokenPruner
 from .merging import merge_contextual
 from .nucleus import NucleusPruner, nucleus
+from .random_tokens import RandomTokensPruner
 
 __all__ = [
     "PRUNERS",
+    "AveragePoolingPruner",
     "NucleusPruner",
     "PrunedTokens",
+    "RandomTokensPruner",
     "SliceTokens",
     "TokenPruner",
     "attention_received",
@@ -38,6 +42,8 @@ __all__ = [
 #: every pruner by the name that configurations use; a new one adds its line here
 PRUNERS: dict[str, type[TokenPruner]] = {
     "nucleus": NucleusPruner,
+    "average_pooling": AveragePoolingPruner,
+    "random_tokens": RandomTokensPruner,
 }
 
 

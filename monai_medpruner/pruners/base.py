@@ -37,6 +37,7 @@ class SliceTokens:
         keys: what similarity is measured on, ``(S, M, d)``; None likewise.
         grids: rows and columns of each slice's tokens, S pairs; token j lies at row ``j // columns``.
         patches_per_token: image patches that form one token, hence patches in a slice = tokens times this.
+        numbers: of the slices among those that are encoded, counted from 0; None where the batch holds them all.
     """
 
     tokens: torch.Tensor
@@ -45,6 +46,7 @@ class SliceTokens:
     keys: torch.Tensor | None
     grids: list[tuple[int, int]]
     patches_per_token: int = 1
+    numbers: list[int] | None = None
 
 
 @dataclass

@@ -32,7 +32,7 @@ def script(repository):
 @pytest.fixture
 def copies(repository, tmp_path):
     """The shared configurations of all bundles, to be changed."""
-    for name in ("inference", "evaluate", "multi_gpu_evaluate"):
+    for name in ("inference", "evaluate", "multi_gpu_evaluate", "sweep"):
         for path in (repository / "bundles").glob(f"*/configs/{name}.json"):
             copy = tmp_path / path.relative_to(repository / "bundles")
             copy.parent.mkdir(parents=True, exist_ok=True)

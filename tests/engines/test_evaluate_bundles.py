@@ -18,7 +18,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROWS, lasting, read_lines
+from benchmark_runs import ROWS, bundle_arguments, lasting, read_lines
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
@@ -248,8 +248,6 @@ def test_other_questions_are_refused(evaluate, m3d):
 
 
 def test_batches_of_several_volumes_are_refused(repository, m3d, tmp_path):
-    from conftest import bundle_arguments
-
     arguments = bundle_arguments(repository, tmp_path / "out", dataset_dir=str(m3d))
     workflow = ConfigWorkflow(workflow_type="infer", **{**arguments, "dataloader#batch_size": 2})
     workflow.initialize()

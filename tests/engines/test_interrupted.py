@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import bundle_arguments, lasting, read_lines, read_metrics, write_m3d
+from benchmark_runs import bundle_arguments, lasting, read_lines, read_metrics, write_m3d
 
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
 

@@ -290,3 +290,68 @@ def test_tiny_says_that_its_weights_are_random(checkpoint, network):
     assert tiny.settings["random_weights"] is True
     assert network.settings["random_weights"] is False
     assert network.settings["model_type"] == tiny.settings["model_type"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["GPU", "main"])
+def test_out_of_memory_is_tried_again_with_fewer_slices(network, monkeypatch, caplog, error):
+    one = volume(depth=8)
+    expected = network(one[None], [["a?"]])
+    batches = []
+    encode = PrunedVLM.encode_each
+
+    def failing_once(self, pruners, encoder_batch=None, **inputs):
+        batches.append(encoder_batch)
+        if len(batches) == 1:
+            raise error
+        return encode(self, pruners, encoder_batch, **inputs)
+
+    monkeypatch.setattr(PrunedVLM, "encode_each", failing_once)
+    assert network(one[None], [["a?"]]) == expected
+    assert batches == [None, 2]
+    note = f"out of memory ({type(error).__name__}) with up to 8 slices in the encoder at once; tried again with 2"
+    assert network.records[0].notes == [note]
+    assert note in caplog.text
+
+
+def test_out_of_memory_is_tried_again_once(network, monkeypatch):
+    calls = []
+
+    def failing(*_, **__):
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PrunedVLM, "encode_each", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        network(volume(depth=8)[None], [["a?"]])
+    assert len(calls) == 2
+
+
+def test_other_errors_are_not_tried_again(network, monkeypatch):
+    calls = []
+
+    def failing(*_, **__):
+        calls.append(1)
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(PrunedVLM, "encode_each", failing)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        network(volume(depth=8)[None], [["a?"]])
+    assert len(calls) == 1
+
+
+def test_several_pruners_on_one_run_of_the_encoder(network):
+    """Each leaves what it leaves alone, and some of the slices are what they are among all."""
+    one = volume(depth=6)
+    pruners = [None, PRUNER, NucleusPruner(tau=0.3, temperature=0.05)]
+    together = network.encode_each(one, pruners)
+    places = [4, 0, 3]
+    for pruner, study in zip(pruners, together, strict=True):
+        (alone,) = network.encode_each(one, [pruner])
+        assert all(map(torch.equal, study.slices.tokens, alone.slices.tokens))
+        assert all(map(torch.equal, study.slices.keep, alone.slices.keep))
+        for rows, others in zip(study.slices.side_rows, alone.slices.side_rows, strict=True):
+            assert all(map(torch.equal, rows, others))
+        part = study.slices.of_slices(places)
+        assert all(token is study.slices.tokens[place] for token, place in zip(part.tokens, places, strict=True))
+        assert part.grids == [study.slices.grids[place] for place in places]
+    assert len({study.record.retention["overall"] for study in together}) == 3

@@ -1,0 +1,78 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Pooling of neighbouring tokens: the rival that looks at nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+
+__all__ = ["AveragePoolingPruner"]
+
+
+@dataclass(frozen=True)
+class AveragePoolingPruner(TokenPruner):
+    """Replace each cell of ``pool * pool`` neighbouring tokens by its mean, at the place of the cell's first token.
+
+    Cells at the right and lower edges may be smaller. A cell of one token is kept as it is. ``contextual_ratio`` has no
+    say: every token is merged into its cell.
+
+    Args:
+        pool: side of a cell in tokens, at least 2.
+
+    Raises:
+        SettingsError: the side is smaller.
+    """
+
+    pool: int = 2
+
+    needs_attention: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool < 2:
+            raise SettingsError(f"pool must be at least 2, got {self.pool}")
+
+    def score(self, slices: SliceTokens) -> torch.Tensor:
+        """Return nothing of interest: the tokens' places alone decide."""
+        return slices.valid.float()
+
+    def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
+        """Return the bool mask ``(S, M)`` of each cell's first token."""
+        return self._carriers(slices) == torch.arange(slices.valid.shape[1], device=slices.valid.device)
+
+    def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
+        """Average the tokens of each cell."""
+        carrier = self._carriers(slices)
+        place = carrier.clamp(min=0)
+        weight = slices.valid.float()
+        members = torch.zeros_like(weight).scatter_add(1, place, weight)
+        values = slices.tokens.float().masked_fill(~slices.valid[..., None], 0)
+        sums = torch.zeros_like(values).scatter_add(1, place[..., None].expand_as(values), values)
+        pooled = (sums / members.clamp(min=1)[..., None]).to(slices.tokens.dtype)
+        single = primary & (members == 1)
+        tokens = torch.where((primary & ~single)[..., None], pooled, slices.tokens)
+        return PrunedTokens(tokens, single, primary & ~single, carrier)
+
+    def _carriers(self, slices: SliceTokens) -> torch.Tensor:
+        """Index of the first token of each token's cell, int64 ``(S, M)``; -1 at padding."""
+        carrier = torch.full(slices.valid.shape, -1)
+        for index, (rows, columns) in enumerate(slices.grids):
+            row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+            first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
+            carrier[index, : rows * columns] = first.flatten()
+        return carrier.to(slices.valid.device)

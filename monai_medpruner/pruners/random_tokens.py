@@ -1,0 +1,64 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Tokens by chance: the rival that any score of tokens must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.pruners.base import SliceTokens, TokenPruner
+
+__all__ = ["RandomTokensPruner"]
+
+
+@dataclass(frozen=True)
+class RandomTokensPruner(TokenPruner):
+    """Keep a share of each slice's tokens, drawn at random, and merge the rest as every pruner does.
+
+    The draw depends on the seed, the slice's number and its number of tokens alone: the same volume gives the same
+    tokens, on any device, and neighbouring slices keep different ones.
+
+    Args:
+        share: of the tokens, in ``(0, 1]``, rounded up. The default is a quarter, near what the nucleus keeps.
+        seed: of the draw.
+
+    Raises:
+        SettingsError: the share lies outside its range.
+    """
+
+    share: float = 0.25
+    seed: int = 0
+
+    needs_attention: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise SettingsError(f"share must lie in (0, 1], got {self.share}")
+
+    def score(self, slices: SliceTokens) -> torch.Tensor:
+        """Return random numbers; those of tokens that are padding are below all others."""
+        score = torch.full(slices.valid.shape, -1.0)
+        for index, length in enumerate(slices.valid.sum(1).tolist()):
+            number = index if slices.numbers is None else slices.numbers[index]
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            score[index, :length] = torch.rand(length, generator=generator)
+        return score.to(slices.valid.device)
+
+    def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
+        """Return the bool mask ``(S, M)`` of the share with the highest scores."""
+        count = (slices.valid.sum(1, keepdim=True) * self.share).ceil()
+        return score.argsort(dim=1, descending=True).argsort(dim=1) < count

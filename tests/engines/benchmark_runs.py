@@ -1,0 +1,75 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A small benchmark in M3D's form, and what a run of the bundle's evaluation takes and leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+
+COLUMNS = [
+    "Image Path",
+    "Text",
+    "Question Type",
+    "Question",
+    *(f"Choice {i}" for i in "ABCD"),
+    "Answer",
+    "Answer Choice",
+]
+ROWS = 3  # questions a volume, each closed and open
+
+
+def write_m3d(folder, volumes=2):
+    """M3D-VQA's own files: arrays (1, depth, height, width) in [0, 1] and the table."""
+    rows = []
+    for number in range(volumes):
+        name = f"M3D_Cap/ct_case/{number:06d}/Axial.npy"
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        voxels = np.random.default_rng(number).random((1, 5, 64, 64), dtype=np.float32)
+        np.save(path, voxels)
+        for kind in range(1, ROWS + 1):
+            question = f"Which {number}-{kind}?"
+            rows.append([name, "", kind, question, "Liver", "Spleen", "NA", "NA", "Spleen", "B"])
+    with (folder / "M3D_VQA_test.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return folder
+
+
+def bundle_arguments(repository, output_dir, bundle="medpruner_qwen3vl", configs=("inference", "evaluate"), **settings):
+    """What the run command gets for an evaluation with the tiny model."""
+    folder = repository / "bundles" / bundle
+    return {
+        "config_file": [str(folder / "configs" / f"{name}.json") for name in configs],
+        "bundle_root": str(folder),
+        "model_id": "tiny",
+        "max_new_tokens": 3,
+        "output_dir": str(output_dir),
+        **settings,
+    }
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def read_metrics(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def lasting(lines):
+    """Lines without what differs between equal runs: time and memory."""
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "peak_memory_mb")} for line in lines
+    ]

@@ -1,0 +1,128 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A grid of settings gives what evaluations of its own give, with one run of the encoder a volume."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+
+import pytest
+from benchmark_runs import lasting, read_lines, read_metrics
+from safetensors.torch import load_file
+
+from monai_medpruner.__main__ import main
+from monai_medpruner.data.phantom import PhantomSettings, phantom_command
+from monai_medpruner.networks import PrunedVLM, VolumeQA
+
+GAMMAS, TAUS, TEMPERATURES = ["none", "0.02"], ["0.4", "0.8"], ["0.005", "2"]
+GRID = list(itertools.product(GAMMAS, TAUS, TEMPERATURES))
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    phantom_command(2, 3, folder, PhantomSettings(in_plane_sizes=(64,), depth=(8, 8)))
+    return folder
+
+
+def sweep(phantoms, output_dir, *more, bundle="medpruner_qwen3vl"):
+    words = ["sweep", "--model", "tiny", "--bundle", bundle, "--dataset_dir", str(phantoms)]
+    words += ["--output_dir", str(output_dir), "--gamma", *GAMMAS, "--tau", *TAUS, "--temperature", *TEMPERATURES]
+    main([*words, "--set", "max_new_tokens=3", "task=closed", *more])
+
+
+def folder_of(output_dir, gamma, tau, temperature):
+    return output_dir / f"gamma={gamma}_tau={tau}_temperature={temperature}"
+
+
+@pytest.mark.parametrize(
+    ("bundle", "budget"), [("medpruner_qwen3vl", None), ("medpruner_medgemma", None), ("medpruner_hulumed", 40)]
+)
+def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch, capsys, bundle, budget):
+    runs = []
+    encode = PrunedVLM.encode_each
+    monkeypatch.setattr(PrunedVLM, "encode_each", lambda *args, **inputs: runs.append(1) or encode(*args, **inputs))
+    # a budget makes the size of a slice depend on their number
+    more = [] if budget is None else [f"token_budget={budget}"]
+    sweep(phantoms, tmp_path / "sweep", *more, bundle=bundle)
+    assert len(runs) == 2 * (1 if budget is None else len(GAMMAS))
+    table = capsys.readouterr().out
+    kept = set()
+    for gamma, tau, temperature in GRID[:: 1 if budget is None else 3]:
+        folder = folder_of(tmp_path / "sweep", gamma, tau, temperature)
+        given = {"gamma": gamma if gamma == "none" else float(gamma), "tau": float(tau)}
+        given |= {"temperature": float(temperature), "task": "closed", **({"token_budget": budget} if budget else {})}
+        name = f"own-{gamma}-{tau}-{temperature}"
+        lines, metrics = evaluate(name, bundle=bundle, dataset_dir=str(phantoms), **given)
+        swept = lasting(read_lines(folder))
+        for line in swept:
+            assert line["settings"].pop("sweep") is True
+            line["settings"]["gamma"] = line["settings"]["gamma"] or "none"
+        for line, other in zip(swept, lasting(lines), strict=True):
+            assert line == other
+        found = read_metrics(folder)
+        assert found["retention"] == metrics["retention"]
+        assert found["micro"] == metrics["micro"]
+        kept.add(found["retention"]["overall"])
+        for own in (tmp_path / name / "records").iterdir():
+            records = load_file(own), load_file(folder / "records" / own.name)
+            assert all(records[0][key].equal(records[1][key]) for key in ("slice_indices", "primary", "contextual"))
+        assert f"{metrics['retention']['overall']:.3f}" in table
+    assert len(kept) > 2  # the settings make a difference
+
+
+def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
+    answer, asked = VolumeQA.answer, []
+
+    def breaking_off(self, study, question):
+        if len(asked) == 11:
+            raise KeyboardInterrupt
+        asked.append(question)
+        return answer(self, study, question)
+
+    monkeypatch.setattr(VolumeQA, "answer", breaking_off)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(phantoms, tmp_path)
+    assert len(asked) == 11
+    monkeypatch.setattr(VolumeQA, "answer", lambda *args: asked.append(args[2]) or answer(*args))
+    sweep(phantoms, tmp_path)
+    assert capsys.readouterr().out.splitlines()[-len(GRID) - 1].split()[:3] == ["gamma", "tau", "temperature"]
+    items = len(read_lines(folder_of(tmp_path, *GRID[0])))
+    assert len(asked) == len(GRID) * items  # nothing twice
+    with (tmp_path / "sweep.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["gamma"] or "none", row["tau"], row["temperature"].removesuffix(".0")) for row in rows] == GRID
+    for row, place in zip(rows, GRID, strict=True):
+        metrics = read_metrics(folder_of(tmp_path, *place))
+        assert float(row["overall"]) == metrics["retention"]["overall"]
+        assert float(row["accuracy"]) == metrics["accuracy"]
+        assert float(row["accuracy_low"]) == metrics["micro"]["accuracy"]["low"]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tau", "0.5", "0.5"], "taus must be a list of different values"),
+        (["--gamma", "low"], "--gamma takes numbers, got 'low'"),
+        (["--set", "task"], "--set takes NAME=VALUE"),
+        (["--set", "task=$open"], "must not begin with"),
+        (["--benchmark", "vqa"], "no benchmark is named 'vqa'"),
+    ],
+)
+def test_bad_settings(phantoms, tmp_path, capsys, words, message):
+    given = ["--model", "tiny", "--dataset_dir", str(phantoms), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as raised:
+        main(["sweep", *given, *words])
+    assert raised.value.code == 1
+    assert message in capsys.readouterr().err

@@ -11,7 +11,7 @@
 
 """Draw the overlay of a phantom over its CT: the picture in docs/label.md.
 
-``python scripts/label_picture.py [MODEL]``, where MODEL is what ``--conf model`` of the MONAI Label app takes.
+``python scripts/label_picture.py model=tiny tau=0.5``, with what ``--conf`` of the MONAI Label app takes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ COLOURS = {1: (70, 110, 220), 2: (40, 190, 90), 3: (250, 150, 40)}
 PHANTOMS, HEIGHT, WINDOW = 12, 260, (-160, 240)
 
 
-def main(model: str) -> None:
+def main(conf: dict[str, str]) -> None:
     """Write the picture."""
     with TemporaryDirectory() as folder:
         phantom_command(PHANTOMS, 7, Path(folder))
         truths = [json.loads(line) for line in (Path(folder) / "phantoms.jsonl").read_text().splitlines()]
         truth = next(one for one in truths if one["plane"] == "axial" and one["lesions"])
         image = Path(folder) / truth["image"]
-        app = StudyModel.from_configuration(configuration({"model": model}))
+        app = StudyModel.from_configuration(configuration(conf))
         file, described = app.write_overlay(image, ("phantom",), OverlayParameters(), Path(folder))
         voxels, labels, lesion = (_canonical(one) for one in (image, file, Path(folder) / truth["lesion_mask"]))
     depth = labels.shape[2]
@@ -77,4 +77,4 @@ def _tile(voxels: np.ndarray, labels: np.ndarray) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "phantom")
+    main(dict(word.split("=", 1) for word in sys.argv[1:]))

@@ -16,5 +16,6 @@ from __future__ import annotations
 from .benchmark_evaluator import BenchmarkEvaluator
 from .item_groups import group_items, item_prompt
 from .sweep_evaluator import SweepEvaluator
+from .variant_evaluator import Variant, VariantEvaluator
 
-__all__ = ["BenchmarkEvaluator", "SweepEvaluator", "group_items", "item_prompt"]
+__all__ = ["BenchmarkEvaluator", "SweepEvaluator", "Variant", "VariantEvaluator", "group_items", "item_prompt"]

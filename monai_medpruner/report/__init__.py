@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from .pruning_figure import pruning_figure
 from .sweep_report import write_sweep
 
-__all__ = ["write_sweep"]
+__all__ = ["pruning_figure", "write_sweep"]

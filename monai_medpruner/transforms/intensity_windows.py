@@ -141,7 +141,8 @@ class IntensityWindows(Transform):
         if self.hu_windows is None:
             return self.percentile_window(img) if self.windows == "percentile" else self.slice_min_max(img)
         recorded = img.meta.get("intensity") if isinstance(img, MetaTensor) else None
-        if recorded in STORED_RANGES and not self.assume_hu:
+        # what is recorded may be wrong: voxels below 0 were not scaled so
+        if recorded in STORED_RANGES and not self.assume_hu and voxel_range(img)[0] >= 0:
             raise IntensityUnitsError(
                 "HU windows were asked for voxels that were scaled before they were stored and have no units: use "
                 "windows='auto'."

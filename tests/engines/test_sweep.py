@@ -66,7 +66,7 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
         lines, metrics = evaluate(name, bundle=bundle, dataset_dir=str(phantoms), **given)
         swept = lasting(read_lines(folder))
         for line in swept:
-            assert line["settings"].pop("sweep") is True
+            assert line["settings"].pop("shared_encoder") is True
             line["settings"]["gamma"] = line["settings"]["gamma"] or "none"
         for line, other in zip(swept, lasting(lines), strict=True):
             assert line == other

@@ -1,0 +1,134 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What pruning costs in answers: the small trained models on phantoms of a fresh seed.
+
+Writes ``evidence.md`` with its tables and plots. Every number comes from the files under ``--work``, which a second run
+goes on with. Everything here is synthetic: small models, trained on phantoms, asked about phantoms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from evidence_page import write_page
+from evidence_recall import survival
+from monai.bundle import ConfigWorkflow
+from monai.transforms import Compose, Lambdad
+
+from monai_medpruner.data.phantom import PRESETS, phantom_command
+from monai_medpruner.engines import BenchmarkEvaluator, Variant, VariantEvaluator
+from monai_medpruner.handlers import PredictionFolder
+from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomTokensPruner
+from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
+
+FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
+
+
+def filtered(gamma: float | None) -> TimedCompose:
+    """The slices that IAF leaves."""
+    return TimedCompose("filter", InterSliceAnchorFilterd("image", gamma))
+
+
+def uniform(count: int) -> TimedCompose:
+    """Evenly spaced slices."""
+    return TimedCompose("filter", SliceLimitd("image", count, "linspace"))
+
+
+def variants(gamma: float, tau: float, temperature: float) -> dict[str, Variant]:
+    """Every way to prune that the page compares, by name; the bundle's own settings among them."""
+    every = filtered(None)
+    filters = {one: filtered(one) for one in sorted({gamma / 2, gamma, gamma * 2})}
+    taus = sorted({tau, 0.05, 0.1, 0.3, 0.6})
+
+    def nucleus(share: float, warmth: float = temperature, scale: str = "relative") -> NucleusPruner:
+        return NucleusPruner(tau=share, temperature=warmth, importance_scale=scale)  # type: ignore[arg-type]
+
+    ways: dict[str, tuple[Callable, Any]] = {"unpruned": (every, None)}
+    ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in filters}
+    ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in taus}
+    ways |= {f"MedPruner, γ {gamma:g}, τ {one:g}": (filters[gamma], nucleus(one)) for one in taus}
+    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus(tau)) for one in filters if one != gamma}
+    ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 6, 12, 24)}
+    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.03, 0.1, 0.25)}
+    ways |= {f"average pooling, {one} x {one}": (every, AveragePoolingPruner(pool=one)) for one in (2, 3, 6)}
+    ways |= {
+        "scale of the paper, τ 0.9, T 1": (filters[gamma], nucleus(0.9, 1.0, "paper")),
+        "scale as released, τ 0.9, T 2": (filters[gamma], nucleus(0.9, 2.0)),
+    }
+    return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in ways.items()}
+
+
+def parts_of(family: str, data: Path, output: Path, device: str | None) -> tuple[Any, dict[str, Any]]:
+    """The bundle's parser, and the arguments that every evaluation of a family shares."""
+    configs = [str(BUNDLE / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
+    own = {"family": family, "dataset_dir": str(data), "output_dir": str(output), "task": "closed"}
+    own |= {"dataset::transform": "@preprocessing::transforms::0"} | ({"device": device} if device else {})
+    workflow = ConfigWorkflow(config_file=configs, workflow_type="infer", bundle_root=str(BUNDLE), **own)
+    workflow.initialize()
+    names = {"device": "device", "val_data_loader": "dataloader", "network": "network_def", "items": "items"}
+    names |= {"protocol": "protocol", "settings": "settings", "val_handlers": "handlers"}
+    return workflow.parser, {name: workflow.parser.get_parsed_content(part) for name, part in names.items()}
+
+
+def evaluate_family(family: str, data: Path, output: Path, device: str | None) -> None:
+    """Evaluate every variant, the blind and the shuffled baseline of one family."""
+    parser, shared = parts_of(family, data, output, device)
+    chosen = {name: parser.get_parsed_content(name) for name in ("gamma", "tau", "temperature")}
+    VariantEvaluator(output_dir=output, variants=variants(**chosen), **shared).run()
+    dataset = shared["val_data_loader"].dataset
+    load = dataset.transform
+    blind = [load, TimedCompose("filter", SliceLimitd("image", 1, "linspace")), Lambdad("image", torch.zeros_like)]
+    dataset.transform = Compose(blind)
+    run_alone(shared, output / "blind", "blind: one black slice")
+    dataset.transform = Compose([load, filtered(chosen["gamma"])])
+    images = list(dict.fromkeys(item["image"] for item in shared["items"]))
+    following = dict(zip(images, images[1:] + images[:1], strict=True))
+    shared["items"] = [{**item, "image": following[item["image"]]} for item in shared["items"]]
+    run_alone(shared, output / "shuffled", "shuffled: the volume of another phantom")
+
+
+def run_alone(shared: dict[str, Any], folder: Path, name: str) -> None:
+    """Evaluate one way that changes what the model sees."""
+    settings = {**shared["settings"], "variant": name}
+    BenchmarkEvaluator(folder=PredictionFolder(folder), **{**shared, "settings": settings}).run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--count", type=int, default=144, help="phantoms, about 4.2 questions each. Default: 144")
+    parser.add_argument("--seed", type=int, default=2026, help="of the phantoms; not one of the training's")
+    parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of evidence.md and its plots")
+    parser.add_argument("--device", help="such as cuda:0. Default: the bundle's")
+    parser.add_argument("--page_only", action="store_true", help="write the page from the predictions there are")
+    options = parser.parse_args(arguments)
+    logging.getLogger("monai_medpruner").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    data = options.work / "phantoms"
+    if not options.page_only:
+        phantom_command(options.count, options.seed, data, PRESETS["small"])
+        for family in options.families:
+            evaluate_family(family, data, options.work / family, options.device)
+    recall = {family: survival(options.work / family, data) for family in options.families}
+    write_page(options.work, options.families, data, recall, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the model saw, drawn over the slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from monai_medpruner.errors import VolumeShapeError
+from monai_medpruner.networks import SliceRecord, VolumeRecord
+
+__all__ = ["pruning_figure"]
+
+_COLUMNS = 6
+_DROPPED, _CONTEXTUAL = np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.6, 0.0])
+
+
+def pruning_figure(
+    volume: torch.Tensor, record: VolumeRecord, slices: Sequence[int] | None = None, columns: int = _COLUMNS
+) -> Figure:
+    """Draw slices of a volume with the tokens that were kept.
+
+    Selected tokens show the image, contextual ones are tinted orange, those that were merged into others are darkened.
+    Slices that never reached the encoder are pale and crossed out.
+
+    Args:
+        volume: the whole volume, ``(C, H, W, D)`` in [0, 1], before slices were filtered; the mean over its channels is
+            drawn.
+        record: what was kept of it.
+        slices: which slices to draw, counted from 0; None for all.
+        columns: slices a row.
+
+    Returns:
+        a figure, for ``savefig`` or a notebook.
+
+    Raises:
+        VolumeShapeError: the volume is not as described, or is not the one of the record.
+    """
+    if volume.ndim != 4 or volume.shape[-1] != record.total_slices:
+        raise VolumeShapeError(
+            f"expected a volume (C, H, W, {record.total_slices}), as the record has it, got {tuple(volume.shape)}"
+        )
+    images = volume.detach().float().mean(0).clamp(0, 1).cpu().numpy()
+    places = list(range(record.total_slices)) if slices is None else list(slices)
+    rows = -(-len(places) // columns)
+    figure = Figure(figsize=(1.9 * columns, 2.05 * rows), layout="constrained")
+    kept = dict(zip(record.slice_indices, record.slices, strict=True))
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, index in zip(panels, places, strict=False):
+        _draw(axes, images[..., index], index, kept.get(index))
+    return figure
+
+
+def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None) -> None:
+    height, width = image.shape
+    colours = np.repeat(image[..., None], 3, axis=2)
+    if record is None:
+        axes.imshow(0.6 + 0.4 * colours, vmin=0, vmax=1)
+        axes.plot([0, width - 1], [0, height - 1], color="grey", linewidth=0.6)
+        axes.set_title(f"slice {index + 1}: dropped", fontsize=7, color="grey")
+        return
+    shown = _on_pixels(record.keep, record.grid, (height, width))[..., None]
+    contextual = _on_pixels(record.contextual, record.grid, (height, width))[..., None]
+    colours = np.where(shown, colours, 0.25 * colours + 0.75 * _DROPPED)
+    colours = np.where(contextual, 0.6 * colours + 0.4 * _CONTEXTUAL, colours)
+    axes.imshow(colours, vmin=0, vmax=1)
+    axes.set_title(f"slice {index + 1}: {int(record.keep.sum())} of {record.keep.numel()} tokens", fontsize=7)
+
+
+def _on_pixels(mask: torch.Tensor, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """A mask of tokens on the pixels of the slice that each of them sees."""
+    rows, columns = (np.arange(size) * count // size for size, count in zip(shape, grid, strict=True))
+    return mask.reshape(grid).numpy()[np.ix_(rows, columns)]

@@ -1,0 +1,55 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The picture shows what the record says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from monai_medpruner.errors import VolumeShapeError
+from monai_medpruner.networks import SliceRecord, VolumeRecord
+from monai_medpruner.report import pruning_figure
+
+
+@pytest.fixture
+def record():
+    one = SliceRecord.unpruned((2, 3))
+    primary = torch.tensor([True, False, False, False, False, True])
+    contextual = torch.tensor([False, True, False, False, False, False])
+    other = SliceRecord((2, 3), primary, contextual, torch.tensor([0, 1, 1, 1, 1, 5]))
+    return VolumeRecord(4, [0, 2], [one, other], [])
+
+
+def test_every_slice_is_drawn_as_recorded(record):
+    figure = pruning_figure(torch.full((1, 40, 60, 4), 0.5), record, columns=2)
+    panels = [axes for axes in figure.axes if axes.images]
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["slice 1: 6 of 6 tokens", "slice 2: dropped", "slice 3: 3 of 6 tokens", "slice 4: dropped"]
+    whole, _, pruned, _ = (axes.images[0].get_array() for axes in panels)
+    np.testing.assert_allclose(whole, 0.5)
+    np.testing.assert_allclose(pruned[:20, :20], 0.5)  # the first token is selected
+    np.testing.assert_allclose(pruned[5, 30], [0.7, 0.54, 0.3])  # the second is contextual
+    np.testing.assert_allclose(pruned[:20, 40:], 0.125)  # the third was merged away
+    np.testing.assert_allclose(pruned[20:, 40:], 0.5)
+    assert [bool(axes.lines) for axes in panels] == [False, True, False, True]
+
+
+def test_some_slices(record):
+    figure = pruning_figure(torch.zeros(3, 8, 8, 4), record, slices=[2])
+    assert [axes.get_title() for axes in figure.axes if axes.images] == ["slice 3: 3 of 6 tokens"]
+
+
+def test_another_volume_is_refused(record):
+    with pytest.raises(VolumeShapeError, match=r"\(C, H, W, 4\)"):
+        pruning_figure(torch.zeros(1, 8, 8, 5), record)

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -219,22 +220,21 @@ class PhantomPool(Sequence[TrainingPhantom]):
         cell: int = 16,
         workers: int | None = None,
     ) -> None:
-        described = repr((asdict(settings), [repr(vars(one)) for one in _steps(preprocessing)], cell, further_lesions))
+        described = repr(
+            (
+                asdict(settings),
+                [repr(vars(one)) for one in getattr(preprocessing, "transforms", [preprocessing])],
+                cell,
+                further_lesions,
+            )
+        )
         place = Path(folder) / f"seed_{seed}_{sha256(_without_addresses(described).encode()).hexdigest()[:12]}"
         place.mkdir(parents=True, exist_ok=True)
         blocks = range(-(-count // _BLOCK))
         missing = [block for block in blocks if not _block_file(place, block).is_file()]
         if missing:
-            workers = min(workers or os.cpu_count() or 1, len(missing))
-            with ProcessPoolExecutor(
-                workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-            ) as executor:
-                tasks = [
-                    executor.submit(_write_block, place, block, seed, settings, preprocessing, further_lesions, cell)
-                    for block in missing
-                ]
-                for task in tqdm(tasks, desc="blocks of 36 phantoms"):
-                    task.result()
+            arguments = (seed, settings, preprocessing, further_lesions, cell)
+            _generate(place, missing, arguments, min(workers or os.cpu_count() or 1, len(missing)))
         self.phantoms = [phantom for block in blocks for phantom in _read_block(_block_file(place, block))]
 
     def __len__(self) -> int:
@@ -244,15 +244,17 @@ class PhantomPool(Sequence[TrainingPhantom]):
         return self.phantoms[index]
 
 
-def _steps(preprocessing: Any) -> Iterator[Any]:
-    """The single transforms of a Compose."""
-    for one in getattr(preprocessing, "transforms", [preprocessing]):
-        yield one
+def _generate(place: Path, blocks: Sequence[int], arguments: tuple[Any, ...], workers: int) -> None:
+    """Write the blocks, one process and one thread for each worker."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        tasks = [executor.submit(_write_block, place, block, *arguments) for block in blocks]
+        for task in tqdm(tasks, desc=f"blocks of {_BLOCK} phantoms"):
+            task.result()
 
 
 def _without_addresses(text: str) -> str:
-    import re
-
+    """A description that is the same in every run."""
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 

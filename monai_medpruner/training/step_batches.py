@@ -26,8 +26,8 @@ __all__ = ["StepBatches"]
 class StepBatches(Dataset):
     """Whole batches as the items of a dataset; a batch depends on seed, epoch and step alone.
 
-    For a ``DataLoader`` with ``batch_size=None``. It is a handler as well: attached to the trainer, it learns the epoch,
-    so that a resumed run draws what the uninterrupted one would have drawn.
+    For a ``DataLoader`` with ``batch_size=None``. It is a handler as well: attached to the trainer, it learns the
+    epoch, so that a resumed run draws what the uninterrupted one would have drawn.
 
     Args:
         steps: batches of an epoch.

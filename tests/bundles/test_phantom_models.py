@@ -13,17 +13,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
 from monai_medpruner.data.phantom import PRESETS, generate_phantom, phantom_command, phantom_seed
+from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks.volume_qa import slice_images
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
 
-FAMILIES = sorted(
-    path.name for path in __import__("pathlib").Path(__file__).parents[2].glob("bundles/medpruner_phantom/models/*")
-)
+MODELS = Path(__file__).parents[2] / "bundles" / "medpruner_phantom" / "models"
+FAMILIES = sorted(path.name for path in MODELS.glob("*"))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +54,20 @@ def test_training_sees_what_inference_sees(bundle, written):
     images = slice_images(asked["image"])
     assert len(images) == len(seen.slices)
     for image, trained in zip(images, seen.slices, strict=True):
-        red, green, blue = (torch.from_numpy(__import__("numpy").array(part)) for part in image.split())
+        red, green, blue = (torch.from_numpy(np.array(part)) for part in image.split())
         assert torch.equal(red, torch.from_numpy(trained))
         assert torch.equal(red, green)
         assert torch.equal(red, blue)
     prompt = inference.get_parsed_content("prompt")
     assert prompt == PHANTOM_PROMPT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shipped_models(family):
+    """Small, in 16 bit, with everything that loading needs, and a card."""
+    folder = MODELS / family
+    assert (folder / "model.safetensors").stat().st_size < 6e6
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
+    network = VolumeQA(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
+    assert network.settings["model_type"] == family
+    assert sum(parameter.numel() for parameter in network.vlm.model.parameters()) < 5e6

@@ -18,6 +18,7 @@ import json
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.transforms import Compose
 
 from monai_medpruner.data.phantom import PhantomSettings
 from monai_medpruner.networks.checkpoint import load_model
@@ -29,6 +30,7 @@ from monai_medpruner.training import (
     prepare_warm_up_batch,
     untrained_network,
 )
+from monai_medpruner.transforms import CheckVolumed, IntensityWindowsd, SlicePlaned
 
 FAMILIES = ["qwen3_vl", "gemma3", "video_llama_3"]
 SETTINGS = PhantomSettings(in_plane_sizes=(96,), depth=(8, 8), field_of_view_mm=(400, 400), lesion_diameter_mm=(20, 30))
@@ -110,11 +112,6 @@ def test_both_stages_train_their_part(train, tmp_path, family):
 def test_the_loss_falls(phantom_dir, tmp_path):
     """Twelve steps on one batch."""
     network = VisionWarmUp(untrained_network("gemma3", str(tmp_path), device="cpu"))
-    from monai.transforms import Compose
-
-    from monai_medpruner.training import training_phantom  # noqa: F401
-    from monai_medpruner.transforms import CheckVolumed, IntensityWindowsd, SlicePlaned
-
     preprocessing = Compose(
         [
             CheckVolumed("image"),

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class _Progress:
 
     def attach(self, engine: Engine) -> None:
         bar = ProgressBar(desc=self.stage)
-        bar.attach(engine, output_transform=lambda output: {"loss": float(output["loss"])})
+        bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
 
 
 class _GradientClip:
@@ -125,10 +126,6 @@ def save_trained(network: VolumeQA, folder: str) -> None:
         network: holds all of them; its own weights stay in float32.
         folder: where to write.
     """
-    model = network.vlm.model
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    dtype, model.config.dtype = model.config.dtype, torch.float16
-    model.save_pretrained(folder, state_dict=state)
-    model.config.dtype = dtype
+    deepcopy(network.vlm.model).half().save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)
     network.image_processor.save_pretrained(folder)

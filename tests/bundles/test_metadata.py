@@ -289,12 +289,16 @@ def test_rules_find_faulty_files(bundle, metadata, tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     for path, content in files.items():
+        if path.parts[0] == "models" or path.name == "train.json":
+            continue
         (tmp_path / path).unlink()
         assert f"{path.as_posix()} is missing" in rules.file_faults(tmp_path)
         (tmp_path / path).write_bytes(content)
     assert rules.file_faults(tmp_path) == []
 
-    del metadata["huggingface_revision"]
+    for model in tmp_path.glob("models/*/model.safetensors"):
+        model.unlink()
+    metadata.pop("huggingface_revision", None)
     (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
     assert rules.file_faults(tmp_path) == ["models/model.pt is missing, and the metadata name no Hub model"]
     (tmp_path / "large_files.yml").write_text("large_files:\n  - path: models/model.pt\n    url: https://example.org\n")

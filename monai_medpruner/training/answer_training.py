@@ -120,7 +120,7 @@ class AnswerBatches(StepBatches):
             token_share = generator.uniform(self.least_tokens, self.most_tokens)
         encoded, texts, answers = PrunedSlices(), [], []
         for _ in range(self.batch_size):
-            phantom = self.phantoms[generator.integers(len(self.phantoms))]
+            phantom = self.phantoms[int(generator.integers(len(self.phantoms)))]
             kinds = list(phantom.phantom.answers)
             kind = kinds[generator.integers(len(kinds))]
             indices = _draw_slices(generator, phantom.phantom, slice_share)
@@ -226,7 +226,8 @@ class AnswerNetwork(nn.Module):
             logits_to_keep=longest + 1,
             use_cache=False,
         )
-        return output.logits[:, :-1], labels.to(output.logits.device)
+        # VideoLLaMA3 does not heed logits_to_keep
+        return output.logits[:, -longest - 1 : -1], labels.to(output.logits.device)
 
 
 def _on_device(encoded: PrunedSlices, device: torch.device) -> PrunedSlices:

@@ -182,10 +182,10 @@ def further_lesion(
         affine = phantom.affine.copy()
         affine[:3, 3] += affine[:3, 2] * first
         place = (phantom.affine @ [*centre, 1])[:3]
-        lesion = Lesion(organ, side, diameter, (place[0], place[1], place[2]), contrast)
-        part = {"volume": volume, "organs": phantom.organs, "lesion_mask": mask}
-        cut = {key: np.ascontiguousarray(value[:, :, first:last]) for key, value in part.items()}
-        return replace(phantom, affine=affine, lesions=[lesion], **cut)
+        ball_lesion = Lesion(organ, side, diameter, (place[0], place[1], place[2]), contrast)
+        parts = (volume, phantom.organs, mask)
+        cut, organs, lesion = (np.ascontiguousarray(part[:, :, first:last]) for part in parts)
+        return replace(phantom, affine=affine, lesions=[ball_lesion], volume=cut, organs=organs, lesion_mask=lesion)
     return None
 
 

@@ -140,8 +140,7 @@ class VisionWarmUp(nn.Module):
             Logits: ``organs`` ``(S, N, 14)`` and ``findings`` ``(S, N, 11)`` of the tokens; ``finding`` ``(S, 11)``,
             ``plane`` and ``phase`` ``(S, 3)`` of the slices, read off the mean of their tokens.
         """
-        tokens = encode_slices(self._network[0], image)
-        tokens = sum(tokens[1:], tokens[0])
+        tokens = torch.stack(encode_slices(self._network[0], image)).sum(0)
         own, pooled = self.token_norm(tokens), self.slice_norm(tokens.mean(1))
         return {
             **{name: head(own) for name, head in self.token_heads.items()},
@@ -182,6 +181,7 @@ class WarmUpLoss(nn.Module):
 
     def __init__(self, none_weight: float = 0.03) -> None:
         super().__init__()
+        self.weights: torch.Tensor
         weights = torch.ones(NO_FINDING + 1)
         weights[NO_FINDING] = none_weight
         self.register_buffer("weights", weights)

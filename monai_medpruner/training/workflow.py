@@ -115,7 +115,7 @@ class _TrainerCheckpoints:
     def attach(self, engine: Engine) -> None:
         stored = {**self.stored, "trainer": engine}
         if self.latest is not None:
-            CheckpointLoader(str(self.latest), stored, map_location="cpu").attach(engine)
+            CheckpointLoader(str(self.latest), stored, map_location={"cuda:0": "cpu"}).attach(engine)
         CheckpointSaver(str(self.place), stored, save_interval=1, n_saved=1).attach(engine)
 
 

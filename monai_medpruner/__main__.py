@@ -114,12 +114,18 @@ def _phantom_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write, absent, empty, or of a run that broke off"
     )
+    parser.add_argument(
+        "--preset",
+        default="default",
+        choices=("default", "small"),
+        help="small: slices of 96 x 96 pixels, what the models of bundles/medpruner_phantom know. Default: default",
+    )
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from monai_medpruner.data.phantom import phantom_command
+    from monai_medpruner.data.phantom import PRESETS, phantom_command
 
-    phantom_command(arguments.count, arguments.seed, arguments.out)
+    phantom_command(arguments.count, arguments.seed, arguments.out, PRESETS[arguments.preset])
 
 
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:

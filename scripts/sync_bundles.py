@@ -11,8 +11,9 @@
 """Write the bundles' inference configurations in their common form: ``sync_bundles.py [--check]``.
 
 ``bundles/medpruner_qwen3vl/configs/inference.json`` is the common form. A bundle keeps its own values of the settings,
-which are the keys before ``settings``, and its own ``prompt``; everything else is taken from the common form. The
-configurations of evaluation, which stand on it, are the same in all bundles.
+which are the keys before ``settings``, and its own ``prompt``; everything else is taken from the common form. It may
+have settings that the common form lacks if its other settings are made of them. The configurations of evaluation, which
+stand on it, are the same in all bundles.
 """
 
 from __future__ import annotations
@@ -38,13 +39,22 @@ def setting_names(config: dict[str, Any]) -> list[str]:
 def synchronised(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return the common form with a bundle's own settings and prompt; a setting that it lacks has the common value.
 
+    A setting that the common form lacks must be read by one of the bundle's other settings, before which it is put.
+
     Raises:
-        ValueError: the bundle has a setting that the common form has not, so that nothing would read it.
+        ValueError: the bundle has a setting that the common form has not, and nothing would read it.
     """
     names = setting_names(common)
-    if unread := [name for name in setting_names(own) if name not in names]:
+    values = {**common, **{name: own[name] for name in (*names, "prompt") if name in own}}
+    extra = [name for name in setting_names(own) if name not in names]
+    readers = {name: [one for one in names if f"@{name}" in json.dumps(values[one])] for name in extra}
+    if unread := [name for name in extra if not readers[name]]:
         raise ValueError(f"the common form has no setting {unread[0]!r}")
-    return {**common, **{name: own[name] for name in (*names, "prompt") if name in own}}
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        result |= {one: own[one] for one in extra if readers[one][0] == name}
+        result[name] = value
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -138,6 +138,16 @@ class VolumeQA(nn.Module):
                     self._load(self.model_id, self.revision)
         return self._vlm  # type: ignore[return-value]
 
+    @property
+    def image_processor(self) -> Any:
+        """The checkpoint's image processor; loaded with the model."""
+        return self.vlm and self._image_processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; loaded with the model."""
+        return self.vlm and self._tokenizer
+
     def _load(self, path_or_id: str, revision: str | None) -> None:
         self._image_processor, self._tokenizer = load_processors(path_or_id, revision=revision)
         self._vlm = PrunedVLM.from_pretrained(path_or_id, self.pruner, revision=revision, **self._loading)
@@ -217,13 +227,12 @@ class VolumeQA(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             # a batch of volumes is padded behind the kept slices
-            images = slice_images(volume[..., : len(indices)])
-            inputs = self._image_processor(images=images, return_tensors="pt", **self._image_size(len(images)))
+            inputs = self.image_inputs(volume[..., : len(indices)])
         notes: list[str] = []
         try:
             encoded = vlm.encode_each(pruners, **inputs)
         except Exception as error:
-            at_once = min(vlm.encoder_batch or len(images), len(images))
+            at_once = min(vlm.encoder_batch or len(indices), len(indices))
             if not is_out_of_memory(error) or at_once == 1:
                 raise
             notes.append(
@@ -242,6 +251,18 @@ class VolumeQA(nn.Module):
             record = VolumeRecord(total, list(indices), one.records, [spent], list(notes))
             studies.append(EncodedVolume(one, record))
         return studies
+
+    def image_inputs(self, volume: torch.Tensor) -> dict[str, Any]:
+        """The image inputs of the model: each slice of a volume as an 8-bit image through the image processor.
+
+        Args:
+            volume: shape ``(C, H, W, D)``, C being 1 or 3, intensities in [0, 1].
+
+        Raises:
+            IntensityUnitsError: intensities lie outside [0, 1].
+        """
+        images = slice_images(volume)
+        return dict(self.image_processor(images=images, return_tensors="pt", **self._image_size(len(images))))
 
     def _image_size(self, slices: int) -> dict[str, Any]:
         """Arguments of the image processor that give every slice its share of the token budget."""

@@ -143,7 +143,7 @@ def file_faults(bundle: Path) -> list[str]:
     """Check that the files of a bundle are there and none is too large.
 
     ``models/model.pt`` may be missing where the metadata name the Hub's model that is loaded instead, as the zoo's
-    ``hf_models`` do.
+    ``hf_models`` do, or where the models are in the bundle in the Hub's own layout.
     """
     needed = ["LICENSE", "configs/metadata.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"]
     faults = [f"{name} is missing" for name in needed if not (bundle / name).is_file()]
@@ -154,7 +154,7 @@ def file_faults(bundle: Path) -> list[str]:
         faults += [f"large file {path} lacks {key}" for key in ("url", "hash_val", "hash_type") if not entry.get(key)]
     files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
     faults += [f"{name} is over 25 MB" for name, path in files.items() if path.stat().st_size > MAX_FILE_BYTES]
-    if "models/model.pt" not in {*files, *listed} and not _names_hub_model(bundle):
+    if "models/model.pt" not in {*files, *listed} and not (_names_hub_model(bundle) or _holds_models(bundle)):
         faults.append("models/model.pt is missing, and the metadata name no Hub model")
     return faults
 
@@ -162,6 +162,13 @@ def file_faults(bundle: Path) -> list[str]:
 def _large_files(bundle: Path) -> list[dict[str, Any]]:
     found = [bundle / f"large_files.{suffix}" for suffix in ("yml", "yaml", "json")]
     return [entry for path in found if path.is_file() for entry in ConfigParser.load_config_file(path)["large_files"]]
+
+
+def _holds_models(bundle: Path) -> bool:
+    models = [path for path in (bundle / "models").glob("*") if path.is_dir()]
+    return bool(models) and all(
+        (one / name).is_file() for one in models for name in ("config.json", "model.safetensors")
+    )
 
 
 def _names_hub_model(bundle: Path) -> bool:

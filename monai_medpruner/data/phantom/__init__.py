@@ -16,8 +16,15 @@ from __future__ import annotations
 
 from .anatomy import HOUNSFIELD, ORGANS
 from .generate import Lesion, Phantom, generate_phantom
-from .questions import M3D_VQA_COLUMNS, QUESTION_TYPES, phantom_questions, phantom_report
-from .settings import LESION_ORGANS, PHASES, PLANES, PhantomSettings
+from .questions import (
+    M3D_VQA_COLUMNS,
+    QUESTION_TYPES,
+    QUESTIONS,
+    phantom_answers,
+    phantom_questions,
+    phantom_report,
+)
+from .settings import LESION_ORGANS, PHASES, PLANES, PRESETS, PhantomSettings
 from .write import phantom_command, phantom_seed, phantom_truth
 
 __all__ = [
@@ -27,11 +34,14 @@ __all__ = [
     "ORGANS",
     "PHASES",
     "PLANES",
+    "PRESETS",
+    "QUESTIONS",
     "QUESTION_TYPES",
     "Lesion",
     "Phantom",
     "PhantomSettings",
     "generate_phantom",
+    "phantom_answers",
     "phantom_command",
     "phantom_questions",
     "phantom_report",

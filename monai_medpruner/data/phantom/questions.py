@@ -19,7 +19,14 @@ import numpy as np
 from monai_medpruner.data.phantom.generate import Phantom
 from monai_medpruner.data.phantom.settings import LESION_ORGANS, PHASES, PLANES
 
-__all__ = ["M3D_VQA_COLUMNS", "QUESTION_TYPES", "phantom_questions", "phantom_report"]
+__all__ = [
+    "M3D_VQA_COLUMNS",
+    "QUESTIONS",
+    "QUESTION_TYPES",
+    "phantom_answers",
+    "phantom_questions",
+    "phantom_report",
+]
 
 #: columns of ``M3D_VQA_test.csv``, in its order
 M3D_VQA_COLUMNS = (
@@ -38,14 +45,24 @@ M3D_VQA_COLUMNS = (
 QUESTION_TYPES = {"plane": 1, "phase": 2, "organ": 3, "abnormality": 4, "location": 5}
 _LETTERS = "ABCD"
 _NONE = "No lesion"
-# question and every choice, in the order of QUESTION_TYPES
-_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+#: question and every choice of each type, in the order of :data:`QUESTION_TYPES`
+QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plane": ("In which plane was this CT acquired?", tuple(plane.capitalize() for plane in PLANES)),
     "phase": ("In which contrast phase was this CT acquired?", tuple(phase.capitalize() for phase in PHASES)),
     "organ": ("Which organ bears the lesion?", tuple(organ.capitalize() for organ in LESION_ORGANS)),
     "abnormality": ("Which abnormality does this CT show?", (_NONE, "Hypodense lesion", "Hyperdense lesion")),
     "location": ("On which side of the patient does the lesion lie?", ("Right side", "Left side")),
 }
+
+
+def phantom_answers(phantom: Phantom) -> dict[str, str]:
+    """The right answer to each question that a phantom can be asked, by type."""
+    answers = {"plane": phantom.plane.capitalize(), "phase": phantom.phase.capitalize(), "abnormality": _NONE}
+    for lesion in phantom.lesions:
+        answers["organ"] = lesion.organ.capitalize()
+        answers["abnormality"] = f"{lesion.density.capitalize()} lesion"
+        answers["location"] = f"{lesion.side.capitalize()} side"
+    return answers
 
 
 def phantom_questions(phantom: Phantom, image_path: str) -> list[dict[str, str]]:
@@ -60,15 +77,11 @@ def phantom_questions(phantom: Phantom, image_path: str) -> list[dict[str, str]]
         a closed one ("Answer Choice", a letter). The choices are in an order that the seed draws; absent ones, always
         the last, are "NA".
     """
-    answers = {"plane": phantom.plane.capitalize(), "phase": phantom.phase.capitalize(), "abnormality": _NONE}
-    for lesion in phantom.lesions:
-        answers["organ"] = lesion.organ.capitalize()
-        answers["abnormality"] = f"{lesion.density.capitalize()} lesion"
-        answers["location"] = f"{lesion.side.capitalize()} side"
+    answers = phantom_answers(phantom)
     text = " ".join(phantom_report(phantom).values())
     generator = np.random.default_rng([phantom.seed, 1])
     rows = []
-    for kind, (question, choices) in _QUESTIONS.items():
+    for kind, (question, choices) in QUESTIONS.items():
         shuffled = [choices[index] for index in generator.permutation(len(choices))]
         if kind not in answers:
             continue

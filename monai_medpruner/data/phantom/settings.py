@@ -19,7 +19,7 @@ from math import isfinite
 
 from monai_medpruner.errors import SettingsError
 
-__all__ = ["LESION_ORGANS", "PHASES", "PLANES", "PhantomSettings"]
+__all__ = ["LESION_ORGANS", "PHASES", "PLANES", "PRESETS", "PhantomSettings"]
 
 PLANES = ("axial", "coronal", "sagittal")
 PHASES = ("non-contrast", "arterial", "venous")
@@ -94,3 +94,23 @@ class PhantomSettings:
         low, high = getattr(self, name)
         if not (isfinite(low) and isfinite(high) and least <= low <= high <= most):
             raise SettingsError(f"{name} must be (least, most) within [{least:g}, {most:g}], got {(low, high)}.")
+
+
+#: settings by name. "small" is what the small trained models of ``bundles/medpruner_phantom`` know: slices of 96 by 96
+#: pixels, many of them, lesions of strong contrast, and bodies that differ and move little, since two processor cores
+#: must learn them in minutes
+PRESETS: dict[str, PhantomSettings] = {
+    "default": PhantomSettings(),
+    "small": PhantomSettings(
+        in_plane_sizes=(96,),
+        depth=(56, 64),
+        field_of_view_mm=(400.0, 400.0),
+        coverage=(0.95, 0.95),
+        lesion_diameter_mm=(8.0, 30.0),
+        lesion_contrast_hu=(110.0, 150.0),
+        noise_hu=(3.0, 6.0),
+        scale=(0.98, 1.02),
+        shift_mm=3.0,
+        rotation_degrees=1.0,
+    ),
+}

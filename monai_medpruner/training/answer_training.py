@@ -1,0 +1,244 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Second stage: the language model learns to answer from the tokens of the trained encoder, all of them or a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from monai_medpruner.data.phantom import QUESTIONS
+from monai_medpruner.metrics import find_protocol
+from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks.encoding import PrunedSlices
+from monai_medpruner.networks.record import SliceRecord
+from monai_medpruner.training.phantom_pool import NO_FINDING, TrainingPhantom
+from monai_medpruner.training.step_batches import StepBatches
+from monai_medpruner.training.vision_warm_up import encode_slices, is_language
+
+__all__ = ["AnswerBatches", "AnswerLoss", "AnswerNetwork", "EncodedPhantom", "encode_phantoms", "prepare_answer_batch"]
+
+_IGNORED_LABEL = -100
+_LETTERS = "ABCD"
+# forms of a question: as a closed and an open one of the protocol, and alone
+_FORMS = ("closed", "open", "alone")
+_FORM_SHARES = (0.6, 0.2, 0.2)
+
+
+@dataclass
+class EncodedPhantom:
+    """What the trained encoder says of a phantom.
+
+    Args:
+        rows: float16 ``(D, N, C)``: the tokens, then the side rows of each layer.
+        grid: rows and columns of a slice's tokens.
+        phantom: the truth.
+    """
+
+    rows: list[torch.Tensor]
+    grid: tuple[int, int]
+    phantom: TrainingPhantom
+
+
+@torch.no_grad()
+def encode_phantoms(network: VolumeQA, phantoms: Sequence[TrainingPhantom]) -> list[EncodedPhantom]:
+    """Encode phantoms once; the encoder does not change while the language model learns.
+
+    Args:
+        network: with the trained encoder.
+        phantoms: other ones than the encoder learned from, so that its tokens are no surer than they will be.
+    """
+    network.vlm.model.eval()
+    encoded = []
+    for phantom in tqdm(phantoms, desc="phantoms encoded"):
+        rows = [part.half().cpu() for part in encode_slices(network, torch.from_numpy(phantom.slices))]
+        side = round(rows[0].shape[1] ** 0.5)
+        encoded.append(EncodedPhantom(rows, (side, side), phantom))
+    return encoded
+
+
+class AnswerBatches(StepBatches):
+    """Questions about phantoms, some on all of the slices and tokens, most on a random part of both.
+
+    A part is drawn anew for every batch: how many slices, how many tokens of each, and which. It is no pruner's choice;
+    the tokens of the lesion are always among them, so that the right answer can be seen.
+
+    Args:
+        network: writes the prompts.
+        phantoms: encoded.
+        batch_size: questions of a batch.
+        whole_share: of the batches that leave slices and tokens as they are.
+        least_slices: smallest share of the slices in the others; drawn evenly up to 1.
+        least_tokens: smallest share of a slice's tokens in the others; drawn evenly up to ``most_tokens``.
+        most_tokens: largest share of a slice's tokens in the others.
+        steps: see :class:`~.step_batches.StepBatches`.
+        seed: see :class:`~.step_batches.StepBatches`.
+    """
+
+    def __init__(
+        self,
+        network: VolumeQA,
+        phantoms: Sequence[EncodedPhantom],
+        batch_size: int,
+        whole_share: float,
+        least_slices: float,
+        least_tokens: float,
+        most_tokens: float,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__(steps, seed)
+        self.network = network
+        self.phantoms = phantoms
+        self.batch_size = batch_size
+        self.whole_share = whole_share
+        self.least_slices = least_slices
+        self.least_tokens, self.most_tokens = least_tokens, most_tokens
+        self.protocol = find_protocol("meduni-vqa")
+
+    def draw(self, generator: np.random.Generator) -> dict[str, Any]:
+        """``encoded`` slices, ``texts`` of the prompts and ``answers`` to them."""
+        slice_share = token_share = 1.0
+        if generator.uniform() >= self.whole_share:
+            slice_share = generator.uniform(self.least_slices, 1)
+            token_share = generator.uniform(self.least_tokens, self.most_tokens)
+        encoded, texts, answers = PrunedSlices(), [], []
+        for _ in range(self.batch_size):
+            phantom = self.phantoms[int(generator.integers(len(self.phantoms)))]
+            kinds = list(phantom.phantom.answers)
+            kind = kinds[generator.integers(len(kinds))]
+            indices = _draw_slices(generator, phantom.phantom, slice_share)
+            self._append(generator, encoded, phantom, indices, token_share)
+            grids = [phantom.grid] * len(indices)
+            texts.append(self.network.prompt_text(grids, indices, self._question(generator, kind)))
+            answers.append(phantom.phantom.answers[kind])
+        return {"encoded": encoded, "texts": texts, "answers": answers}
+
+    def _question(self, generator: np.random.Generator, kind: str) -> str:
+        """A question in one of its forms, its choices in any order."""
+        question, choices = QUESTIONS[kind]
+        form = _FORMS[generator.choice(len(_FORMS), p=_FORM_SHARES)]
+        if form == "alone":
+            return question
+        order = generator.permutation(len(choices)).tolist()
+        listed = dict(zip(_LETTERS, (choices[index] for index in order), strict=False))
+        return self.protocol.prompt(question, listed if form == "closed" else None)
+
+    def _append(
+        self,
+        generator: np.random.Generator,
+        encoded: PrunedSlices,
+        phantom: EncodedPhantom,
+        indices: list[int],
+        share: float,
+    ) -> None:
+        """Add some slices of a phantom with some of their tokens."""
+        number = phantom.rows[0].shape[1]
+        count = max(round(share * number), 1)
+        if not encoded.side_rows:
+            encoded.side_rows.extend([] for _ in phantom.rows[1:])
+        for index in indices:
+            keep = torch.zeros(number, dtype=torch.bool)
+            keep[torch.from_numpy(generator.permutation(number)[:count])] = True
+            findings = phantom.phantom.findings[index]
+            keep |= torch.from_numpy((findings >= 0) & (findings < NO_FINDING))
+            record = SliceRecord.unpruned(phantom.grid)
+            encoded.records.append(SliceRecord(phantom.grid, keep, torch.zeros_like(keep), record.carrier))
+            for target, rows in zip((encoded.tokens, *encoded.side_rows), phantom.rows, strict=True):
+                target.append(rows[index][keep].float())
+
+
+def _draw_slices(generator: np.random.Generator, phantom: TrainingPhantom, share: float) -> list[int]:
+    """Indices of a share of the slices, one of the lesion's among them."""
+    depth = len(phantom.slices)
+    chosen = set(generator.permutation(depth)[: max(round(share * depth), 1)].tolist())
+    seen = np.flatnonzero(phantom.slice_findings < NO_FINDING)
+    if len(seen) and not chosen.intersection(seen.tolist()):
+        chosen.add(int(seen[generator.integers(len(seen))]))
+    return sorted(chosen)
+
+
+def prepare_answer_batch(
+    batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[Mapping[str, Any], list[str]]:
+    """The batch and its answers, as MONAI's trainer asks for them; the network moves what it needs to its device."""
+    return batch, batch["answers"]
+
+
+class AnswerNetwork(nn.Module):
+    """A pruned model as it is asked, with the right answer behind each prompt.
+
+    Args:
+        network: whose language model is trained in place; its encoder and projector are frozen.
+    """
+
+    def __init__(self, network: VolumeQA) -> None:
+        super().__init__()
+        self._network = [network]
+        self.model = network.vlm.model
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad = is_language(name)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of the language model."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict the tokens of the answers.
+
+        Args:
+            batch: as :class:`AnswerBatches` draws it.
+
+        Returns:
+            Logits ``(B, L, vocabulary)`` of the last L places, and the token ids that should stand there ``(B, L)``,
+            -100 where the prompt stands.
+        """
+        network = self._network[0]
+        tokenizer = network.tokenizer
+        prompts = tokenizer(batch["texts"], add_special_tokens=False)["input_ids"]
+        answers = tokenizer([text + tokenizer.eos_token for text in batch["answers"]], add_special_tokens=False)
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers["input_ids"], strict=True)]
+        longest = max(len(answer) for answer in answers["input_ids"])
+        length = max(len(row) for row in rows)
+        ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+        labels = torch.tensor([[_IGNORED_LABEL] * (longest - len(answer)) + answer for answer in answers["input_ids"]])
+        output = network.vlm(
+            encoded=_on_device(batch["encoded"], self.model.device),
+            input_ids=ids,
+            attention_mask=mask,
+            logits_to_keep=longest + 1,
+            use_cache=False,
+        )
+        # VideoLLaMA3 does not heed logits_to_keep
+        return output.logits[:, -longest - 1 : -1], labels.to(output.logits.device)
+
+
+def _on_device(encoded: PrunedSlices, device: torch.device) -> PrunedSlices:
+    side_rows = [[rows.to(device) for rows in layer] for layer in encoded.side_rows]
+    return PrunedSlices([rows.to(device) for rows in encoded.tokens], side_rows, encoded.records, encoded.seconds)
+
+
+class AnswerLoss(nn.Module):
+    """Cross-entropy of the answers' tokens."""
+
+    def forward(self, predicted: tuple[torch.Tensor, torch.Tensor], answers: Any = None) -> torch.Tensor:
+        """Compare what :class:`AnswerNetwork` returns; the answers are in it already."""
+        logits, labels = predicted
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED_LABEL)

@@ -1,0 +1,293 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Phantoms as a trained model will see them: preprocessed slices with the truth of every slice and every token."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch.nn.functional import avg_pool2d
+from tqdm import tqdm
+
+from monai_medpruner.data.phantom import (
+    LESION_ORGANS,
+    ORGANS,
+    PHASES,
+    PLANES,
+    Lesion,
+    Phantom,
+    PhantomSettings,
+    generate_phantom,
+    phantom_answers,
+    phantom_seed,
+)
+from monai_medpruner.data.volume_reader import Volume, VolumeReader
+
+__all__ = ["FINDINGS", "IGNORED", "NO_FINDING", "PhantomPool", "TrainingPhantom", "load_phantom", "training_phantom"]
+
+#: what a lesion can be: organ, side, density; the numbers of the classes that the vision warm-up learns
+FINDINGS = tuple(
+    (organ, side, density)
+    for organ in LESION_ORGANS
+    for side in {"liver": ("right",), "spleen": ("left",)}.get(organ, ("right", "left"))
+    for density in (("hyperdense",) if organ == "lung" else ("hypodense", "hyperdense"))
+)
+#: class of what bears no lesion
+NO_FINDING = len(FINDINGS)
+#: class of a token that has too little of the lesion to tell
+IGNORED = -100
+_LEAST_PIXELS = 3
+_ORGAN_SHARE = 0.05
+_BLOCK = 36  # neighbouring seeds hold planes, phases and findings evenly
+
+Preprocessing = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+_TRIES = 200
+_MARGIN = 1  # slices on either side of a further lesion
+
+
+@dataclass
+class TrainingPhantom:
+    """A phantom as slices of 8 bits, with its truth.
+
+    Args:
+        slices: uint8 ``(D, H, W)``, what the image processor gets.
+        organs: bool ``(D, N, 14)``, which organs fill at least a twentieth of each token's square.
+        findings: int64 ``(D, N)``, index in :data:`FINDINGS`, :data:`NO_FINDING` or :data:`IGNORED`.
+        plane: index in ``PLANES``.
+        phase: index in ``PHASES``.
+        diameter_mm: of the lesion, 0 where there is none.
+        answers: what there is to ask and the right answer, as :func:`~monai_medpruner.data.phantom.phantom_answers`.
+    """
+
+    slices: np.ndarray
+    organs: np.ndarray
+    findings: np.ndarray
+    plane: int
+    phase: int
+    diameter_mm: float
+    answers: dict[str, str]
+
+    @property
+    def slice_findings(self) -> np.ndarray:
+        """int64 ``(D,)``: the finding of each slice."""
+        return np.where((self.findings < NO_FINDING), self.findings, -1).max(1) % (NO_FINDING + 1)
+
+
+def load_phantom(phantom: Phantom, voxels: np.ndarray | None = None) -> MetaTensor:
+    """A phantom in memory as :class:`~monai_medpruner.transforms.LoadVolume` gives it from its file.
+
+    Args:
+        phantom: generated.
+        voxels: one of its masks, or None for its volume.
+    """
+    stored = phantom.volume if voxels is None else voxels
+    volume = Volume(stored.astype(np.float32), phantom.affine, {"nonuniform": False, "notes": []})
+    array, meta = VolumeReader().get_data(volume)
+    return MetaTensor(torch.from_numpy(array)[None], meta=meta)
+
+
+def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) -> TrainingPhantom:
+    """Push a phantom and its masks through the preprocessing of the bundle.
+
+    Args:
+        phantom: with one lesion or none.
+        preprocessing: takes and returns a dictionary; scales ``image`` to [0, 1] and orients ``organs`` and ``lesion``
+            alike.
+        cell: pixels along either side of the square that one visual token sees.
+    """
+    masks = {"organs": load_phantom(phantom, phantom.organs), "lesion": load_phantom(phantom, phantom.lesion_mask)}
+    data = preprocessing({"image": load_phantom(phantom), **masks})
+    # the rounding of networks.volume_qa.slice_images
+    slices = (data["image"].as_tensor()[0] * 255).round().to(torch.uint8).permute(2, 0, 1)
+    labels = data["organs"].as_tensor()[0].permute(2, 0, 1)
+    organs = torch.stack([_share_of_cells(labels == label, cell) >= _ORGAN_SHARE for label in ORGANS.values()], -1)
+    pixels = _share_of_cells(data["lesion"].as_tensor()[0].permute(2, 0, 1) > 0, cell) * cell**2
+    findings = torch.full(pixels.shape, NO_FINDING)
+    for lesion in phantom.lesions:
+        clear = pixels.round() >= torch.clamp(pixels.amax(1, keepdim=True).round(), 1, _LEAST_PIXELS)
+        findings[pixels > 0] = IGNORED
+        findings[clear] = FINDINGS.index((lesion.organ, lesion.side, lesion.density))
+    return TrainingPhantom(
+        slices=slices.numpy(),
+        organs=organs.numpy(),
+        findings=findings.numpy(),
+        plane=PLANES.index(phantom.plane),
+        phase=PHASES.index(phantom.phase),
+        diameter_mm=max((lesion.diameter_mm for lesion in phantom.lesions), default=0.0),
+        answers=phantom_answers(phantom),
+    )
+
+
+def further_lesion(
+    phantom: Phantom, finding: tuple[str, str, str], settings: PhantomSettings, generator: np.random.Generator
+) -> Phantom | None:
+    """The slices of a phantom around a lesion that is put into them: many lesions for the price of one body.
+
+    Args:
+        phantom: with its own lesion or none.
+        finding: organ, side and density, of :data:`FINDINGS`.
+        settings: ranges of diameter and contrast.
+        generator: of place, size and contrast.
+
+    Returns:
+        A phantom of these slices, with that lesion alone; None where no place was found, or only near its own lesion.
+    """
+    organ, side, density = finding
+    name = f"{side} {organ}" if organ in ("kidney", "lung") else organ
+    diameter = float(generator.uniform(*settings.lesion_diameter_mm))
+    contrast = float(generator.uniform(*settings.lesion_contrast_hu)) * (1 if density == "hyperdense" else -1)
+    if organ == "lung":
+        contrast = float(generator.uniform(20, 60)) - phantom.organ_hu[name]
+    inside = np.flatnonzero(phantom.organs == ORGANS[name])
+    spacing, shape = np.array(phantom.spacing), np.array(phantom.volume.shape)
+    for _ in range(_TRIES if len(inside) else 0):
+        centre = np.array(np.unravel_index(inside[generator.integers(len(inside))], shape))
+        reach = np.ceil(diameter / 2 / spacing).astype(int)
+        low, high = centre - reach, centre + reach + 1
+        if (low < 0).any() or (high > shape).any():
+            continue
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        offsets = np.ogrid[tuple(slice(-r, r + 1) for r in reach)]
+        ball = sum((o * s) ** 2 for o, s in zip(offsets, spacing, strict=True)) <= (diameter / 2) ** 2
+        if (phantom.organs[box][ball] != ORGANS[name]).any():
+            continue
+        first, last = max(low[2] - _MARGIN, 0), min(high[2] + _MARGIN, shape[2])
+        if phantom.lesion_mask[:, :, first:last].any():
+            continue
+        volume, mask = phantom.volume.copy(), np.zeros_like(phantom.lesion_mask)
+        volume[box][ball] += round(contrast)
+        mask[box][ball] = 1
+        affine = phantom.affine.copy()
+        affine[:3, 3] += affine[:3, 2] * first
+        place = (phantom.affine @ [*centre, 1])[:3]
+        ball_lesion = Lesion(organ, side, diameter, (place[0], place[1], place[2]), contrast)
+        parts = (volume, phantom.organs, mask)
+        cut, organs, lesion = (np.ascontiguousarray(part[:, :, first:last]) for part in parts)
+        return replace(phantom, affine=affine, lesions=[ball_lesion], volume=cut, organs=organs, lesion_mask=lesion)
+    return None
+
+
+def _share_of_cells(mask: torch.Tensor, cell: int) -> torch.Tensor:
+    """Share of each square cell that a mask ``(D, H, W)`` fills: ``(D, N)``, row by row."""
+    return avg_pool2d(mask.float()[:, None], cell).flatten(1)
+
+
+class PhantomPool(Sequence[TrainingPhantom]):
+    """Phantoms of consecutive seeds, generated once into a folder and then held in memory.
+
+    Args:
+        folder: of the files; those of equal arguments are used again.
+        seed: of the phantoms; a benchmark of another seed holds none of them.
+        count: number of phantoms, rounded up to whole blocks of 36, which are balanced.
+        settings: ranges to draw from.
+        preprocessing: see :func:`training_phantom`.
+        further_lesions: how many a phantom gets besides its own, each as a phantom of the slices around it, without
+            answers (:func:`further_lesion`).
+        cell: see :func:`training_phantom`.
+        workers: processes that generate; None takes one for each processor.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        seed: int,
+        count: int,
+        settings: PhantomSettings,
+        preprocessing: Preprocessing,
+        further_lesions: int = 0,
+        cell: int = 16,
+        workers: int | None = None,
+    ) -> None:
+        described = repr(
+            (
+                asdict(settings),
+                [repr(vars(one)) for one in getattr(preprocessing, "transforms", [preprocessing])],
+                cell,
+                further_lesions,
+            )
+        )
+        place = Path(folder) / f"seed_{seed}_{sha256(_without_addresses(described).encode()).hexdigest()[:12]}"
+        place.mkdir(parents=True, exist_ok=True)
+        blocks = range(-(-count // _BLOCK))
+        missing = [block for block in blocks if not _block_file(place, block).is_file()]
+        if missing:
+            arguments = (seed, settings, preprocessing, further_lesions, cell)
+            _generate(place, missing, arguments, min(workers or os.cpu_count() or 1, len(missing)))
+        self.phantoms = [phantom for block in blocks for phantom in _read_block(_block_file(place, block))]
+
+    def __len__(self) -> int:
+        return len(self.phantoms)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.phantoms[index]
+
+
+def _generate(place: Path, blocks: Sequence[int], arguments: tuple[Any, ...], workers: int) -> None:
+    """Write the blocks, one process and one thread for each worker."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        tasks = [executor.submit(_write_block, place, block, *arguments) for block in blocks]
+        for task in tqdm(tasks, desc=f"blocks of {_BLOCK} phantoms"):
+            task.result()
+
+
+def _without_addresses(text: str) -> str:
+    """A description that is the same in every run."""
+    return re.sub(r"0x[0-9a-f]+", "", text)
+
+
+def _block_file(place: Path, block: int) -> Path:
+    return place / f"block_{block:04d}.pt"
+
+
+def _write_block(
+    place: Path,
+    block: int,
+    seed: int,
+    settings: PhantomSettings,
+    preprocessing: Preprocessing,
+    further_lesions: int,
+    cell: int,
+) -> None:
+    """Generate the phantoms of one block and write them under another name first."""
+    first = phantom_seed(seed, block * _BLOCK)
+    phantoms = []
+    for number in range(first, first + _BLOCK):
+        phantom = generate_phantom(number, settings)
+        phantoms.append(training_phantom(phantom, preprocessing, cell))
+        generator = np.random.default_rng([number, 2])
+        for _ in range(further_lesions):
+            finding = FINDINGS[generator.integers(len(FINDINGS))]
+            if (further := further_lesion(phantom, finding, settings, generator)) is not None:
+                phantoms.append(replace(training_phantom(further, preprocessing, cell), answers={}))
+    file = _block_file(place, block)
+    part = file.with_suffix(f".{os.getpid()}")
+    torch.save([vars(one) for one in phantoms], part)
+    part.replace(file)
+
+
+def _read_block(file: Path) -> list[TrainingPhantom]:
+    # written by this class a moment or a run ago; holds numpy arrays, which the safe loader refuses
+    return [TrainingPhantom(**fields) for fields in torch.load(file, weights_only=False)]

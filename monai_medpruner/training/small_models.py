@@ -1,0 +1,155 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Small models of the real architectures, one size for all families: 96 by 96 pixels a slice, 6 by 6 tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, Gemma3Config, Qwen3VLConfig, VideoLlama3Config
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.networks.families import family_class
+from monai_medpruner.training.phantom_tokenizer import phantom_tokenizer
+
+__all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
+
+#: pixels along either side of a slice; others are resized to it by the image processor
+IMAGE_SIZE = 96
+#: pixels along either side of the square that becomes one visual token: 2 by 2 patches of 8 pixels, as in the large
+#: models, whose patches are 14 or 16 pixels of larger slices
+TOKEN_PIXELS = 16
+
+_PATCH = 8
+# 0.7 / sqrt(128): the 0.02 of models ten times as wide lets so narrow ones start with next to no signal
+_INITIAL = 0.06
+_VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIAL}
+_VISION_LAYERS = 3
+_VISION_HEADS = 4
+_TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32768,
+    "initializer_range": _INITIAL,
+}
+_HEAD = 32
+_MEAN_STD: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_PIXELS = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
+
+
+def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
+    """Absolute positions of 12 by 12 patches, DeepStack rows of the middle block."""
+    vision = {
+        **_VISION,
+        "depth": _VISION_LAYERS,
+        "num_heads": _VISION_HEADS,
+        "patch_size": _PATCH,
+        "out_hidden_size": _TEXT["hidden_size"],
+        "num_position_embeddings": (IMAGE_SIZE // _PATCH) ** 2,
+        "deepstack_visual_indexes": [1],
+    }
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5]}
+    text = {**_TEXT, "vocab_size": vocabulary, "head_dim": _HEAD, "rope_parameters": rope}
+    return Qwen3VLConfig(vision_config=vision, text_config=text, **ids)
+
+
+def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
+    """SigLIP, 2 by 2 pooling instead of the 4 by 4 of large slices; one sliding layer, as the first of six."""
+    vision = {
+        **_VISION,
+        "model_type": "siglip_vision_model",
+        "image_size": IMAGE_SIZE,
+        "patch_size": _PATCH,
+        "num_hidden_layers": _VISION_LAYERS,
+        "num_attention_heads": _VISION_HEADS,
+        "vision_use_head": False,
+    }
+    text = {
+        **_TEXT,
+        "vocab_size": vocabulary,
+        "head_dim": _HEAD,
+        "query_pre_attn_scalar": _HEAD,
+        "sliding_window": 512,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    }
+    return Gemma3Config(
+        vision_config=vision, text_config=text, mm_tokens_per_image=(IMAGE_SIZE // TOKEN_PIXELS) ** 2, **ids
+    )
+
+
+def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
+    """Rotary positions in the encoder, 2 by 2 means, a Qwen2 language model."""
+    vision = {
+        **_VISION,
+        "num_hidden_layers": _VISION_LAYERS,
+        "num_attention_heads": _VISION_HEADS,
+        "patch_size": _PATCH,
+    }
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    text = {**_TEXT, "model_type": "qwen2", "vocab_size": vocabulary, "rope_parameters": rope}
+    return VideoLlama3Config(vision_config=vision, text_config=text, **ids)
+
+
+_CONFIGS = {"qwen3_vl": _qwen3_vl, "gemma3": _gemma3, "video_llama_3": _video_llama_3}
+
+
+def _image_processor(model_type: str) -> Any:
+    """The family's own preprocessing; slices of 96 by 96 pixels pass it unchanged but for their scale."""
+    if model_type == "gemma3":
+        size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+        return Gemma3ImageProcessorPil(size=size, do_pan_and_scan=False, **_MEAN_STD)
+    processor = Qwen2VLImageProcessorPil if model_type == "qwen3_vl" else VideoLlama3ImageProcessorPil
+    return processor(patch_size=_PATCH, merge_size=2, size=_PIXELS, **_MEAN_STD)
+
+
+def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
+    """Write an untrained small model as a real checkpoint is stored.
+
+    Args:
+        model_type: "qwen3_vl", "gemma3" or "video_llama_3".
+        folder: where to write configuration, safetensors, tokenizer and image processor.
+        seed: of the initial weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SettingsError: there is no small model of that type.
+    """
+    if model_type not in _CONFIGS:
+        raise SettingsError(f"no small model of type {model_type!r}; there are: {', '.join(_CONFIGS)}")
+    family = family_class(model_type)
+    tokenizer = phantom_tokenizer(family)
+    vocabulary = tokenizer.get_vocab()
+    ids = {name: vocabulary[token] for name, token in family.tiny_tokens.items()}
+    # the output layer is a copy of the embedding, as in the small models of these families
+    config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True})
+    text = config.get_text_config()
+    text.tie_word_embeddings = True
+    text.pad_token_id, text.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config)
+        family.tiny_initialise(model)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    for part in (model, tokenizer, _image_processor(model_type)):
+        part.save_pretrained(folder)
+    return Path(folder)

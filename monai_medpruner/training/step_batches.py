@@ -1,0 +1,60 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Batches drawn anew in every epoch, the same ones whether a run was broken off or not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from torch.utils.data import Dataset
+
+__all__ = ["StepBatches"]
+
+
+class StepBatches(Dataset):
+    """Whole batches as the items of a dataset; a batch depends on seed, epoch and step alone.
+
+    For a ``DataLoader`` with ``batch_size=None``. It is a handler as well: attached to the trainer, it learns the
+    epoch, so that a resumed run draws what the uninterrupted one would have drawn.
+
+    Args:
+        steps: batches of an epoch.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self.steps = steps
+        self.seed = seed
+        self.epoch = 1
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer's epochs."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._follow)
+
+    def _follow(self, engine: Engine) -> None:
+        self.epoch = engine.state.epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        """The batch of a step of the current epoch."""
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        return self.draw(np.random.default_rng([self.seed, self.epoch, step]))
+
+    @abstractmethod
+    def draw(self, generator: np.random.Generator) -> dict[str, Any]:
+        """Draw a batch."""

@@ -1,0 +1,206 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""First stage: the vision encoder and the projector learn what a slice and each of its tokens show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from monai_medpruner.data.phantom import ORGANS, PHASES, PLANES
+from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks.encoding import packed_attention
+from monai_medpruner.training.phantom_pool import FINDINGS, IGNORED, NO_FINDING, TrainingPhantom
+from monai_medpruner.training.step_batches import StepBatches
+
+__all__ = ["VisionWarmUp", "WarmUpBatches", "WarmUpLoss", "prepare_warm_up_batch"]
+
+
+class WarmUpBatches(StepBatches):
+    """Single slices of many phantoms.
+
+    Args:
+        phantoms: to draw from.
+        batch_size: slices of a batch.
+        lesion_share: of the slices that show a lesion, all findings alike; the others are drawn from all slices.
+        first_diameter: smallest lesion in mm at the start; the bound falls evenly to nothing, for small ones are not
+            learned before large ones are.
+        curriculum_epochs: how long it takes to fall.
+        steps: see :class:`~.step_batches.StepBatches`.
+        seed: see :class:`~.step_batches.StepBatches`.
+    """
+
+    def __init__(
+        self,
+        phantoms: Sequence[TrainingPhantom],
+        batch_size: int,
+        lesion_share: float,
+        first_diameter: float,
+        curriculum_epochs: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__(steps, seed)
+        self.phantoms = phantoms
+        self.batch_size = batch_size
+        self.lesion_share = lesion_share
+        self.first_diameter = first_diameter
+        self.curriculum_epochs = curriculum_epochs
+        self.whole = [number for number, phantom in enumerate(phantoms) if phantom.answers]
+        self.finding_slices: list[list[tuple[int, int]]] = [[] for _ in FINDINGS]
+        for number, phantom in enumerate(phantoms):
+            for index, finding in enumerate(phantom.slice_findings.tolist()):
+                if finding != NO_FINDING:
+                    self.finding_slices[finding].append((number, index))
+
+    def draw(self, generator: np.random.Generator) -> dict[str, Any]:
+        """``image`` uint8 ``(S, H, W)`` and ``label``, see :class:`WarmUpLoss`."""
+        least = self.first_diameter * max(1 - (self.epoch - 1) / self.curriculum_epochs, 0)
+        large = [
+            [one for one in slices if self.phantoms[one[0]].diameter_mm >= least] for slices in self.finding_slices
+        ]
+        chosen = []
+        for _ in range(self.batch_size):
+            if generator.uniform() < self.lesion_share:
+                slices = large[generator.integers(len(FINDINGS))]
+                chosen.append(slices[generator.integers(len(slices))])
+            else:
+                number = self.whole[generator.integers(len(self.whole))]
+                chosen.append((number, int(generator.integers(len(self.phantoms[number].slices)))))
+        members = [(self.phantoms[number], index) for number, index in chosen]
+        label = {
+            "organs": np.stack([phantom.organs[index] for phantom, index in members]),
+            "findings": np.stack([phantom.findings[index] for phantom, index in members]),
+            "finding": np.array([phantom.slice_findings[index] for phantom, index in members]),
+            "plane": np.array([phantom.plane for phantom, _ in members]),
+            "phase": np.array([phantom.phase for phantom, _ in members]),
+        }
+        return {
+            "image": torch.from_numpy(np.stack([phantom.slices[index] for phantom, index in members])),
+            "label": {name: torch.from_numpy(value) for name, value in label.items()},
+        }
+
+
+def prepare_warm_up_batch(
+    batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Inputs and labels of a batch, as MONAI's trainer asks for them; the labels on the device."""
+    label = {name: value.to(device, non_blocking=non_blocking) for name, value in batch["label"].items()}
+    return batch["image"], label
+
+
+class VisionWarmUp(nn.Module):
+    """A model's vision encoder and projector under linear heads, which are thrown away afterwards.
+
+    Args:
+        network: whose model is trained in place.
+        seed: of the heads' initial weights.
+    """
+
+    def __init__(self, network: VolumeQA, seed: int = 0) -> None:
+        super().__init__()
+        # outside of the modules: the model alone is trained and stored
+        self._network = [network]
+        self.model = network.vlm.model
+        width = self.model.config.get_text_config().hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.token_norm, self.slice_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+            sizes = {"organs": len(ORGANS), "findings": NO_FINDING + 1}
+            self.token_heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+            sizes = {"finding": NO_FINDING + 1, "plane": len(PLANES), "phase": len(PHASES)}
+            self.slice_heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+        self.to(self.model.device)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of the encoder, the projector and the heads; the language model is not run."""
+        return [parameter for name, parameter in self.named_parameters() if not is_language(name)]
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Classify slices and their tokens.
+
+        Args:
+            image: uint8 ``(S, H, W)``.
+
+        Returns:
+            Logits: ``organs`` ``(S, N, 14)`` and ``findings`` ``(S, N, 11)`` of the tokens; ``finding`` ``(S, 11)``,
+            ``plane`` and ``phase`` ``(S, 3)`` of the slices, read off the mean of their tokens.
+        """
+        tokens = torch.stack(encode_slices(self._network[0], image)).sum(0)
+        own, pooled = self.token_norm(tokens), self.slice_norm(tokens.mean(1))
+        return {
+            **{name: head(own) for name, head in self.token_heads.items()},
+            **{name: head(pooled) for name, head in self.slice_heads.items()},
+        }
+
+
+def is_language(name: str) -> bool:
+    """Whether a parameter of that name belongs to the language model."""
+    return "language_model" in name or "lm_head" in name
+
+
+def encode_slices(network: VolumeQA, image: torch.Tensor) -> list[torch.Tensor]:
+    """Projected tokens of slices of one size and the side rows that go with them, by way of the image processor.
+
+    Args:
+        network: holds model and image processor.
+        image: uint8 ``(S, H, W)``.
+
+    Returns:
+        Tokens ``(S, N, C)``, then the rows of each DeepStack layer, alike.
+    """
+    volume = image.permute(1, 2, 0)[None].float() / 255
+    inputs = network.image_inputs(volume)
+    family = network.vlm.family
+    inputs = {name: value.to(network.vlm.model.device) for name, value in inputs.items() if name in family.image_inputs}
+    with packed_attention(family.vision_configs):
+        encoded = family.encode(inputs)
+    return [torch.stack(rows) for rows in (encoded.tokens, *encoded.side_rows)]
+
+
+class WarmUpLoss(nn.Module):
+    """Sum of the cross-entropies of all heads.
+
+    Args:
+        none_weight: weight of tokens without a lesion; nearly all are.
+    """
+
+    def __init__(self, none_weight: float = 0.03) -> None:
+        super().__init__()
+        self.weights: torch.Tensor
+        weights = torch.ones(NO_FINDING + 1)
+        weights[NO_FINDING] = none_weight
+        self.register_buffer("weights", weights)
+
+    def forward(self, logits: Mapping[str, torch.Tensor], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Compare the logits of :class:`VisionWarmUp` with the labels of a batch.
+
+        Args:
+            logits: as :meth:`VisionWarmUp.forward` returns them.
+            label: ``organs`` bool ``(S, N, 14)``; class numbers ``findings`` ``(S, N)``, ``finding``, ``plane`` and
+                ``phase`` ``(S,)``.
+        """
+        found = F.cross_entropy(
+            logits["findings"].flatten(0, 1),
+            label["findings"].flatten(),
+            weight=self.weights.to(logits["findings"].device),
+            ignore_index=IGNORED,
+        )
+        # summed over the organs: their mean is too small beside the lesions to teach the anatomy first
+        organs = len(ORGANS) * F.binary_cross_entropy_with_logits(logits["organs"], label["organs"].float())
+        slices = sum(F.cross_entropy(logits[name], label[name]) for name in ("finding", "plane", "phase"))
+        return found + organs + slices

@@ -1,0 +1,131 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What both stages of the training share: the network, the handlers, the checkpoint at the end."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+from monai.engines.utils import IterationEvents
+from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
+from torch import nn
+
+from monai_medpruner.networks import VolumePrompt, VolumeQA
+from monai_medpruner.training.small_models import save_small_checkpoint
+from monai_medpruner.training.step_batches import StepBatches
+
+__all__ = ["PHANTOM_PROMPT", "save_trained", "training_handlers", "untrained_network"]
+
+#: how the small models read a volume: slices and question, and no text between slices, which would be half of a pruned
+#: prompt; the same as in ``configs/inference.json``
+PHANTOM_PROMPT = VolumePrompt(before_slice="")
+_CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
+
+
+def untrained_network(
+    model_type: str, folder: str, seed: int = 0, device: torch.device | str | None = None
+) -> VolumeQA:
+    """A small model with random weights behind the interface by which the trained one is asked.
+
+    Args:
+        model_type: see :func:`~.small_models.save_small_checkpoint`.
+        folder: where the untrained checkpoint is written.
+        seed: of the weights.
+        device: where it is trained; float32 on any.
+    """
+    path = save_small_checkpoint(model_type, folder, seed)
+    return VolumeQA(str(path), prompt=PHANTOM_PROMPT, device=device, dtype=torch.float32)
+
+
+def training_handlers(
+    stage: str,
+    folder: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    batches: StepBatches,
+) -> list[Any]:
+    """Handlers of one stage: learning rate by step, progress, a checkpoint an epoch, and the last one loaded if any.
+
+    Args:
+        stage: name of the folder of its checkpoints.
+        folder: of the run.
+        network: what is stored of it, with the others.
+        optimizer: of the stage.
+        scheduler: of the learning rate, by step.
+        batches: follow the epoch.
+    """
+    place = Path(folder) / stage
+    stored = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    handlers: list[Any] = [
+        batches,
+        _GradientClip(network),
+        LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+        _Progress(stage),
+    ]
+    saved = sorted(place.glob("checkpoint_epoch=*.pt"), key=lambda path: int(_CHECKPOINT.fullmatch(path.name)[1]))  # type: ignore[index]
+    return [*handlers, _TrainerCheckpoints(place, stored, saved[-1] if saved else None)]
+
+
+class _Progress:
+    """Steps and loss, as ignite draws them."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def attach(self, engine: Engine) -> None:
+        bar = ProgressBar(desc=self.stage)
+        bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
+
+
+class _GradientClip:
+    """Bounds the gradient's norm between the backward pass and the step, at 1: at higher norms training fell apart."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
+
+    def _clip(self, _: Engine) -> None:
+        torch.nn.utils.clip_grad_norm_([one for one in self.network.parameters() if one.requires_grad], 1.0)
+
+
+class _TrainerCheckpoints:
+    """Stores the trainer's own state, too, which exists only once the trainer does."""
+
+    def __init__(self, place: Path, stored: dict[str, Any], latest: Path | None) -> None:
+        self.place, self.stored, self.latest = place, stored, latest
+
+    def attach(self, engine: Engine) -> None:
+        stored = {**self.stored, "trainer": engine}
+        if self.latest is not None:
+            CheckpointLoader(str(self.latest), stored, map_location={"cuda:0": "cpu"}).attach(engine)
+        CheckpointSaver(str(self.place), stored, save_interval=1, n_saved=1).attach(engine)
+
+
+def save_trained(network: VolumeQA, folder: str) -> None:
+    """Write the trained model as a checkpoint in float16, with tokenizer and image processor.
+
+    Args:
+        network: holds all of them; its own weights stay in float32.
+        folder: where to write.
+    """
+    deepcopy(network.vlm.model).half().save_pretrained(folder)
+    network.tokenizer.save_pretrained(folder)
+    network.image_processor.save_pretrained(folder)

@@ -1,0 +1,73 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The small trained models: their size, that training and inference see the same, and what they answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_medpruner.data.phantom import PRESETS, generate_phantom, phantom_command, phantom_seed
+from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks.volume_qa import slice_images
+from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
+
+MODELS = Path(__file__).parents[2] / "bundles" / "medpruner_phantom" / "models"
+FAMILIES = sorted(path.name for path in MODELS.glob("*"))
+
+
+@pytest.fixture(scope="module")
+def bundle(repository):
+    return repository / "bundles" / "medpruner_phantom"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A phantom as the command writes it."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    phantom_command(1, 9100, folder, PRESETS["small"])
+    return folder
+
+
+def test_training_sees_what_inference_sees(bundle, written):
+    """Bit for bit: a phantom in memory through train.json, its file through inference.json."""
+    training = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "train.json"))
+    inference = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "inference.json"))
+    inference["gamma"] = "none"
+    inference["bundle_root"] = str(bundle)
+    phantom = generate_phantom(phantom_seed(9100, 0), PRESETS["small"])
+    seen = training_phantom(phantom, training.get_parsed_content("preprocessing"), TOKEN_PIXELS)
+    asked = inference.get_parsed_content("preprocessing")({"image": written / "volumes" / "phantom_000000.nii.gz"})
+    images = slice_images(asked["image"])
+    assert len(images) == len(seen.slices)
+    for image, trained in zip(images, seen.slices, strict=True):
+        red, green, blue = (torch.from_numpy(np.array(part)) for part in image.split())
+        assert torch.equal(red, torch.from_numpy(trained))
+        assert torch.equal(red, green)
+        assert torch.equal(red, blue)
+    prompt = inference.get_parsed_content("prompt")
+    assert prompt == PHANTOM_PROMPT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shipped_models(family):
+    """Small, in 16 bit, with everything that loading needs, and a card."""
+    folder = MODELS / family
+    assert (folder / "model.safetensors").stat().st_size < 6e6
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
+    network = VolumeQA(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
+    assert network.settings["model_type"] == family
+    assert sum(parameter.numel() for parameter in network.vlm.model.parameters()) < 5e6

@@ -160,6 +160,7 @@ def test_commands_of_the_pages_name_settings_and_files_that_are_there(repository
     for command in commands:
         names = re.findall(r"configs/(\w+\.json)", command)
         parser = ConfigParser()
-        parser.read_config([repository / "bundles/medpruner_qwen3vl/configs" / name for name in names])
+        bundle = "medpruner_phantom" if "medpruner_phantom" in command else "medpruner_qwen3vl"
+        parser.read_config([repository / "bundles" / bundle / "configs" / name for name in names])
         for setting in set(re.findall(r" --([\w:]+)", command)) - own:
             assert setting in parser, (setting, command)

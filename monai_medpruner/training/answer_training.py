@@ -77,14 +77,19 @@ class AnswerBatches(StepBatches):
     """Questions about phantoms, some on all of the slices and tokens, most on a random part of both.
 
     A part is drawn anew for every batch: how many slices, how many tokens of each, and which. It is no pruner's choice;
-    the tokens of the lesion are always among them, so that the right answer can be seen.
+    the tokens of the lesion are always among them, so that the right answer can be seen. The first epochs show a few
+    slices alone: among two thousand tokens a language model that knows nothing does not find those of the lesion, among
+    twenty it does, and what it has found it keeps as the parts grow.
 
     Args:
         network: writes the prompts.
         phantoms: encoded.
         batch_size: questions of a batch.
-        whole_share: of the batches that leave slices and tokens as they are.
-        least_slices: smallest share of the slices in the others; drawn evenly up to 1.
+        whole_share: of the batches that leave slices and tokens as they are, once parts have grown half way.
+        least_slices: smallest share of the slices in the others.
+        first_slices: largest share of the slices in the first epochs.
+        short_epochs: how many these are.
+        growing_epochs: over how many epochs after them the largest share grows to 1.
         least_tokens: smallest share of a slice's tokens in the others; drawn evenly up to ``most_tokens``.
         most_tokens: largest share of a slice's tokens in the others.
         steps: see :class:`~.step_batches.StepBatches`.
@@ -98,6 +103,9 @@ class AnswerBatches(StepBatches):
         batch_size: int,
         whole_share: float,
         least_slices: float,
+        first_slices: float,
+        short_epochs: int,
+        growing_epochs: int,
         least_tokens: float,
         most_tokens: float,
         steps: int,
@@ -108,15 +116,18 @@ class AnswerBatches(StepBatches):
         self.phantoms = phantoms
         self.batch_size = batch_size
         self.whole_share = whole_share
-        self.least_slices = least_slices
+        self.least_slices, self.first_slices = least_slices, first_slices
+        self.short_epochs, self.growing_epochs = short_epochs, growing_epochs
         self.least_tokens, self.most_tokens = least_tokens, most_tokens
         self.protocol = find_protocol("meduni-vqa")
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
         """``encoded`` slices, ``texts`` of the prompts and ``answers`` to them."""
         slice_share = token_share = 1.0
-        if generator.uniform() >= self.whole_share:
-            slice_share = generator.uniform(self.least_slices, 1)
+        grown = min(max((self.epoch - self.short_epochs) / self.growing_epochs, 0), 1)
+        if generator.uniform() >= self.whole_share or grown < 0.5:
+            most = self.first_slices + grown * (1 - self.first_slices)
+            slice_share = generator.uniform(self.least_slices, most)
             token_share = generator.uniform(self.least_tokens, self.most_tokens)
         encoded, texts, answers = PrunedSlices(), [], []
         for _ in range(self.batch_size):

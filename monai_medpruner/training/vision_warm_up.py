@@ -179,7 +179,7 @@ class WarmUpLoss(nn.Module):
         none_weight: weight of tokens without a lesion; nearly all are.
     """
 
-    def __init__(self, none_weight: float = 0.03) -> None:
+    def __init__(self, none_weight: float = 0.1) -> None:
         super().__init__()
         self.weights: torch.Tensor
         weights = torch.ones(NO_FINDING + 1)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from monai_medpruner.data.phantom import PRESETS, generate_phantom, phantom_command, phantom_seed
+from monai_medpruner.data.phantom import PRESETS, QUESTIONS, generate_phantom, phantom_command, phantom_seed
 from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks.volume_qa import slice_images
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
@@ -71,3 +72,24 @@ def test_shipped_models(family):
     network = VolumeQA(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
     assert network.settings["model_type"] == family
     assert sum(parameter.numel() for parameter in network.vlm.model.parameters()) < 5e6
+
+
+def answers_now(bundle, folder, family):
+    """Every answer of a shipped model about the phantoms of a folder, by the bundle's own settings."""
+    parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "inference.json"))
+    for name, value in {"bundle_root": str(bundle), "family": family, "device": "cpu"}.items():
+        parser[name] = value
+    preprocessing, network = (parser.get_parsed_content(name) for name in ("preprocessing", "network_def"))
+    found = {}
+    for path in sorted((folder / "volumes").iterdir()):
+        data = preprocessing({"image": str(path)})
+        found[path.name] = network(data["image"][None], [[question for question, _ in QUESTIONS.values()]])[0]
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_those_recorded(bundle, tmp_path, family):
+    """Right or wrong, they are the ones that the stored weights gave when they were stored."""
+    phantom_command(3, 9200, tmp_path / "phantoms", PRESETS["small"])
+    recorded = json.loads((Path(__file__).parent / "phantom_answers.json").read_text(encoding="utf-8"))
+    assert answers_now(bundle, tmp_path / "phantoms", family) == recorded[family]

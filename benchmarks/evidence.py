@@ -111,7 +111,8 @@ def run_alone(shared: dict[str, Any], folder: Path, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    trained = [family for family in FAMILIES if (BUNDLE / "models" / family).is_dir()]
+    parser.add_argument("--families", nargs="+", default=trained, choices=trained, help="Default: all that are trained")
     parser.add_argument("--count", type=int, default=120, help="phantoms, about 4.3 questions each. Default: 120")
     parser.add_argument("--seed", type=int, default=2026, help="of the phantoms; not one of the training's")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")

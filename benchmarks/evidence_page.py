@@ -43,8 +43,9 @@ def write_page(
         "not trained on. **Everything on this page is synthetic.** It shows how pruning acts on models that do answer; "
         "it says nothing of the answers of large models about patients.",
         "",
-        f"Made by `python benchmarks/evidence.py` on {count} phantoms of a fresh seed; closed questions; machine: "
-        f"{platform.machine()}, CPU. Accuracy in percent by the {HEADLINE_RULE} rule with its 95 % bootstrap interval; "
+        f"Made by `python benchmarks/evidence.py --count {count}` on phantoms of a fresh seed; closed questions; "
+        f"machine: {platform.machine()}, CPU. Accuracy in percent by the {HEADLINE_RULE} rule with its 95 % bootstrap "
+        "interval; "
         "retention is the share of the whole volume's visual tokens that reaches the language model.",
         "",
         "All ways to prune share one run of the encoder. MedPruner is the slice filter (IAF, γ) with the nucleus of "

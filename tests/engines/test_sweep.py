@@ -24,7 +24,7 @@ from monai_medpruner.__main__ import main
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
 from monai_medpruner.networks import PrunedVLM, VolumeQA
 
-GAMMAS, TAUS, TEMPERATURES = ["none", "0.02"], ["0.4", "0.8"], ["0.005", "2"]
+GAMMAS, TAUS, TEMPERATURES = ["none", "0.06"], ["0.4", "0.8"], ["0.005", "2"]
 GRID = list(itertools.product(GAMMAS, TAUS, TEMPERATURES))
 
 
@@ -57,7 +57,7 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
     sweep(phantoms, tmp_path / "sweep", *more, bundle=bundle)
     assert len(runs) == 2 * (1 if budget is None else len(GAMMAS))
     table = capsys.readouterr().out
-    kept = set()
+    kept, gaps = set(), set()
     for gamma, tau, temperature in GRID[:: 1 if budget is None else 3]:
         folder = folder_of(tmp_path / "sweep", gamma, tau, temperature)
         given = {"gamma": gamma if gamma == "none" else float(gamma), "tau": float(tau)}
@@ -74,11 +74,13 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
         assert found["retention"] == metrics["retention"]
         assert found["micro"] == metrics["micro"]
         kept.add(found["retention"]["overall"])
+        gaps |= {line["slices"]["indices"] != list(range(line["slices"]["kept"])) for line in swept}
         for own in (tmp_path / name / "records").iterdir():
             records = load_file(own), load_file(folder / "records" / own.name)
             assert all(records[0][key].equal(records[1][key]) for key in ("slice_indices", "primary", "contextual"))
         assert f"{metrics['retention']['overall']:.3f}" in table
     assert len(kept) > 2  # the settings make a difference
+    assert gaps == {True, False}  # and some slices between others are dropped
 
 
 def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):

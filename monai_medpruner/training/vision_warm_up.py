@@ -40,6 +40,10 @@ class WarmUpBatches(StepBatches):
         first_diameter: smallest lesion in mm at the start; the bound falls evenly to nothing, for small ones are not
             learned before large ones are.
         curriculum_epochs: how long it takes to fall.
+        none_weight: weight of the tokens without a lesion, which nearly all are, in the first and the last epochs: at
+            a small one the lesions are learned, at a large one the false ones go.
+        weight_epochs: the last epoch of the first weight and the first epoch of the last; between them it grows by
+            the same factor each epoch.
         steps: see :class:`~.step_batches.StepBatches`.
         seed: see :class:`~.step_batches.StepBatches`.
     """
@@ -51,6 +55,8 @@ class WarmUpBatches(StepBatches):
         lesion_share: float,
         first_diameter: float,
         curriculum_epochs: int,
+        none_weight: tuple[float, float],
+        weight_epochs: tuple[int, int],
         steps: int,
         seed: int,
     ) -> None:
@@ -60,6 +66,8 @@ class WarmUpBatches(StepBatches):
         self.lesion_share = lesion_share
         self.first_diameter = first_diameter
         self.curriculum_epochs = curriculum_epochs
+        self.none_weight = none_weight
+        self.weight_epochs = weight_epochs
         self.whole = [number for number, phantom in enumerate(phantoms) if phantom.answers]
         self.finding_slices: list[list[tuple[int, int]]] = [[] for _ in FINDINGS]
         for number, phantom in enumerate(phantoms):
@@ -88,11 +96,17 @@ class WarmUpBatches(StepBatches):
             "finding": np.array([phantom.slice_findings[index] for phantom, index in members]),
             "plane": np.array([phantom.plane for phantom, _ in members]),
             "phase": np.array([phantom.phase for phantom, _ in members]),
+            "none_weight": np.array(self._none_weight(), dtype=np.float32),
         }
         return {
             "image": torch.from_numpy(np.stack([phantom.slices[index] for phantom, index in members])),
             "label": {name: torch.from_numpy(value) for name, value in label.items()},
         }
+
+    def _none_weight(self) -> float:
+        (first, last), (start, end) = self.none_weight, self.weight_epochs
+        grown = min(max((self.epoch - start) / (end - start), 0), 1)
+        return first * (last / first) ** grown
 
 
 def prepare_warm_up_batch(
@@ -120,7 +134,7 @@ class VisionWarmUp(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.token_norm, self.slice_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-            sizes = {"organs": len(ORGANS), "findings": NO_FINDING + 1}
+            sizes = {"organs": len(ORGANS), "findings": NO_FINDING + 1, "presence": 1}
             self.token_heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
             sizes = {"finding": NO_FINDING + 1, "plane": len(PLANES), "phase": len(PHASES)}
             self.slice_heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
@@ -137,8 +151,9 @@ class VisionWarmUp(nn.Module):
             image: uint8 ``(S, H, W)``.
 
         Returns:
-            Logits: ``organs`` ``(S, N, 14)`` and ``findings`` ``(S, N, 11)`` of the tokens; ``finding`` ``(S, 11)``,
-            ``plane`` and ``phase`` ``(S, 3)`` of the slices, read off the mean of their tokens.
+            Logits: ``organs`` ``(S, N, 14)``, ``findings`` ``(S, N, 11)`` and ``presence`` ``(S, N, 1)`` of the
+            tokens; ``finding`` ``(S, 11)``, ``plane`` and ``phase`` ``(S, 3)`` of the slices, read off the mean of
+            their tokens.
         """
         tokens = torch.stack(encode_slices(self._network[0], image)).sum(0)
         own, pooled = self.token_norm(tokens), self.slice_norm(tokens.mean(1))
@@ -175,16 +190,10 @@ def encode_slices(network: VolumeQA, image: torch.Tensor) -> list[torch.Tensor]:
 class WarmUpLoss(nn.Module):
     """Sum of the cross-entropies of all heads.
 
-    Args:
-        none_weight: weight of tokens without a lesion; nearly all are.
+    Each token tells what lies in its own square, and whether there is a lesion anywhere in its slice. The second makes
+    tokens attend to the lesion, as encoders do that were trained on what whole images show; which lesion it is has to
+    be read off its own tokens.
     """
-
-    def __init__(self, none_weight: float = 0.1) -> None:
-        super().__init__()
-        self.weights: torch.Tensor
-        weights = torch.ones(NO_FINDING + 1)
-        weights[NO_FINDING] = none_weight
-        self.register_buffer("weights", weights)
 
     def forward(self, logits: Mapping[str, torch.Tensor], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Compare the logits of :class:`VisionWarmUp` with the labels of a batch.
@@ -192,15 +201,16 @@ class WarmUpLoss(nn.Module):
         Args:
             logits: as :meth:`VisionWarmUp.forward` returns them.
             label: ``organs`` bool ``(S, N, 14)``; class numbers ``findings`` ``(S, N)``, ``finding``, ``plane`` and
-                ``phase`` ``(S,)``.
+                ``phase`` ``(S,)``; ``none_weight`` ``()``, the weight of tokens without a lesion.
         """
+        weights = torch.ones(NO_FINDING + 1, device=logits["findings"].device)
+        weights[NO_FINDING] = label["none_weight"]
         found = F.cross_entropy(
-            logits["findings"].flatten(0, 1),
-            label["findings"].flatten(),
-            weight=self.weights.to(logits["findings"].device),
-            ignore_index=IGNORED,
+            logits["findings"].flatten(0, 1), label["findings"].flatten(), weight=weights, ignore_index=IGNORED
         )
         # summed over the organs: their mean is too small beside the lesions to teach the anatomy first
         organs = len(ORGANS) * F.binary_cross_entropy_with_logits(logits["organs"], label["organs"].float())
+        shown = (label["finding"] != NO_FINDING).float()[:, None, None].expand_as(logits["presence"])
+        presence = F.binary_cross_entropy_with_logits(logits["presence"], shown)
         slices = sum(F.cross_entropy(logits[name], label[name]) for name in ("finding", "plane", "phase"))
-        return found + organs + slices
+        return found + organs + presence + slices

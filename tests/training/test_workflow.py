@@ -120,7 +120,7 @@ def test_the_loss_falls(phantom_dir, tmp_path):
         ]
     )
     pool = PhantomPool(phantom_dir, 3, 36, SETTINGS, preprocessing, workers=1)
-    batches = WarmUpBatches(pool, 8, 0.5, 0, 1, 1, 0)
+    batches = WarmUpBatches(pool, 8, 0.5, 0, 1, (0.1, 0.7), (1, 2), 1, 0)
     optimizer = torch.optim.AdamW(network.trained_parameters(), lr=1e-3)
     losses = []
     for _ in range(12):

@@ -128,6 +128,17 @@ def _phantom(arguments: argparse.Namespace) -> None:
     phantom_command(arguments.count, arguments.seed, arguments.out, PRESETS[arguments.preset])
 
 
+def _answers_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("answers", type=Path, help="answers.jsonl of a bundle's run, or the folder that holds it")
+    parser.add_argument("--truth", type=Path, help="folder of phantoms, or a table in M3D-VQA's form")
+
+
+def _answers(arguments: argparse.Namespace) -> None:
+    from monai_medpruner.report import answer_table
+
+    sys.stdout.write(answer_table(arguments.answers, arguments.truth))
+
+
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", default="m3d_vqa", help="m3d_vqa, rad3d, amos_mm or question_table")
     parser.add_argument("--dataset_dir", required=True, help="folder of the benchmark")
@@ -164,6 +175,11 @@ COMMANDS: dict[str, Command] = {
         "Ask about a volume with the bundle made for the model, and print the answer as it is generated.",
         ask_arguments.add_arguments,
         _ask,
+    ),
+    "answers": Command(
+        "Print the answers of a run, beside the truth if there is one, with what was kept and the seconds.",
+        _answers_arguments,
+        _answers,
     ),
     "convert_hulumed": Command(
         "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint.",

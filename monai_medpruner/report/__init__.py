@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
+from .answer_table import answer_table
 from .pruning_figure import pruning_figure
 from .sweep_report import write_sweep
 
-__all__ = ["pruning_figure", "write_sweep"]
+__all__ = ["answer_table", "pruning_figure", "write_sweep"]

@@ -1,0 +1,117 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The answers of a run as text: beside the truth where it is known, with what was kept and what it cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.errors import BenchmarkError, OutputFolderError
+
+__all__ = ["answer_table"]
+
+_UNKNOWN = "?"
+_FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settings"}
+
+
+def answer_table(answers: Path, truth: Path | None = None) -> str:
+    """Describe a run's answers, volume by volume.
+
+    Args:
+        answers: ``answers.jsonl``, or the folder that holds it.
+        truth: folder of phantoms, or a table with M3D-VQA's columns "Image Path", "Question" and "Answer". A volume
+            belongs to a row whose path its own path ends with. An answer is right where it is the row's, whatever its
+            case; questions of which the table holds nothing have "?" for a truth.
+
+    Returns:
+        For each volume: the model, a line a question, the slices and tokens kept, and the seconds of each stage.
+
+    Raises:
+        OutputFolderError: there are no answers, or they are not what a bundle's inference writes.
+        BenchmarkError: the truth is not such a table.
+    """
+    file = answers / "answers.jsonl" if answers.is_dir() else answers
+    lines = _read_answers(file)
+    known = _read_truth(truth) if truth is not None else []
+    text: list[str] = []
+    for image, group in groupby(lines, key=lambda line: line["image"]):
+        text += _volume(image, list(group), known, truth is not None)
+    return "\n".join(text) + "\n"
+
+
+def _read_answers(file: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise OutputFolderError(f"{file} cannot be read as the answers of a run: {error}") from error
+    if not lines or not all(isinstance(line, dict) and line.keys() >= _FIELDS for line in lines):
+        raise OutputFolderError(f"{file} is not what a bundle's inference writes; its lines have {sorted(_FIELDS)}.")
+    return lines
+
+
+def _read_truth(path: Path) -> list[dict[str, str]]:
+    file = path / "M3D_VQA_test.csv" if path.is_dir() else path
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{file} cannot be read as a table of questions: {error}") from error
+    if not rows or not {"Image Path", "Question", "Answer"} <= rows[0].keys():
+        raise BenchmarkError(f"{file} has no rows with the columns 'Image Path', 'Question' and 'Answer'")
+    return rows
+
+
+def _volume(
+    image: str, lines: Sequence[dict[str, Any]], known: Sequence[Mapping[str, str]], compared: bool
+) -> list[str]:
+    """Table, retention and seconds of the questions about one volume."""
+    rows = [["question", "answer", *(["truth"] if compared else [])]]
+    right: list[bool] = []
+    for line in lines:
+        answer = " ".join(line["answer"].split())
+        rows.append([line["question"], answer])
+        if compared:
+            truth = _truth_of(image, line["question"], known)
+            if truth is not None:
+                right.append(answer.casefold() == truth.casefold())
+            rows[-1].append(_UNKNOWN if truth is None else truth if right[-1] else f"{truth}  <- the answer is wrong")
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    settings, slices, tokens = (lines[0][name] for name in ("settings", "slices", "tokens"))
+    random = " with random weights" if settings["random_weights"] else ""
+    text = [f"{image}, read by {settings['model_type']}{random} from {settings['model_id']}", ""]
+    text += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    text.append("")
+    if right:
+        text.append(f"right: {sum(right)} of {len(right)}")
+    share = 100 * tokens["kept"] / tokens["unpruned"]
+    text.append(
+        f"kept: {slices['kept']} of {slices['total']} slices, {tokens['kept']:,} of {tokens['unpruned']:,} visual "
+        f"tokens ({share:.1f} %)"
+    )
+    spent = {stage: sum(line["seconds"].get(stage, 0.0) for line in lines) for stage in lines[0]["seconds"]}
+    listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent.items())
+    return [*text, f"seconds: {sum(spent.values()):.2f} ({listed})", ""]
+
+
+def _truth_of(image: str, question: str, known: Sequence[Mapping[str, str]]) -> str | None:
+    """The answer of the row whose path is the end of an image's path and whose question is this one."""
+    path = Path(image).parts
+    for row in known:
+        parts = Path(row["Image Path"]).parts
+        if row["Question"] == question and path[-len(parts) :] == parts:
+            return row["Answer"]
+    return None

@@ -1,0 +1,98 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Answers as text, beside the truth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from monai_medpruner.errors import BenchmarkError, OutputFolderError
+from monai_medpruner.report import answer_table
+
+
+def answer_line(question, answer, image="some/volumes/a.nii.gz", **seconds):
+    return {
+        "image": image,
+        "question": question,
+        "answer": answer,
+        "slices": {"total": 50, "kept": 20},
+        "tokens": {"unpruned": 1800, "kept": 90},
+        "seconds": {"encode": 0.0, "prefill": 0.25, **seconds},
+        "settings": {"model_type": "gemma3", "model_id": "models/gemma3", "random_weights": False},
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    lines = [
+        answer_line("Which plane?", "axial ", encode=1.5),
+        answer_line("Which organ?", "Liver"),
+        answer_line("What else?", "Nothing"),
+        answer_line("Which plane?", "Axial", image="some/volumes/b.nii.gz"),
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "M3D_VQA_test.csv").write_text(
+        "Image Path,Question,Answer\n"
+        "volumes/b.nii.gz,Which plane?,Coronal\n"
+        "volumes/a.nii.gz,Which plane?,Axial\n"
+        "volumes/a.nii.gz,Which organ?,Spleen\n"
+    )
+    return tmp_path
+
+
+def test_answers_beside_the_truth(run):
+    """Matched by volume and question; case and outer blanks do not matter; unknown is not wrong."""
+    first, second = (part.splitlines() for part in answer_table(run, run).split("\n\nsome/"))
+    assert first[0] == "some/volumes/a.nii.gz, read by gemma3 from models/gemma3"
+    assert [line.split("  ") for line in first if line.startswith("W")] == [
+        ["Which plane?", "axial", "", "Axial"],
+        ["Which organ?", "Liver", "", "Spleen", "<- the answer is wrong"],
+        ["What else?", "", "Nothing", "?"],
+    ]
+    assert first[-3:] == [
+        "right: 1 of 2",
+        "kept: 20 of 50 slices, 90 of 1,800 visual tokens (5.0 %)",
+        "seconds: 2.25 (encode 1.50, prefill 0.75)",
+    ]
+    assert second[-4] == "right: 0 of 1"
+
+
+def test_answers_without_truth(run):
+    """No column for what is not known; the file serves as well as its folder."""
+    text = answer_table(run / "answers.jsonl")
+    assert "truth" not in text
+    assert "right" not in text
+    assert "Nothing" in text
+
+
+def test_random_weights_are_called_so(run):
+    line = answer_line("Which plane?", "word soup")
+    line["settings"]["random_weights"] = True
+    (run / "answers.jsonl").write_text(json.dumps(line) + "\n")
+    assert "with random weights" in answer_table(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"id": 1}\n', "3\n"])
+def test_no_answers(run, text):
+    (run / "answers.jsonl").write_text(text)
+    with pytest.raises(OutputFolderError, match=r"answers\.jsonl"):
+        answer_table(run)
+
+
+def test_no_truth(run):
+    with pytest.raises(BenchmarkError, match="cannot be read"):
+        answer_table(run, run / "absent.csv")
+    (run / "M3D_VQA_test.csv").write_text("Image,Question\n1,2\n")
+    with pytest.raises(BenchmarkError, match="columns"):
+        answer_table(run, run)

@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from evidence_page import write_page
-from evidence_recall import survival
 from monai.bundle import ConfigWorkflow
 from monai.transforms import Compose, Lambdad
 
@@ -36,6 +36,8 @@ from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomT
 from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
+SMALL_LESIONS_MM = (10.0, 20.0)
+SETTINGS = ("gamma", "tau", "temperature")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
 
 
@@ -52,23 +54,38 @@ def uniform(count: int) -> TimedCompose:
 def variants(gamma: float, tau: float, temperature: float) -> dict[str, Variant]:
     """Every way to prune that the page compares, by name; the bundle's own settings among them."""
     every = filtered(None)
-    filters = {one: filtered(one) for one in sorted({gamma / 2, gamma, gamma * 2})}
+    gammas = sorted({gamma, 0.01, 0.02, 0.04})
+    filters = {one: filtered(one) for one in gammas}
     taus = sorted({tau, 0.05, 0.1, 0.3})
+    own = f"MedPruner, γ {gamma:g}, τ {tau:g}"
 
-    def nucleus(share: float, warmth: float = temperature, scale: str = "relative") -> NucleusPruner:
-        return NucleusPruner(tau=share, temperature=warmth, importance_scale=scale)  # type: ignore[arg-type]
+    def nucleus(share: float = tau, warmth: float = temperature, **options: Any) -> NucleusPruner:
+        return NucleusPruner(tau=share, temperature=warmth, **options)
 
     ways: dict[str, tuple[Callable, Any]] = {"unpruned": (every, None)}
-    ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in filters}
+    ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in gammas}
     ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in taus}
     ways |= {f"MedPruner, γ {gamma:g}, τ {one:g}": (filters[gamma], nucleus(one)) for one in taus}
-    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus(tau)) for one in filters if one != gamma}
+    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus()) for one in gammas if one != gamma}
     ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 6, 12)}
-    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.03, 0.1, 0.25)}
+    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.027, 0.1, 0.25)}
     ways |= {f"average pooling, {one} x {one}": (every, AveragePoolingPruner(pool=one)) for one in (2, 3, 6)}
+    chosen = filters[gamma]
     ways |= {
-        "scale of the paper, τ 0.9, T 1": (filters[gamma], nucleus(0.9, 1.0, "paper")),
-        "scale as released, τ 0.9, T 2": (filters[gamma], nucleus(0.9, 2.0)),
+        "scale of the paper, τ 0.9, T 1": (chosen, nucleus(0.9, 1.0, importance_scale="paper")),
+        "scale as released, τ 0.9, T 2": (chosen, nucleus(0.9, 2.0)),
+        f"{own}, T 0.5": (chosen, nucleus(warmth=0.5)),
+        f"{own}, T 2": (chosen, nucleus(warmth=2.0)),
+    }
+    guard = TimedCompose("filter", InterSliceAnchorFilterd("image", 0.04, guard_mm=16, guard_threshold=0.25))
+    ways |= {
+        f"option: γ 0.04, τ {tau:g}, guard of 16 mm": (guard, nucleus()),
+        "option: nucleus of the volume, τ 0.05": (chosen, nucleus(0.05, scope="volume")),
+        "option: nucleus of the volume, τ 0.2": (chosen, nucleus(0.2, scope="volume")),
+        "option: scores clipped at 2": (chosen, nucleus(ceiling=2.0)),
+        "option: scores clipped at 4": (chosen, nucleus(ceiling=4.0)),
+        "option: at least 2 tokens a slice": (chosen, nucleus(least_tokens=2)),
+        "option: nothing merged": (chosen, nucleus(contextual_ratio=0.0)),
     }
     return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in ways.items()}
 
@@ -88,7 +105,7 @@ def parts_of(family: str, data: Path, output: Path, device: str | None) -> tuple
 def evaluate_family(family: str, data: Path, output: Path, device: str | None) -> None:
     """Evaluate every variant, the blind and the shuffled baseline of one family."""
     parser, shared = parts_of(family, data, output, device)
-    chosen = {name: parser.get_parsed_content(name) for name in ("gamma", "tau", "temperature")}
+    chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
     VariantEvaluator(output_dir=output, variants=variants(**chosen), **shared).run()
     dataset = shared["val_data_loader"].dataset
     load = dataset.transform
@@ -102,6 +119,16 @@ def evaluate_family(family: str, data: Path, output: Path, device: str | None) -
     run_alone(shared, output / "shuffled", "shuffled: the volume of another phantom")
 
 
+def evaluate_small_lesions(family: str, data: Path, output: Path, device: str | None) -> None:
+    """Evaluate a few variants of one family on phantoms whose lesions are smaller than those it was trained on."""
+    parser, shared = parts_of(family, data, output, device)
+    chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
+    own = f"MedPruner, γ {chosen['gamma']:g}, τ {chosen['tau']:g}"
+    names = ("unpruned", own, "uniform slices, 3", "random tokens, 0.027", f"DINS alone, τ {chosen['tau']:g}")
+    every = variants(**chosen)
+    VariantEvaluator(output_dir=output, variants={name: every[name] for name in names}, **shared).run()
+
+
 def run_alone(shared: dict[str, Any], folder: Path, name: str) -> None:
     """Evaluate one way that changes what the model sees."""
     settings = {**shared["settings"], "variant": name}
@@ -113,7 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     trained = [family for family in FAMILIES if (BUNDLE / "models" / family).is_dir()]
     parser.add_argument("--families", nargs="+", default=trained, choices=trained, help="Default: all that are trained")
-    parser.add_argument("--count", type=int, default=120, help="phantoms, about 4.3 questions each. Default: 120")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=120,
+        help="phantoms, about 4.3 questions each, and a third as many with smaller lesions. Default: 120",
+    )
     parser.add_argument("--seed", type=int, default=2026, help="of the phantoms; not one of the training's")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of evidence.md and its plots")
@@ -122,13 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.getLogger("monai_medpruner").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    data = options.work / "phantoms"
+    data, small = options.work / "phantoms", options.work / "phantoms_small_lesions"
     if not options.page_only:
         phantom_command(options.count, options.seed, data, PRESETS["small"])
+        below = replace(PRESETS["small"], lesion_diameter_mm=SMALL_LESIONS_MM)
+        phantom_command(max(options.count // 3, 1), options.seed + 1, small, below)
         for family in options.families:
             evaluate_family(family, data, options.work / family, options.device)
-    recall = {family: survival(options.work / family, data) for family in options.families}
-    write_page(options.work, options.families, data, recall, options.out)
+            evaluate_small_lesions(family, small, options.work / f"{family}_small_lesions", options.device)
+    write_page(options.work, options.families, (data, small), options.out)
 
 
 if __name__ == "__main__":

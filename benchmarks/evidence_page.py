@@ -20,22 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence_attention import attention_lines
+from evidence_recall import survival
 from matplotlib.figure import Figure
 
-from monai_medpruner.metrics import HEADLINE_RULE, answer_is_correct
+from monai_medpruner.metrics import HEADLINE_RULE, answer_is_correct, compare_command
 
-BINS = ((20, 22.5), (22.5, 25), (25, 27.5), (27.5, 30.1))
+BINS = ((10, 15), (15, 20), (20, 25), (25, 30.1))
 LESION_TYPES = ("Organ", "Abnormality", "Location")
 KINDS = ("unpruned", "MedPruner", "IAF alone", "DINS alone", "uniform slices", "random tokens", "average pooling")
 
 
-def write_page(
-    work: Path, families: Sequence[str], data: Path, recall: Mapping[str, Mapping[str, Any]], out: Path
-) -> None:
-    """Write ``evidence.md`` and ``evidence_<family>.png``."""
+def write_page(work: Path, families: Sequence[str], phantoms: Sequence[Path], out: Path) -> None:
+    """Write ``evidence.md`` and, for each family, its plot and the picture of its attention.
+
+    Args:
+        work: folder of the runs, ``<family>`` and ``<family>_small_lesions``.
+        families: in the order of the page.
+        phantoms: folder of the phantoms, and of those with small lesions.
+        out: where to write.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    diameters = _diameters(data)
-    count = len(diameters)
+    diameters = [_diameters(folder) for folder in phantoms]
     text = [
         "# What pruning costs in answers",
         "",
@@ -43,47 +49,104 @@ def write_page(
         "not trained on. **Everything on this page is synthetic.** It shows how pruning acts on models that do answer; "
         "it says nothing of the answers of large models about patients.",
         "",
-        f"Made by `python benchmarks/evidence.py --count {count}` on phantoms of a fresh seed; closed questions; "
-        f"machine: {platform.machine()}, CPU. Accuracy in percent by the {HEADLINE_RULE} rule with its 95 % bootstrap "
-        "interval; "
-        "retention is the share of the whole volume's visual tokens that reaches the language model.",
+        f"Made by `python benchmarks/evidence.py --count {len(diameters[0])}` on phantoms of a fresh seed; closed "
+        f"questions; machine: {platform.machine()}, CPU. Accuracy in percent by the {HEADLINE_RULE} rule with its "
+        "95 % bootstrap interval; retention is the share of the whole volume's visual tokens that reach the language "
+        "model.",
         "",
         "All ways to prune share one run of the encoder. MedPruner is the slice filter (IAF, γ) with the nucleus of "
         "tokens (DINS, τ; temperature 1 where none is named). *Uniform slices* keeps that many evenly spaced ones; "
         "*random tokens* that share of each slice's tokens, the rest merged as MedPruner merges it; *average pooling* "
-        "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom.",
+        "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom. *Options* change "
+        "one thing of the bundle's own settings, which stand in bold.",
     ]
     for family in families:
-        text += _family(work / family, family, diameters, recall[family], out)
+        text += _family(work, family, phantoms, diameters, out)
     (out / "evidence.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def _family(
-    folder: Path, family: str, diameters: Mapping[str, float], recall: Mapping[str, Any], out: Path
+    work: Path, family: str, phantoms: Sequence[Path], diameters: Sequence[Mapping[str, float]], out: Path
 ) -> list[str]:
+    folder = work / family
     metrics = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"))}
+    own = _own_settings(work / f"{family}_small_lesions")
     # in the order of accuracy's x-axis
     order = sorted(metrics, key=lambda name: (_kind(name), -metrics[name]["retention"]["overall"]))
     lines = ["", f"## {family}", "", f"![Accuracy against retention](evidence_{family}.png)", ""]
+    lines += _accuracy(metrics, order, own)
+    lines += _pairs(folder, metrics, own)
+    lines += _sizes(work, family, order, own, diameters)
+    lines += _recall(folder, phantoms[0], order, own)
+    lines += ["", "Where the encoder's attention goes, over all slices, and how it is drawn over six of them:", ""]
+    scored = folder / next(name for name in order if name.startswith("DINS alone"))
+    lines += attention_lines(scored, phantoms[0], out / f"evidence_{family}_attention.png")
+    lines += ["", f"![Attention](evidence_{family}_attention.png)"]
+    _plot(metrics, out / f"evidence_{family}.png", family)
+    return lines
+
+
+def _own_settings(small: Path) -> str:
+    """Name of the variant that has the bundle's settings: the only MedPruner among those asked about small lesions."""
+    return next(path.name for path in small.glob("MedPruner*"))
+
+
+def _accuracy(metrics: Mapping[str, Any], order: Sequence[str], own: str) -> list[str]:
     types = list(metrics["unpruned"]["types"])
     items, baseline = metrics["unpruned"]["items"], metrics["unpruned"]["majority_baseline"]
-    lines += [f"{items} questions. Always the most frequent letter: {baseline:.1f} %.", ""]
+    lines = [f"{items} questions. Always the most frequent letter: {baseline:.1f} %.", ""]
     lines += _table(["", "kept, %", "of slices, %", "accuracy", *types])
     for name in order:
         one = metrics[name]
-        cells = [name, *(f"{100 * one['retention'][part]:.1f}" for part in ("overall", "slices"))]
+        cells = [f"{100 * one['retention'][part]:.1f}" for part in ("overall", "slices")]
         cells += [_with_interval(one["micro"]["accuracy"])]
         cells += [f"{one['types'][kind]['accuracy']['value']:.1f}" for kind in types]
-        lines.append(_row(cells))
-    lines += ["", "Lesion questions (organ, abnormality, location where there is a lesion) by its diameter:", ""]
-    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS), "all"])
+        lines.append(_row([_named(name, own), *cells]))
+    return lines
+
+
+def _pairs(folder: Path, metrics: Mapping[str, Any], own: str) -> list[str]:
+    """The bundle's settings against others on the same questions, pair by pair."""
+    lines = ["", "The bundle's settings less another way, in points of accuracy, question by question:", ""]
+    lines += _table(["less", "kept, %", "difference, 95 % interval", "McNemar's p"])
+    for other in ("unpruned", *(name for name in metrics if name.startswith(("random", "uniform", "average")))):
+        found = compare_command(
+            str(folder / other / "predictions.jsonl"), str(folder / own / "predictions.jsonl"), "meduni-vqa"
+        )
+        cell, test = found["micro"]["accuracy"], found["mcnemar"][HEADLINE_RULE]
+        difference = f"{cell['difference']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}]"
+        kept = f"{100 * metrics[other]['retention']['overall']:.1f}"
+        lines.append(_row([other, kept, difference, f"{test['p_value']:.2g}"]))
+    return lines
+
+
+def _sizes(
+    work: Path, family: str, order: Sequence[str], own: str, diameters: Sequence[Mapping[str, float]]
+) -> list[str]:
+    """Lesion questions by size; those below the training's sizes from phantoms of their own."""
+    lines = [
+        "",
+        "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter.",
+        "",
+    ]
+    lines[1] += " The models were trained on lesions of 20 to 30 mm; smaller ones are from phantoms of their own:"
+    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS), "20 to 30 mm"])
     for name in order:
-        cells = [_by_size(folder / name, diameters, low, high) for low, high in (*BINS, (0.1, 99))]
-        lines.append(_row([name, *cells]))
-    lines += ["", "What is left of the lesions, in percent, and where the attention goes (1 is uniform):", ""]
-    lines += _table(
-        ["", "lesions seen", "lesion slices", "lesion tokens", "of kept slices", "attention: lesion", "attention: air"]
-    )
+        cells = [
+            _by_size(work / (family if low >= 20 else f"{family}_small_lesions") / name, sizes, low, high)
+            for low, high in (*BINS, (20, 30.1))
+            for sizes in [diameters[0 if low >= 20 else 1]]
+        ]
+        lines.append(_row([_named(name, own), *cells]))
+    return lines
+
+
+def _recall(folder: Path, phantoms: Path, order: Sequence[str], own: str) -> list[str]:
+    lines = ["", "What is left of the lesions, in percent, and the mean attention on their tokens and on those of air "]
+    lines[1] += "(1 is uniform):"
+    recall = survival(folder, phantoms)
+    names = ["lesions seen", "lesion slices", "lesion tokens", "of kept slices", "attention: lesion", "attention: air"]
+    lines += ["", *_table(["", *names])]
     for name in order:
         if name in recall:
             one = recall[name]
@@ -91,9 +154,12 @@ def _family(
             mass = [
                 f"{one[part]:.2f}" if part in one else "" for part in ("lesion_importance", "background_importance")
             ]
-            lines.append(_row([name, *shares, *mass]))
-    _plot(metrics, out / f"evidence_{family}.png", family)
+            lines.append(_row([_named(name, own), *shares, *mass]))
     return lines
+
+
+def _named(name: str, own: str) -> str:
+    return f"**{name}**" if name == own else name
 
 
 def _diameters(data: Path) -> dict[str, float]:
@@ -103,6 +169,8 @@ def _diameters(data: Path) -> dict[str, float]:
 
 
 def _by_size(folder: Path, diameters: Mapping[str, float], low: float, high: float) -> str:
+    if not folder.is_dir():
+        return ""
     right = []
     for line in map(json.loads, (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
         if line["type"] in LESION_TYPES and low <= diameters[Path(line["image"]).name] < high:

@@ -34,7 +34,7 @@ def survival(output: Path, data: Path) -> dict[str, dict[str, float]]:
         ``lesion_importance`` and ``background_importance``, mean attention relative to uniform on tokens of the lesion
         and of air.
     """
-    images = {path.parent.name: _volume_names(path) for path in output.glob("*/predictions.jsonl")}
+    images = {path.parent.name: volume_names(path) for path in output.glob("*/predictions.jsonl")}
     masks = {name: _masks(data, name) for name in sorted(set().union(*(one.values() for one in images.values())))}
     result = {}
     for variant, names in images.items():
@@ -58,7 +58,7 @@ def survival(output: Path, data: Path) -> dict[str, dict[str, float]]:
     return result
 
 
-def _volume_names(predictions: Path) -> dict[str, str]:
+def volume_names(predictions: Path) -> dict[str, str]:
     """Id of each volume -> name of its file."""
     lines = map(json.loads, predictions.read_text(encoding="utf-8").splitlines())
     return {line["volume_id"]: Path(line["image"]).name for line in lines if line["status"] == "ok"}

@@ -1,0 +1,85 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The phantom bundle's commands as a user types them, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from monai_medpruner.data.phantom import PRESETS, phantom_command
+
+
+@pytest.fixture(scope="module")
+def bundle(repository):
+    return repository / "bundles" / "medpruner_phantom"
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """Fourteen phantoms, about sixty questions."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    phantom_command(14, 9300, folder, PRESETS["small"])
+    return folder
+
+
+def run(*words, cwd):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_sixty_questions_in_two_minutes(bundle, phantoms, tmp_path):
+    """Evaluation with the bundle's defaults, from the process's start to the metrics, most answers right."""
+    configs = [str(bundle / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
+    settings = {"task": "closed", "dataset_dir": phantoms, "output_dir": tmp_path / "out", "device": "cpu"}
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    started = time.monotonic()
+    run("-m", "monai.bundle", "run", "--config_file", configs, "--bundle_root", bundle, *words, cwd=tmp_path)
+    assert time.monotonic() - started < 120
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(lines) >= 60
+    assert all(line["status"] == "ok" for line in lines)
+    assert metrics["micro"]["accuracy"]["value"] > 80
+    assert metrics["retention"]["overall"] < 0.1
+
+
+def test_training_starts_from_the_command_line(bundle, tmp_path):
+    """Two steps of either stage, and the model that they leave."""
+    toy = {"warm_up_phantoms": 36, "answer_phantoms": 36, "warm_up_slices": 6, "answer_questions": 3, "device": "cpu"}
+    for stage in ("warm_up", "answer"):
+        toy |= {f"{stage}_epochs": 1, f"{stage}_steps": 2}
+    toy["warm_up::pool::further_lesions"] = 1
+    words = [word for name, value in toy.items() for word in (f"--{name}", value)]
+    config = bundle / "configs" / "train.json"
+    words += ["--output_dir", tmp_path / "out", "--family", "gemma3"]
+    run("-m", "monai.bundle", "run", "--config_file", config, "--bundle_root", bundle, *words, cwd=tmp_path)
+    assert (tmp_path / "out" / "gemma3" / "model" / "model.safetensors").is_file()
+
+
+def test_evidence_command(repository, tmp_path):
+    """Two phantoms through every way to prune, to a page with its tables and pictures."""
+    words = ["--count", 2, "--families", "qwen3_vl", "--work", tmp_path / "work", "--out", tmp_path / "docs"]
+    run(repository / "benchmarks" / "evidence.py", *words, cwd=tmp_path)
+    page = (tmp_path / "docs" / "evidence.md").read_text(encoding="utf-8")
+    for name in ("unpruned", "blind", "shuffled", "option: nucleus of the volume", "**MedPruner"):
+        assert f"\n| {name}" in page
+    for name in ("evidence_qwen3_vl.png", "evidence_qwen3_vl_attention.png"):
+        assert f"({name})" in page
+        assert (tmp_path / "docs" / name).stat().st_size > 10_000

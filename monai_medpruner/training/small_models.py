@@ -38,7 +38,8 @@ _PATCH = 8
 # 0.7 / sqrt(128): the 0.02 of models ten times as wide lets so narrow ones start with next to no signal
 _INITIAL = 0.06
 _VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIAL}
-_VISION_LAYERS = 3
+# VideoLLaMA3's encoder has no absolute positions, and wants a layer more to find out where a token lies
+_VISION_LAYERS = {"qwen3_vl": 3, "gemma3": 3, "video_llama_3": 4}
 _VISION_HEADS = 4
 _TEXT = {
     "hidden_size": 128,
@@ -58,7 +59,7 @@ def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
     """Absolute positions of 12 by 12 patches, DeepStack rows of the middle block."""
     vision = {
         **_VISION,
-        "depth": _VISION_LAYERS,
+        "depth": _VISION_LAYERS["qwen3_vl"],
         "num_heads": _VISION_HEADS,
         "patch_size": _PATCH,
         "out_hidden_size": _TEXT["hidden_size"],
@@ -77,7 +78,7 @@ def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
         "model_type": "siglip_vision_model",
         "image_size": IMAGE_SIZE,
         "patch_size": _PATCH,
-        "num_hidden_layers": _VISION_LAYERS,
+        "num_hidden_layers": _VISION_LAYERS["gemma3"],
         "num_attention_heads": _VISION_HEADS,
         "vision_use_head": False,
     }
@@ -98,7 +99,7 @@ def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
     """Rotary positions in the encoder, 2 by 2 means, a Qwen2 language model."""
     vision = {
         **_VISION,
-        "num_hidden_layers": _VISION_LAYERS,
+        "num_hidden_layers": _VISION_LAYERS["video_llama_3"],
         "num_attention_heads": _VISION_HEADS,
         "patch_size": _PATCH,
     }

@@ -193,7 +193,14 @@ class WarmUpLoss(nn.Module):
     Each token tells what lies in its own square, and whether there is a lesion anywhere in its slice. The second makes
     tokens attend to the lesion, as encoders do that were trained on what whole images show; which lesion it is has to
     be read off its own tokens.
+
+    Args:
+        presence_weight: weight of the second.
     """
+
+    def __init__(self, presence_weight: float = 1.0) -> None:
+        super().__init__()
+        self.presence_weight = presence_weight
 
     def forward(self, logits: Mapping[str, torch.Tensor], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Compare the logits of :class:`VisionWarmUp` with the labels of a batch.
@@ -213,4 +220,4 @@ class WarmUpLoss(nn.Module):
         shown = (label["finding"] != NO_FINDING).float()[:, None, None].expand_as(logits["presence"])
         presence = F.binary_cross_entropy_with_logits(logits["presence"], shown)
         slices = sum(F.cross_entropy(logits[name], label[name]) for name in ("finding", "plane", "phase"))
-        return found + organs + presence + slices
+        return found + organs + self.presence_weight * presence + slices

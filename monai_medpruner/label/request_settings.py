@@ -69,7 +69,10 @@ def adjust(
 def _with_threshold(transform: Any, threshold: float) -> Any:
     """The same transforms with another threshold of the slice filter."""
     if isinstance(transform, InterSliceAnchorFilterd):
-        return InterSliceAnchorFilterd(transform.keys, threshold)
+        guard = transform.selection
+        return InterSliceAnchorFilterd(
+            transform.keys, threshold, guard_mm=guard.guard_mm, guard_threshold=guard.guard_threshold
+        )
     if isinstance(transform, TimedCompose):
         return TimedCompose(transform.stage, [_with_threshold(one, threshold) for one in transform.transforms])
     if isinstance(transform, Compose):

@@ -17,6 +17,8 @@ slice touches every cache line of the volume, and a plain loop reads the volume 
 a sample of the pixels, one pass over memory measures every slice against its guessed anchor, and the walk then checks
 the guess. Where it fails, the rest is guessed anew from the true anchor; after a few failures, slices are read in
 blocks, which no volume can make slow. A distance within rounding of γ is measured exactly.
+
+With a guard for small lesions every slice is read: a sample of the pixels would miss what the guard is there to see.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ from fractions import Fraction
 from math import isfinite
 
 import torch
+from torch.nn.functional import avg_pool2d
 
 from ..errors import NonFiniteVoxelsError
 
-__all__ = ["anchor_slices", "exact_mean"]
+__all__ = ["anchor_slices", "exact_mean", "guarded_slices"]
 
 _EXACT_IN_FLOAT32 = (
     torch.float32,
@@ -65,10 +68,9 @@ def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> list[int]
     Raises:
         NonFiniteVoxelsError: a slice or its anchor holds NaN or infinite voxels.
     """
-    slices = image.movedim(axis, 0)
-    depth = len(slices)
+    depth = image.shape[axis]
     rows = _as_rows(image, axis)
-    reader = _SliceReader(slices if rows is None else rows.t(), blocks=rows is not None)
+    reader = _reader(image, axis, rows)
     kept, start = [0], 1
     if rows is not None:
         measure = _Measurement(rows, threshold)
@@ -78,6 +80,42 @@ def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> list[int]
         if _exceeds(reader.difference(index, kept[-1]), threshold):
             kept.append(index)
     return kept
+
+
+@torch.no_grad()
+def guarded_slices(
+    image: torch.Tensor, axis: int, threshold: float, block: tuple[int, int], guard_threshold: float
+) -> list[int]:
+    """Return the indices of the slices that the anchor rule, or its guard for small lesions, keeps.
+
+    As :func:`anchor_slices`, but a slice is also kept, and becomes the anchor, when in some channel and block of pixels
+    the mean difference to the anchor is above ``guard_threshold`` or below its negative. Signed differences are
+    averaged, so that noise cancels and a lesion does not. Block means are float64 and rounded as any sum is.
+
+    Args:
+        image: (C, H, W, D) with D at ``axis``; any dtype, layout and device, without empty axes.
+        axis: axis along which slices lie.
+        threshold: γ, in the units of ``image``, at least 0.
+        block: pixels of a block along either axis of a slice, at most the slice's; the last blocks may hold fewer.
+        guard_threshold: in the units of ``image``, above 0.
+
+    Raises:
+        NonFiniteVoxelsError: a slice or its anchor holds NaN or infinite voxels.
+    """
+    reader = _reader(image, axis, _as_rows(image, axis))
+    plane = image.movedim(axis, 0).shape[1:]
+    kept = [0]
+    for index in range(1, image.shape[axis]):
+        difference = reader.signed_difference(index, kept[-1])
+        # the mean comes first, for it refuses NaN
+        if _exceeds(difference.abs(), threshold) or _block_mean(difference.reshape(plane), block) > guard_threshold:
+            kept.append(index)
+    return kept
+
+
+def _block_mean(difference: torch.Tensor, block: tuple[int, int]) -> float:
+    """Largest absolute value of the means over the blocks of a (C, H, W) difference."""
+    return float(avg_pool2d(difference, block, ceil_mode=True, count_include_pad=False).abs_().max())
 
 
 def _follow_guess(measure: _Measurement, reader: _SliceReader, kept: list[int], start: int) -> int:
@@ -105,6 +143,11 @@ def _as_rows(image: torch.Tensor, axis: int) -> torch.Tensor | None:
         return last.view(-1, last.shape[-1])
     except RuntimeError:  # pixels that no single stride reaches, e.g. a crop
         return None
+
+
+def _reader(image: torch.Tensor, axis: int, rows: torch.Tensor | None) -> _SliceReader:
+    """A reader of the slices of ``image``, whose ``rows`` are those of :func:`_as_rows`."""
+    return _SliceReader(image.movedim(axis, 0) if rows is None else rows.t(), blocks=rows is not None)
 
 
 def _exceeds(difference: torch.Tensor, threshold: float) -> bool:
@@ -227,11 +270,15 @@ class _SliceReader:
 
     def difference(self, index: int, anchor: int) -> torch.Tensor:
         """Absolute difference of two slices in float64."""
+        return self.signed_difference(index, anchor).abs_()
+
+    def signed_difference(self, index: int, anchor: int) -> torch.Tensor:
+        """Slice ``index`` less slice ``anchor`` in float64."""
         if anchor != self.anchor_index:
             self.anchor_index, self.anchor = anchor, self._read(anchor)
         if self.blocks and not self.start <= index < self.start + len(self.block):
             self.start, self.block = index, self._copy_block(index)
-        return self._read(index).sub_(self.anchor).abs_()
+        return self._read(index).sub_(self.anchor)
 
     def _read(self, index: int) -> torch.Tensor:
         """A new float64 copy of a slice, from the block where it is there."""

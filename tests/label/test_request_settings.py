@@ -1,0 +1,29 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What a request's settings change, and what they leave alone."""
+
+from __future__ import annotations
+
+from monai.transforms import Compose
+
+from monai_medpruner.label.request_settings import adjust
+from monai_medpruner.transforms import InterSliceAnchorFilterd, TimedCompose
+
+
+def test_gamma_of_a_request_leaves_the_guard_for_small_lesions():
+    server = Compose(
+        [TimedCompose("filter", InterSliceAnchorFilterd("image", 0.025, guard_mm=12, guard_threshold=0.3))]
+    )
+    changed, _ = adjust(server, None, {"gamma": 0.025}, {"gamma": 0.1})
+    chosen = changed.transforms[0].transforms[0].selection
+    assert (chosen.threshold, chosen.guard_mm, chosen.guard_threshold) == (0.1, 12.0, 0.3)

@@ -77,9 +77,9 @@ def variants(gamma: float, tau: float, temperature: float) -> dict[str, Variant]
         f"{own}, T 0.5": (chosen, nucleus(warmth=0.5)),
         f"{own}, T 2": (chosen, nucleus(warmth=2.0)),
     }
-    guard = TimedCompose("filter", InterSliceAnchorFilterd("image", 0.04, guard_mm=16, guard_threshold=0.25))
+    guard = TimedCompose("filter", InterSliceAnchorFilterd("image", 0.04, guard_mm=25, guard_threshold=0.35))
     ways |= {
-        f"option: γ 0.04, τ {tau:g}, guard of 16 mm": (guard, nucleus()),
+        f"option: γ 0.04, τ {tau:g}, guard of 25 mm": (guard, nucleus()),
         "option: nucleus of the volume, τ 0.05": (chosen, nucleus(0.05, scope="volume")),
         "option: nucleus of the volume, τ 0.2": (chosen, nucleus(0.2, scope="volume")),
         "option: scores clipped at 2": (chosen, nucleus(ceiling=2.0)),

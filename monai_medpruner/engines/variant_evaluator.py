@@ -121,13 +121,16 @@ class VariantEvaluator(BenchmarkEvaluator):
         filtered = {one: one({"image": volume, "seconds": seconds}) for one in filters}
         pruners = list(dict.fromkeys(one.pruner for one in self.variants.values()))
         shared: dict[TokenPruner | None, EncodedVolume] = {}
-        if self.network.token_budget is None:
+        # a pruner of whole volumes must not see slices that another variant's filter keeps
+        together = [one for one in pruners if one is None or not one.whole_volume or len(filters) == 1]
+        if self.network.token_budget is None and together:
             union = sorted({index for data in filtered.values() for index in _indices(data["image"])})
-            shared = self._pruned(_slices_of(volume, union), pruners)
+            shared = self._pruned(_slices_of(volume, union), together)
         studies = []
         for one, data in filtered.items():
             own = {folder: variant for folder, variant in self.variants.items() if variant.slices is one}
-            encoded = shared or self._pruned(data["image"], pruners)
+            apart = [pruner for pruner in pruners if pruner not in shared]
+            encoded = {**shared, **(self._pruned(data["image"], apart) if apart else {})}
             for folder, variant in own.items():
                 part = _part(encoded[variant.pruner], _indices(data["image"]))
                 studies.append(Study(folder, part, data["image"].meta, data["seconds"]))

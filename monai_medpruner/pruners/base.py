@@ -92,6 +92,14 @@ class TokenPruner(ABC):
 
     needs_attention: ClassVar[bool] = True
 
+    @property
+    def whole_volume(self) -> bool:
+        """Whether the tokens of a slice are chosen by what other slices hold, so that all must be scored first.
+
+        Such a pruner is called once, with all slices that are encoded together; any other one batch by batch.
+        """
+        return False
+
     def __post_init__(self) -> None:
         if not 0 <= self.contextual_ratio <= 1:
             raise SettingsError(f"contextual_ratio must lie in [0, 1], got {self.contextual_ratio}")
@@ -99,7 +107,7 @@ class TokenPruner(ABC):
             raise SettingsError(f"merge_space must be 'projected' or 'encoder', got {self.merge_space!r}")
 
     def __call__(self, slices: SliceTokens) -> PrunedTokens:
-        """Score, select and merge the tokens of S slices; each slice as if it were alone."""
+        """Score, select and merge the tokens of S slices; each slice as if it were alone, unless `whole_volume`."""
         return self.merge(slices, self.select(self.score(slices), slices) & slices.valid)
 
     def score(self, slices: SliceTokens) -> torch.Tensor:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,12 +70,27 @@ def nucleus(
 class NucleusPruner(TokenPruner):
     """Keep the smallest set of tokens that holds the share τ of the attention's softmax mass, slice by slice.
 
+    With the defaults this is the paper's method. With importance ``a``, relative to uniform, token j of slice s has the
+    mass ``softmax(min(a_sj, ceiling) / temperature)`` over the tokens of its slice, or of all slices (``scope``); the
+    nucleus is that of :func:`nucleus`; and a slice with fewer than ``least_tokens`` in it gets its highest ones.
+
     Args:
         tau: share of the mass in ``(0, 1]``; 1 keeps every token. The default is the paper's.
         temperature: of the softmax, positive. The default, 2, is the released code's for Qwen3-VL and MedGemma.
         importance_scale: what the temperature acts on. "relative": attention relative to uniform, with mean 1 (the
             released code, hence the default). "paper": the literal mean over queries, with mean 1 / patches, where a
-            temperature near 1 makes the mass all but uniform and about ``tau * M`` tokens are kept.
+            temperature near 1 makes the mass all but uniform and about ``tau * M`` tokens are kept. M is that of each
+            token's own slice, whatever the scope.
+        ceiling: importance above it counts as this much, so that a few tokens that attract the attention of all others
+            (sinks) do not hold the whole mass. Always in units of the uniform attention, 1 being a slice's mean,
+            whatever the scale. Clipped tokens are equals, which stay in their order. None, the paper's, clips nothing.
+        least_tokens: that stay of each slice, the highest ones, equals in their order; all of a slice that has fewer.
+            The default, 1, is the paper's.
+        scope: what the softmax and the nucleus run over. "slice": each slice by itself (the paper's). "volume": all
+            slices together, so that slices without anything of note leave their share to others; each still keeps
+            ``least_tokens``. A volume is the slices given together; where these belong to several volumes or images of
+            a conversation, they share one nucleus. The encoder's output of all of them stays in memory until the last
+            is encoded.
 
     Raises:
         SettingsError: a value lies outside its range.
@@ -83,6 +99,9 @@ class NucleusPruner(TokenPruner):
     tau: float = 0.9
     temperature: float = 2.0
     importance_scale: Literal["relative", "paper"] = "relative"
+    ceiling: float | None = None
+    least_tokens: int = 1
+    scope: Literal["slice", "volume"] = "slice"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,9 +111,35 @@ class NucleusPruner(TokenPruner):
             raise SettingsError(f"temperature must be positive, got {self.temperature}")
         if self.importance_scale not in ("relative", "paper"):
             raise SettingsError(f"importance_scale must be 'relative' or 'paper', got {self.importance_scale!r}")
+        if self.ceiling is not None and not 0 < self.ceiling < math.inf:
+            raise SettingsError(f"ceiling must be positive and finite, or None, got {self.ceiling}")
+        if not isinstance(self.least_tokens, int) or self.least_tokens < 1:
+            raise SettingsError(f"least_tokens must be a whole number of at least 1, got {self.least_tokens}")
+        if self.scope not in ("slice", "volume"):
+            raise SettingsError(f"scope must be 'slice' or 'volume', got {self.scope!r}")
+
+    @property
+    def whole_volume(self) -> bool:
+        """Whether the nucleus is that of all slices together."""
+        return self.scope == "volume"
 
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
-        """Return the bool mask ``(S, M)`` of the nucleus of each slice."""
+        """Return the bool mask ``(S, M)`` of the nucleus of each slice, or of all, and of each slice's least tokens."""
+        valid = slices.valid
+        if self.ceiling is not None:
+            score = score.clamp(max=self.ceiling)
         if self.importance_scale == "paper":
-            score = score / (slices.valid.sum(1, keepdim=True) * slices.patches_per_token)
-        return nucleus(score, self.tau, self.temperature, slices.valid)
+            score = score / (valid.sum(1, keepdim=True) * slices.patches_per_token)
+        if self.whole_volume:
+            chosen = nucleus(score.flatten(), self.tau, self.temperature, valid.flatten()).view(valid.shape)
+        else:
+            chosen = nucleus(score, self.tau, self.temperature, valid)
+        short = chosen.sum(1, keepdim=True) < self.least_tokens
+        return chosen | (short & _highest(score, self.least_tokens, valid))
+
+
+def _highest(score: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:
+    """Return the bool mask ``(S, M)`` of each slice's ``count`` highest scores, equal ones in their order."""
+    # by score, not by mass: at a low temperature all but the largest mass may be zero
+    order = score.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(valid).scatter(1, order, True) & valid

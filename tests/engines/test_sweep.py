@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from dataclasses import dataclass
 
 import pytest
 from benchmark_runs import lasting, read_lines, read_metrics
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 from monai_medpruner.__main__ import main
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
 from monai_medpruner.networks import PrunedVLM, VolumeQA
+from monai_medpruner.pruners import PRUNERS, NucleusPruner
 
 GAMMAS, TAUS, TEMPERATURES = ["none", "0.06"], ["0.4", "0.8"], ["0.005", "2"]
 GRID = list(itertools.product(GAMMAS, TAUS, TEMPERATURES))
@@ -81,6 +83,27 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
         assert f"{metrics['retention']['overall']:.3f}" in table
     assert len(kept) > 2  # the settings make a difference
     assert gaps == {True, False}  # and some slices between others are dropped
+
+
+@dataclass(frozen=True)
+class WholeVolume(NucleusPruner):
+    scope: str = "volume"
+
+
+def test_a_nucleus_of_the_volume_sees_the_slices_of_its_own_filter(evaluate, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRUNERS, "nucleus", WholeVolume)
+    sweep(phantoms, tmp_path / "sweep")
+    fewer = 0
+    for gamma, tau, temperature in GRID[4:6]:
+        given = {"gamma": float(gamma), "tau": float(tau)}
+        name = f"own-{gamma}-{tau}-{temperature}"
+        evaluate(name, dataset_dir=str(phantoms), temperature=float(temperature), task="closed", **given)
+        for own in (tmp_path / name / "records").iterdir():
+            swept = load_file(folder_of(tmp_path / "sweep", gamma, tau, temperature) / "records" / own.name)
+            alone = load_file(own)
+            assert all(alone[key].equal(swept[key]) for key in ("slice_indices", "primary", "contextual"))
+            fewer += len(alone["slice_indices"]) < 8
+    assert fewer  # a filter drops slices that another one keeps
 
 
 def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):

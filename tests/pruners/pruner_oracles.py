@@ -54,6 +54,35 @@ def nucleus_oracle(scores: list[float], tau: float, temperature: float) -> list[
     return sorted(kept)
 
 
+def nuclei_oracle(
+    slices: list[list[float]],
+    tau: float,
+    temperature: float,
+    ceiling: float | None = None,
+    least: int = 1,
+    scope: str = "slice",
+    patches: int | None = None,
+) -> list[list[int]]:
+    """The kept indices of each slice, rising; with patches per token, of the literal attention (the paper's scale)."""
+    scores = []
+    for one in slices:
+        clipped = [score if ceiling is None else min(score, ceiling) for score in one]
+        scores.append([score if patches is None else score / (len(one) * patches) for score in clipped])
+    if scope == "slice":
+        chosen = [nucleus_oracle(one, tau, temperature) for one in scores]
+    else:
+        together = nucleus_oracle([score for one in scores for score in one], tau, temperature)
+        chosen, start = [], 0
+        for one in scores:
+            chosen.append([j - start for j in together if start <= j < start + len(one)])
+            start += len(one)
+    for one, kept in zip(scores, chosen, strict=True):
+        if len(kept) < least:
+            highest = sorted(range(len(one)), key=lambda j: -one[j])
+            kept += [j for j in highest[:least] if j not in kept]
+    return [sorted(kept) for kept in chosen]
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     norms = math.sqrt(math.fsum(a * a)) * math.sqrt(math.fsum(b * b))
     return math.fsum(a * b) / norms if norms > 0 else 0.0

@@ -33,7 +33,9 @@ SETTINGS = [
     {"contextual_ratio": 0.0},
     {"contextual_ratio": 0.1, "merge_space": "encoder"},
     {"importance_scale": "paper", "temperature": 0.01, "tau": 0.7},
+    {"ceiling": 1.5, "least_tokens": 3, "temperature": 0.1},
 ]
+WHOLE_VOLUME = {"scope": "volume", "temperature": 0.1}
 
 every_pruner = pytest.mark.parametrize("name", sorted(PRUNERS))
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -94,7 +96,7 @@ def test_batch_equals_one_by_one(name, settings, slices):
 
 
 @every_pruner
-@every_setting
+@pytest.mark.parametrize("settings", [*SETTINGS, WHOLE_VOLUME], ids=str)
 def test_keeps_some_of_every_slice_and_no_padding(name, settings, slices):
     together = batch(slices)
     pruned = build_pruner(name, **settings)(together)

@@ -1,0 +1,132 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Pruners that look at all slices before they choose."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from conftest import SIZES
+
+from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.pruners import NucleusPruner, SliceTokens, TokenPruner
+
+SLICE = NucleusPruner(tau=0.7, temperature=0.1, ceiling=1.2, least_tokens=2, contextual_ratio=0.1)
+VOLUME = replace(SLICE, scope="volume")
+
+
+def nucleus_of_all(volume: list[list[float]]) -> list[list[int]]:
+    """What :data:`VOLUME` selects of the importance of some slices, token after token in float64."""
+    scores = [[min(score, 1.2) for score in one] for one in volume]
+    # the highest first; equal ones slice after slice, then by their place
+    order = sorted((-score, index, j) for index, one in enumerate(scores) for j, score in enumerate(one))
+    total = math.fsum(math.exp(-score / 0.1) for score, _, _ in order)
+    kept: list[list[int]] = [[] for _ in volume]
+    mass = 0.0
+    for score, index, j in order:
+        if mass < 0.7 - 1e-9 or len(kept[index]) < 2:
+            kept[index].append(j)
+        mass += math.exp(-score / 0.1) / total
+    return [sorted(one) for one in kept]
+
+
+@pytest.mark.parametrize("merge_space", ["projected", "encoder"])
+def test_encoder_batch_changes_nothing(model, prompts, merge_space):
+    """Slices of several sizes, so that the batches are padded to different lengths; equal to the loop over all."""
+    inputs = prompts(SIZES)
+    vlm = PrunedVLM(model, replace(VOLUME, merge_space=merge_space))
+    whole = vlm.encode(**inputs)
+    scores = [record.importance.tolist() for record in vlm.encode_each([SLICE], 1, **inputs)[0].records]
+    assert [record.primary.nonzero().flatten().tolist() for record in whole.records] == nucleus_of_all(scores)
+    assert nucleus_of_all(scores) != [nucleus_of_all([one])[0] for one in scores]
+    for encoder_batch in (1, 2, 3):
+        parts = vlm.encode(encoder_batch, **inputs)
+        assert parts.grids == whole.grids
+        for one, other in zip(parts.records, whole.records, strict=True):
+            assert torch.equal(one.primary, other.primary)
+            assert torch.equal(one.carrier, other.carrier)
+            torch.testing.assert_close(one.importance, other.importance)
+        for rows, others in zip([parts.tokens, *parts.side_rows], [whole.tokens, *whole.side_rows], strict=True):
+            for one, other in zip(rows, others, strict=True):
+                torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_beside_other_pruners_on_one_run_of_the_encoder(model, prompts):
+    inputs = prompts(SIZES)
+    vlm = PrunedVLM(model)
+    pruners = [VOLUME, None, SLICE, replace(VOLUME, tau=0.3, merge_space="encoder"), VOLUME]
+    for pruner, found in zip(pruners, vlm.encode_each(pruners, 2, **inputs), strict=True):
+        (alone,) = vlm.encode_each([pruner], 2, **inputs)
+        assert [len(part) for part in (found.tokens, found.records)] == [len(SIZES)] * 2
+        assert all(map(torch.equal, found.tokens, alone.tokens))
+        assert all(map(torch.equal, found.keep, alone.keep))
+        for rows, others in zip(found.side_rows, alone.side_rows, strict=True):
+            assert all(map(torch.equal, rows, others))
+        assert set(found.seconds) == set(alone.seconds) == {"encode", "select"}
+
+
+def test_answers_from_the_whole_volume(model, prompts):
+    inputs = prompts(SIZES)
+    length = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    expected = PrunedVLM(model, VOLUME).generate(**inputs, **length)
+    assert torch.equal(PrunedVLM(model, VOLUME, encoder_batch=1).generate(**inputs, **length), expected)
+
+
+def test_slices_of_one_call_are_one_volume(model, prompts):
+    """Two prompts in a call share one nucleus, as is documented; each in its own call has its own."""
+    both = PrunedVLM(model, VOLUME)
+    together = both.encode(**prompts(SIZES[:3], SIZES[3:]))
+    assert torch.equal(torch.cat(together.keep), torch.cat(both.encode(**prompts(SIZES)).keep))
+
+
+@dataclass(frozen=True)
+class Onlooker(TokenPruner):
+    """Keeps every token and what it was given."""
+
+    whole: bool = True
+
+    given: ClassVar[list[SliceTokens]] = []
+
+    @property
+    def whole_volume(self) -> bool:
+        return self.whole
+
+    def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
+        self.given.append(slices)
+        return slices.valid
+
+
+@pytest.mark.parametrize("merge_space", ["projected", "encoder"])
+def test_what_the_pruner_is_given(model, prompts, merge_space):
+    inputs = prompts(SIZES)
+    vlm = PrunedVLM(model, Onlooker(merge_space=merge_space), encoder_batch=1)
+    Onlooker.given.clear()
+    vlm.encode(**inputs)
+    (given,) = Onlooker.given
+    vlm.pruner = Onlooker(merge_space=merge_space, whole=False)
+    Onlooker.given.clear()
+    vlm.encode(**inputs)
+    assert len(Onlooker.given) == len(SIZES)
+    assert given.numbers == list(range(len(SIZES)))
+    assert given.grids == vlm.family.token_grids(inputs)
+    assert given.patches_per_token == Onlooker.given[0].patches_per_token
+    assert given.valid.sum(1).tolist() == [rows * columns for rows, columns in given.grids]
+    for index, one in enumerate(Onlooker.given):
+        assert one.numbers == [index]
+        length = one.valid.shape[1]
+        for part in ("tokens", "valid", "importance", "keys"):
+            assert torch.equal(getattr(given, part)[index, :length], getattr(one, part)[0])
+            assert not getattr(given, part)[index, length:].any()

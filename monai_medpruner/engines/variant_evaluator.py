@@ -129,7 +129,7 @@ class VariantEvaluator(BenchmarkEvaluator):
         studies = []
         for one, data in filtered.items():
             own = {folder: variant for folder, variant in self.variants.items() if variant.slices is one}
-            apart = [pruner for pruner in pruners if pruner not in shared]
+            apart = [pruner for pruner in pruners if pruner not in shared and _asked(pruner, own)]
             encoded = {**shared, **(self._pruned(data["image"], apart) if apart else {})}
             for folder, variant in own.items():
                 part = _part(encoded[variant.pruner], _indices(data["image"]))
@@ -162,3 +162,7 @@ def _part(encoded: EncodedVolume, indices: list[int]) -> EncodedVolume:
     return EncodedVolume(
         slices, VolumeRecord(record.total_slices, indices, slices.records, [spent], list(record.notes))
     )
+
+
+def _asked(pruner: TokenPruner | None, variants: Mapping[str, Variant]) -> bool:
+    return any(variant.pruner == pruner for variant in variants.values())

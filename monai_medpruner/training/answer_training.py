@@ -86,6 +86,7 @@ class AnswerBatches(StepBatches):
         phantoms: encoded.
         batch_size: questions of a batch.
         whole_share: of the batches that leave slices and tokens as they are, once parts have grown half way.
+        whole_size: questions of such a batch, fewer, for a whole volume costs as much as ten parts.
         least_slices: smallest share of the slices in the others.
         first_slices: largest share of the slices in the first epochs.
         short_epochs: how many these are.
@@ -102,6 +103,7 @@ class AnswerBatches(StepBatches):
         phantoms: Sequence[EncodedPhantom],
         batch_size: int,
         whole_share: float,
+        whole_size: int,
         least_slices: float,
         first_slices: float,
         short_epochs: int,
@@ -115,7 +117,7 @@ class AnswerBatches(StepBatches):
         self.network = network
         self.phantoms = phantoms
         self.batch_size = batch_size
-        self.whole_share = whole_share
+        self.whole_share, self.whole_size = whole_share, whole_size
         self.least_slices, self.first_slices = least_slices, first_slices
         self.short_epochs, self.growing_epochs = short_epochs, growing_epochs
         self.least_tokens, self.most_tokens = least_tokens, most_tokens
@@ -124,13 +126,15 @@ class AnswerBatches(StepBatches):
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
         """``encoded`` slices, ``texts`` of the prompts and ``answers`` to them."""
         slice_share = token_share = 1.0
+        size = self.whole_size
         grown = min(max((self.epoch - self.short_epochs) / self.growing_epochs, 0), 1)
         if generator.uniform() >= self.whole_share or grown < 0.5:
+            size = self.batch_size
             most = self.first_slices + grown * (1 - self.first_slices)
             slice_share = generator.uniform(self.least_slices, most)
             token_share = generator.uniform(self.least_tokens, self.most_tokens)
         encoded, texts, answers = PrunedSlices(), [], []
-        for _ in range(self.batch_size):
+        for _ in range(size):
             phantom = self.phantoms[int(generator.integers(len(self.phantoms)))]
             kinds = list(phantom.phantom.answers)
             kind = kinds[generator.integers(len(kinds))]

@@ -36,8 +36,9 @@ from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomT
 from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
+STUDIED = 3  # one of so many phantoms is asked about in the ways that are studied besides
 SMALL_LESIONS_MM = (10.0, 20.0)
-SETTINGS = ("gamma", "tau", "temperature")
+SETTINGS = ("gamma", "tau", "temperature", "least_tokens")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
 
 
@@ -51,41 +52,51 @@ def uniform(count: int) -> TimedCompose:
     return TimedCompose("filter", SliceLimitd("image", count, "linspace"))
 
 
-def variants(gamma: float, tau: float, temperature: float) -> dict[str, Variant]:
+def own_name(gamma: float, tau: float, least_tokens: int) -> str:
+    """Name of the variant that has the bundle's settings."""
+    return f"MedPruner, γ {gamma:g}, τ {tau:g}, at least {least_tokens} a slice"
+
+
+def main_names(gamma: float, tau: float, temperature: float, least_tokens: int) -> list[str]:
+    """The variants that are asked about every phantom; the others about a part of them."""
+    own = [own_name(gamma, tau, least_tokens), f"MedPruner, γ {gamma:g}, τ {tau:g}", f"MedPruner, γ 0.015, τ {tau:g}"]
+    rivals = ["uniform slices, 3", "uniform slices, 5", "random tokens, 0.027", "random tokens, 0.05"]
+    rivals += ["average pooling, 3 x 3", "average pooling, 6 x 6"]
+    return ["unpruned", *own, f"DINS alone, τ {tau:g}", *rivals]
+
+
+def variants(gamma: float, tau: float, temperature: float, least_tokens: int) -> dict[str, Variant]:
     """Every way to prune that the page compares, by name; the bundle's own settings among them."""
-    every = filtered(None)
-    gammas = sorted({gamma, 0.01, 0.02, 0.04})
-    filters = {one: filtered(one) for one in gammas}
-    taus = sorted({tau, 0.05, 0.1, 0.3})
-    own = f"MedPruner, γ {gamma:g}, τ {tau:g}"
+    every, chosen = filtered(None), filtered(gamma)
+    filters = {one: filtered(one) for one in (0.015, 0.02, 0.04)} | {gamma: chosen}
 
-    def nucleus(share: float = tau, warmth: float = temperature, **options: Any) -> NucleusPruner:
-        return NucleusPruner(tau=share, temperature=warmth, **options)
+    def nucleus(share: float = tau, **options: Any) -> NucleusPruner:
+        return NucleusPruner(**{"tau": share, "temperature": temperature, **options})
 
+    own = nucleus(least_tokens=least_tokens)
     ways: dict[str, tuple[Callable, Any]] = {"unpruned": (every, None)}
-    ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in gammas}
-    ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in taus}
-    ways |= {f"MedPruner, γ {gamma:g}, τ {one:g}": (filters[gamma], nucleus(one)) for one in taus}
-    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus()) for one in gammas if one != gamma}
-    ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 6, 12)}
-    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.027, 0.1, 0.25)}
+    ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in (gamma, 0.04)}
+    ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in (tau, 0.3, 0.6)}
+    ways |= {own_name(gamma, tau, least_tokens): (chosen, own)}
+    ways |= {f"MedPruner, γ {gamma:g}, τ {one:g}": (chosen, nucleus(one)) for one in (0.05, tau, 0.3, 0.6)}
+    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus()) for one in (0.015, 0.02, 0.04)}
+    ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 5, 12)}
+    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.027, 0.05, 0.25)}
     ways |= {f"average pooling, {one} x {one}": (every, AveragePoolingPruner(pool=one)) for one in (2, 3, 6)}
-    chosen = filters[gamma]
     ways |= {
-        "scale of the paper, τ 0.9, T 1": (chosen, nucleus(0.9, 1.0, importance_scale="paper")),
-        "scale as released, τ 0.9, T 2": (chosen, nucleus(0.9, 2.0)),
-        f"{own}, T 0.5": (chosen, nucleus(warmth=0.5)),
-        f"{own}, T 2": (chosen, nucleus(warmth=2.0)),
+        "scale of the paper, τ 0.9, T 1": (chosen, nucleus(0.9, temperature=1.0, importance_scale="paper")),
+        "scale as released, τ 0.9, T 2": (chosen, nucleus(0.9, temperature=2.0)),
+        f"scale as released, τ {tau:g}, T 0.5": (chosen, nucleus(temperature=0.5)),
+        f"scale as released, τ {tau:g}, T 2": (chosen, nucleus(temperature=2.0)),
     }
     guard = TimedCompose("filter", InterSliceAnchorFilterd("image", 0.04, guard_mm=25, guard_threshold=0.35))
     ways |= {
         f"option: γ 0.04, τ {tau:g}, guard of 25 mm": (guard, nucleus()),
-        "option: nucleus of the volume, τ 0.05": (chosen, nucleus(0.05, scope="volume")),
-        "option: nucleus of the volume, τ 0.2": (chosen, nucleus(0.2, scope="volume")),
-        "option: scores clipped at 2": (chosen, nucleus(ceiling=2.0)),
-        "option: scores clipped at 4": (chosen, nucleus(ceiling=4.0)),
-        "option: at least 2 tokens a slice": (chosen, nucleus(least_tokens=2)),
-        "option: nothing merged": (chosen, nucleus(contextual_ratio=0.0)),
+        "option: nucleus of the volume, τ 0.05": (every, nucleus(0.05, scope="volume")),
+        "option: nucleus of the volume, τ 0.2": (every, nucleus(0.2, scope="volume")),
+        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 2": (chosen, nucleus(ceiling=2.0)),
+        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 3": (chosen, nucleus(ceiling=3.0)),
+        f"option: γ {gamma:g}, τ {tau:g}, nothing merged": (chosen, nucleus(contextual_ratio=0.0)),
     }
     return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in ways.items()}
 
@@ -106,25 +117,31 @@ def evaluate_family(family: str, data: Path, output: Path, device: str | None) -
     """Evaluate every variant, the blind and the shuffled baseline of one family."""
     parser, shared = parts_of(family, data, output, device)
     chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
-    VariantEvaluator(output_dir=output, variants=variants(**chosen), **shared).run()
+    every = variants(**chosen)
+    VariantEvaluator(
+        output_dir=output, variants={name: every.pop(name) for name in main_names(**chosen)}, **shared
+    ).run()
+    images = list(dict.fromkeys(item["image"] for item in shared["items"]))
+    first = images[: -(-len(images) // STUDIED)]
+    studied = {**shared, "items": [item for item in shared["items"] if item["image"] in first]}
+    VariantEvaluator(output_dir=output, variants=every, **studied).run()
     dataset = shared["val_data_loader"].dataset
     load = dataset.transform
     blind = [load, TimedCompose("filter", SliceLimitd("image", 1, "linspace")), Lambdad("image", torch.zeros_like)]
     dataset.transform = Compose(blind)
     run_alone(shared, output / "blind", "blind: one black slice")
     dataset.transform = Compose([load, filtered(chosen["gamma"])])
-    images = list(dict.fromkeys(item["image"] for item in shared["items"]))
-    following = dict(zip(images, images[1:] + images[:1], strict=True))
-    shared["items"] = [{**item, "image": following[item["image"]]} for item in shared["items"]]
-    run_alone(shared, output / "shuffled", "shuffled: the volume of another phantom")
+    following = dict(zip(first, first[1:] + first[:1], strict=True))
+    studied["items"] = [{**item, "image": following[item["image"]]} for item in studied["items"]]
+    run_alone(studied, output / "shuffled", "shuffled: the volume of another phantom")
 
 
 def evaluate_small_lesions(family: str, data: Path, output: Path, device: str | None) -> None:
     """Evaluate a few variants of one family on phantoms whose lesions are smaller than those it was trained on."""
     parser, shared = parts_of(family, data, output, device)
     chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
-    own = f"MedPruner, γ {chosen['gamma']:g}, τ {chosen['tau']:g}"
-    names = ("unpruned", own, "uniform slices, 3", "random tokens, 0.027", f"DINS alone, τ {chosen['tau']:g}")
+    own = own_name(*(chosen[name] for name in ("gamma", "tau", "least_tokens")))
+    names = ("unpruned", own, "uniform slices, 5", "random tokens, 0.05", f"DINS alone, τ {chosen['tau']:g}")
     every = variants(**chosen)
     VariantEvaluator(output_dir=output, variants={name: every[name] for name in names}, **shared).run()
 
@@ -144,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--count",
         type=int,
         default=120,
-        help="phantoms, about 4.3 questions each, and a third as many with smaller lesions. Default: 120",
+        help="phantoms, about 4.3 questions each, and a fourth as many with smaller lesions. Default: 120",
     )
     parser.add_argument("--seed", type=int, default=2026, help="of the phantoms; not one of the training's")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")
@@ -158,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.page_only:
         phantom_command(options.count, options.seed, data, PRESETS["small"])
         below = replace(PRESETS["small"], lesion_diameter_mm=SMALL_LESIONS_MM)
-        phantom_command(max(options.count // 3, 1), options.seed + 1, small, below)
+        phantom_command(max(options.count // 4, 1), options.seed + 1, small, below)
         for family in options.families:
             evaluate_family(family, data, options.work / family, options.device)
             evaluate_small_lesions(family, small, options.work / f"{family}_small_lesions", options.device)

@@ -41,8 +41,8 @@ _TISSUES = {
     "bowel": (ORGANS["bowel"],),
     "liver, spleen, kidneys": tuple(ORGANS[f"{one}"] for one in ("liver", "spleen", "right kidney", "left kidney")),
 }
-_LESION = "lesion, at least a tenth of the token"
-_LESION_SHARE = 0.1
+_LESION = "lesion, at least 3 % of the token"
+_LESION_SHARE = 0.03
 
 
 def attention_lines(run: Path, data: Path, picture: Path) -> list[str]:
@@ -103,9 +103,11 @@ def _table(scores: Mapping[str, Sequence[torch.Tensor]]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for tissue, values in joined.items():
+        if not len(values):
+            continue
         above = float((values > SINK).sum())
         cells = [100 * len(values) / len(every), float(values.mean()), 100 * float(values.sum() / every.sum())]
-        cells += [100 * above / max(1, len(values)), 100 * above / max(1.0, sinks)]
+        cells += [100 * above / len(values), 100 * above / max(1.0, sinks)]
         rows.append(
             f"| {tissue} | {cells[0]:.1f} | {cells[1]:.2f} | " + " | ".join(f"{c:.1f}" for c in cells[2:]) + " |"
         )

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from monai_medpruner.metrics import HEADLINE_RULE, answer_is_correct, compare_command
 
 BINS = ((10, 15), (15, 20), (20, 25), (25, 30.1))
+_ANY_LESION = (0.1, 99.0)
 LESION_TYPES = ("Organ", "Abnormality", "Location")
 KINDS = ("unpruned", "MedPruner", "IAF alone", "DINS alone", "uniform slices", "random tokens", "average pooling")
 
@@ -57,8 +58,8 @@ def write_page(work: Path, families: Sequence[str], phantoms: Sequence[Path], ou
         "All ways to prune share one run of the encoder. MedPruner is the slice filter (IAF, γ) with the nucleus of "
         "tokens (DINS, τ; temperature 1 where none is named). *Uniform slices* keeps that many evenly spaced ones; "
         "*random tokens* that share of each slice's tokens, the rest merged as MedPruner merges it; *average pooling* "
-        "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom. *Options* change "
-        "one thing of the bundle's own settings, which stand in bold.",
+        "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom. The bundle's "
+        "own settings stand in bold. Ways with fewer questions were asked about the first third of the phantoms.",
     ]
     for family in families:
         text += _family(work, family, phantoms, diameters, out)
@@ -74,7 +75,7 @@ def _family(
     # in the order of accuracy's x-axis
     order = sorted(metrics, key=lambda name: (_kind(name), -metrics[name]["retention"]["overall"]))
     lines = ["", f"## {family}", "", f"![Accuracy against retention](evidence_{family}.png)", ""]
-    lines += _accuracy(metrics, order, own)
+    lines += _accuracy(folder, metrics, order, own, diameters[0])
     lines += _pairs(folder, metrics, own)
     lines += _sizes(work, family, order, own, diameters)
     lines += _recall(folder, phantoms[0], order, own)
@@ -91,15 +92,17 @@ def _own_settings(small: Path) -> str:
     return next(path.name for path in small.glob("MedPruner*"))
 
 
-def _accuracy(metrics: Mapping[str, Any], order: Sequence[str], own: str) -> list[str]:
+def _accuracy(
+    folder: Path, metrics: Mapping[str, Any], order: Sequence[str], own: str, diameters: Mapping[str, float]
+) -> list[str]:
     types = list(metrics["unpruned"]["types"])
     items, baseline = metrics["unpruned"]["items"], metrics["unpruned"]["majority_baseline"]
-    lines = [f"{items} questions. Always the most frequent letter: {baseline:.1f} %.", ""]
-    lines += _table(["", "kept, %", "of slices, %", "accuracy", *types])
+    lines = [f"Always the most frequent letter: {baseline:.1f} % of {items} questions.", ""]
+    lines += _table(["", "questions", "kept, %", "of slices, %", "accuracy", "of lesion questions", *types])
     for name in order:
         one = metrics[name]
-        cells = [f"{100 * one['retention'][part]:.1f}" for part in ("overall", "slices")]
-        cells += [_with_interval(one["micro"]["accuracy"])]
+        cells = [str(one["items"]), *(f"{100 * one['retention'][part]:.1f}" for part in ("overall", "slices"))]
+        cells += [_with_interval(one["micro"]["accuracy"]), _by_size(folder / name, diameters, *_ANY_LESION)]
         cells += [f"{one['types'][kind]['accuracy']['value']:.1f}" for kind in types]
         lines.append(_row([_named(name, own), *cells]))
     return lines
@@ -109,7 +112,9 @@ def _pairs(folder: Path, metrics: Mapping[str, Any], own: str) -> list[str]:
     """The bundle's settings against others on the same questions, pair by pair."""
     lines = ["", "The bundle's settings less another way, in points of accuracy, question by question:", ""]
     lines += _table(["less", "kept, %", "difference, 95 % interval", "McNemar's p"])
-    for other in ("unpruned", *(name for name in metrics if name.startswith(("random", "uniform", "average")))):
+    rivals = [name for name in metrics if name.startswith(("random", "uniform", "average"))]
+    same = [name for name in rivals if metrics[name]["items"] == metrics[own]["items"]]
+    for other in ("unpruned", *same):
         found = compare_command(
             str(folder / other / "predictions.jsonl"), str(folder / own / "predictions.jsonl"), "meduni-vqa"
         )
@@ -130,11 +135,12 @@ def _sizes(
         "",
     ]
     lines[1] += " The models were trained on lesions of 20 to 30 mm; smaller ones are from phantoms of their own:"
-    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS), "20 to 30 mm"])
-    for name in order:
+    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)])
+    small = work / f"{family}_small_lesions"
+    for name in (one for one in order if (small / one).is_dir()):
         cells = [
-            _by_size(work / (family if low >= 20 else f"{family}_small_lesions") / name, sizes, low, high)
-            for low, high in (*BINS, (20, 30.1))
+            _by_size((work / family if low >= 20 else small) / name, sizes, low, high)
+            for low, high in BINS
             for sizes in [diameters[0 if low >= 20 else 1]]
         ]
         lines.append(_row([_named(name, own), *cells]))
@@ -169,8 +175,6 @@ def _diameters(data: Path) -> dict[str, float]:
 
 
 def _by_size(folder: Path, diameters: Mapping[str, float], low: float, high: float) -> str:
-    if not folder.is_dir():
-        return ""
     right = []
     for line in map(json.loads, (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
         if line["type"] in LESION_TYPES and low <= diameters[Path(line["image"]).name] < high:

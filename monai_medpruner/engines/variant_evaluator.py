@@ -164,5 +164,5 @@ def _part(encoded: EncodedVolume, indices: list[int]) -> EncodedVolume:
     )
 
 
-def _asked(pruner: TokenPruner | None, variants: Mapping[str, Variant]) -> bool:
+def _asked(pruner: TokenPruner | None, variants: Mapping[PredictionFolder, Variant]) -> bool:
     return any(variant.pruner == pruner for variant in variants.values())

@@ -203,15 +203,17 @@ def test_input_and_output(metadata):
         assert (text["format"], text["dtype"]) == ("sequence", "str")
 
 
-def test_commands_of_the_readme_name_real_settings(bundle, config, metadata):
-    evaluation = ConfigParser.load_config_file(bundle / "configs" / "evaluate.json")
-    parser = ConfigParser({**config, **evaluation, "_meta_": metadata})
+def test_commands_of_the_readme_name_real_settings(bundle, metadata):
     own = {"config_file", "meta_file", "net_id", "filepath"}
     text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^python -m monai\.bundle .+$", text, flags=re.MULTILINE)
     assert commands
-    for name in {name for command in commands for name in re.findall(r" --([\w:]+)", command)} - own:
-        assert name in parser, name
+    for command in commands:
+        files = re.findall(r"configs/\w+\.json", command.partition("--config_file")[2])
+        parser = ConfigParser({"_meta_": metadata})
+        parser.read_config([bundle / file for file in files])
+        for name in set(re.findall(r" --([\w:]+)", command)) - own:
+            assert name in parser, (name, command)
     for name in {path for command in commands for path in re.findall(r"configs/\w+\.\w+", command)}:
         assert (bundle / name).is_file(), name
 

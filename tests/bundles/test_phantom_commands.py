@@ -31,9 +31,9 @@ def bundle(repository):
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    """Fourteen phantoms, about sixty questions."""
+    """Sixteen phantoms, a little more than sixty questions."""
     folder = tmp_path_factory.mktemp("phantoms")
-    phantom_command(14, 9300, folder, PRESETS["small"])
+    phantom_command(16, 9300, folder, PRESETS["small"])
     return folder
 
 

@@ -25,6 +25,7 @@ import ignite.distributed as idist
 from filelock import FileLock, Timeout
 
 from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
+from monai_medpruner.whole_file import write_whole
 
 __all__ = ["PredictionFolder"]
 
@@ -145,7 +146,7 @@ class PredictionFolder:
         if any(self.output_dir.glob("predictions*.jsonl")):
             raise MixedRunError(f"{self.output_dir} holds predictions, but no run.json that says of what")
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        _write_whole(path, json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n")
+        write_whole(path, (json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n").encode())
 
     def _merge(self, ids: Sequence[str], drop_failed: bool = False) -> list[dict[str, Any]]:
         """Bring all lines there are into one file, in the order of the items, cut-off last lines left out."""
@@ -164,7 +165,7 @@ class PredictionFolder:
             lines = [line for line in lines if line.get("status") == "ok"]
         if changed or shards or lines != held or not self.predictions_file.exists():
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            _write_whole(self.predictions_file, text)
+            write_whole(self.predictions_file, text.encode())
         for shard in shards:
             shard.unlink()
         return lines
@@ -199,13 +200,3 @@ def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file under another name first, so that it is whole or absent."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

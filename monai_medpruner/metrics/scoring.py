@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.whole_file import write_whole
 
 from .answer_rules import HEADLINE_RULE
 from .levels import MACRO, MICRO, LevelKey, Levels, interval
@@ -176,11 +177,9 @@ def write_json(result: Mapping[str, Any], path: str | Path) -> None:
         OutputFolderError: the file cannot be written.
     """
     target = Path(path)
-    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_whole(target, (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise OutputFolderError(f"cannot write {path}: {error.strerror}") from error
 

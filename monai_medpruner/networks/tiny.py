@@ -16,17 +16,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import AutoModelForImageTextToText
 
-from monai_medpruner.networks.families import ModelFamily, family_class
+from monai_medpruner.networks.byte_tokenizer import byte_tokenizer
+from monai_medpruner.networks.families import family_class
 
 __all__ = ["TINY", "save_tiny_checkpoint"]
 
 #: the model id that stands for a tiny checkpoint
 TINY = "tiny"
-
-_PAD, _TURN, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 
 def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
@@ -43,7 +41,7 @@ def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> 
         The folder.
     """
     family = family_class(model_type)
-    tokenizer = _byte_tokenizer(family)
+    tokenizer = byte_tokenizer(family)
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in family.tiny_tokens.items()}
     config = family.tiny_config(len(tokenizer), ids)
@@ -60,28 +58,3 @@ def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> 
     for part in (model, tokenizer, family.tiny_image_processor()):
         part.save_pretrained(folder)
     return Path(folder)
-
-
-def _byte_tokenizer(family: type[ModelFamily]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per byte, so that any text passes, and a chat template."""
-    alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [_PAD, _TURN, _END, *family.tiny_tokens.values()]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    template = (
-        "{% for message in messages %}" + _TURN + "{{ message.role }}\n"
-        "{% for part in message.content %}{% if part.type == 'image' %}" + family.tiny_image + "{% else %}"
-        "{{ part.text }}{% endif %}{% endfor %}" + _END + "\n{% endfor %}"
-        "{% if add_generation_prompt %}" + _TURN + "assistant\n{% endif %}"
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=_PAD,
-        eos_token=_END,
-        additional_special_tokens=[_TURN, *family.tiny_tokens.values()],
-        chat_template=template,
-        # under the names by which the stock processors look for them
-        **{name.removesuffix("_id"): token for name, token in family.tiny_tokens.items() if name.endswith("_token_id")},
-    )

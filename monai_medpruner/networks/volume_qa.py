@@ -28,6 +28,7 @@ from torch import nn
 from monai_medpruner.errors import PromptError, QuestionError, SettingsError, VolumeShapeError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import load_processors
+from monai_medpruner.networks.conversation import conversation_text
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
 from monai_medpruner.networks.record import StageTimes, VolumeRecord
@@ -276,7 +277,7 @@ class VolumeQA(nn.Module):
 
         Args:
             study: of :meth:`encode`.
-            question: plain text; or a conversation, as in :meth:`prompt_text`.
+            question: plain text; or a conversation, as in :func:`~.conversation.conversation_text`.
 
         Raises:
             QuestionError: the question is not text, is empty, or holds special tokens of the model.
@@ -304,46 +305,8 @@ class VolumeQA(nn.Module):
         return self._tokenizer.decode(output[0, length:], skip_special_tokens=True).strip()
 
     def prompt_text(self, grids: list[tuple[int, int]], slice_indices: list[int], question: str | Sequence[str]) -> str:
-        """The prompt of a volume as text, each slice's placeholders written out.
-
-        Args:
-            grids: rows and columns of each kept slice's tokens.
-            slice_indices: of the kept slices, counted from 0; the prompt counts from 1.
-            question: plain text; or a conversation: the first question, its answer, and so on, ending in a question.
-
-        Raises:
-            QuestionError: a text is not text, is empty, or holds special tokens of the model, or the conversation does
-                not end in a question.
-        """
-        texts = self._conversation(question)
-        tokenizer, family = self._tokenizer, self.vlm.family
-        marker = family.image_marker(tokenizer)
-        content = self.prompt.content([index + 1 for index in slice_indices], texts[0], marker)
-        turns = [{"role": "user", "content": content}]
-        for number, turn in enumerate(texts[1:]):
-            role = "user" if number % 2 else "assistant"
-            turns.append({"role": role, "content": [{"type": "text", "text": turn}]})
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        pieces = text.split(marker)
-        if len(pieces) != len(grids) + 1:
-            raise PromptError(f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices")
-        written = [family.image_text(tokenizer, rows * columns) for rows, columns in grids]
-        return pieces[0] + "".join(image + piece for image, piece in zip(written, pieces[1:], strict=True))
-
-    def _conversation(self, question: Any) -> list[str]:
-        """A question, or a conversation that ends in one, as a list of texts that can be asked."""
-        texts = list(question) if isinstance(question, (list, tuple)) else [question]
-        if len(texts) % 2 == 0:
-            raise QuestionError("a conversation must end in a question")
-        # a tokenizer may mark more tokens as special than it lists as such
-        marked = (str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special)
-        special = [*self._tokenizer.all_special_tokens, *marked]
-        for text in texts:
-            if not isinstance(text, str) or not text.strip():
-                raise QuestionError(f"a question must be text and not empty, got {type(text).__name__}")
-            if held := [token for token in special if token in text]:
-                raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
-        return texts
+        """The prompt of a volume as text; see :func:`~.conversation.conversation_text`."""
+        return conversation_text(self.prompt, self.tokenizer, self.vlm.family, grids, slice_indices, question)
 
     def _check_length(self, length: int) -> None:
         limit = self.vlm.model.config.get_text_config().max_position_embeddings

@@ -13,49 +13,23 @@
 
 from __future__ import annotations
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.metrics import find_protocol
+from monai_medpruner.networks.byte_tokenizer import byte_tokenizer
 from monai_medpruner.networks.families import ModelFamily
 
 __all__ = ["phantom_tokenizer"]
 
-_PAD, _TURN, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"
-_VOCABULARY = 512
-
 
 def phantom_tokenizer(family: type[ModelFamily]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with a chat template.
-
-    Its merges are learned from the questions, choices and answers, so that each of their words is one token.
+    """A byte-level tokenizer whose merges are learned from questions, choices and answers: each word is one token.
 
     Args:
         family: whose special tokens and way of writing an image it gets.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=_VOCABULARY, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_texts(), trainer)
-    special = [_PAD, _TURN, _END, *family.tiny_tokens.values()]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    template = (
-        "{% for message in messages %}" + _TURN + "{{ message.role }}\n"
-        "{% for part in message.content %}{% if part.type == 'image' %}" + family.tiny_image + "{% else %}"
-        "{{ part.text }}{% endif %}{% endfor %}" + _END + "\n{% endfor %}"
-        "{% if add_generation_prompt %}" + _TURN + "assistant\n{% endif %}"
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=_PAD,
-        eos_token=_END,
-        additional_special_tokens=[_TURN, *family.tiny_tokens.values()],
-        chat_template=template,
-        **{name.removesuffix("_id"): token for name, token in family.tiny_tokens.items() if name.endswith("_token_id")},
-    )
+    return byte_tokenizer(family, _texts())
 
 
 def _texts() -> list[str]:

@@ -18,7 +18,6 @@ import csv
 import gzip
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from monai_medpruner.data.phantom.generate import Phantom, generate_phantom
 from monai_medpruner.data.phantom.questions import M3D_VQA_COLUMNS, phantom_questions, phantom_report
 from monai_medpruner.data.phantom.settings import PhantomSettings
 from monai_medpruner.errors import OutputFolderError, SettingsError
+from monai_medpruner.whole_file import write_whole
 
 __all__ = ["phantom_command", "phantom_seed", "phantom_truth"]
 
@@ -116,7 +116,7 @@ def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
         raise OutputFolderError(f"{out} is not empty and holds no phantoms; name another folder.")
     for folder in (*_FOLDERS, "truth"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    _write_whole(file, text.encode())
+    write_whole(file, text.encode())
 
 
 def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -> None:
@@ -127,14 +127,14 @@ def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -
     phantom = generate_phantom(seed, settings)
     paths = {folder: f"{folder}/{name}.nii.gz" for folder in _FOLDERS}
     for folder, voxels in zip(_FOLDERS, (phantom.volume, phantom.organs, phantom.lesion_mask), strict=True):
-        _write_whole(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
+        write_whole(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
     files = {"image": paths["volumes"], "organs": paths["organs"], "lesion_mask": paths["lesions"]}
     record = {
         "truth": {"id": name, **files, **phantom_truth(phantom)},
         "report": {"id": name, "image": files["image"], **phantom_report(phantom)},
         "questions": phantom_questions(phantom, files["image"]),
     }
-    _write_whole(done, json.dumps(record).encode())
+    write_whole(done, json.dumps(record).encode())
 
 
 def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
@@ -154,16 +154,6 @@ def _gather(out: Path, count: int) -> None:
         writer.writerows(record["questions"])
         reports.append(json.dumps(record["report"]) + "\n")
         truths.append(json.dumps(record["truth"]) + "\n")
-    _write_whole(out / _REPORTS_FILE, "".join(reports).encode())
-    _write_whole(out / _TRUTH_FILE, "".join(truths).encode())
-    _write_whole(out / _QUESTIONS_FILE, table.getvalue().encode())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name first, so that it is whole or absent."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(out / _REPORTS_FILE, "".join(reports).encode())
+    write_whole(out / _TRUTH_FILE, "".join(truths).encode())
+    write_whole(out / _QUESTIONS_FILE, table.getvalue().encode())

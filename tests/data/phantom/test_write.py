@@ -125,7 +125,7 @@ def test_truth(benchmark):
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
     """Broken off while a file of phantom ``done`` is half written: its part stays, nothing else is amiss."""
-    whole = writing._write_whole
+    whole = writing.write_whole
     left = 4 * done + 3
 
     def break_off(path, content):
@@ -136,7 +136,7 @@ def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
             raise KeyboardInterrupt
         whole(path, content)
 
-    monkeypatch.setattr(writing, "_write_whole", break_off)
+    monkeypatch.setattr(writing, "write_whole", break_off)
     with pytest.raises(KeyboardInterrupt):
         phantom_command(9, 7, tmp_path, SMALL)
     assert not (tmp_path / "M3D_VQA_test.csv").exists()

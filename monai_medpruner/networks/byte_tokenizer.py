@@ -1,0 +1,61 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Small tokenizers for small models: any text passes byte by byte, and may pass in longer pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from monai_medpruner.networks.families import ModelFamily
+
+__all__ = ["byte_tokenizer"]
+
+_PAD, _TURN, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+
+
+def byte_tokenizer(
+    family: type[ModelFamily], texts: Sequence[str] = (), vocabulary: int = 512
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with a chat template.
+
+    Args:
+        family: whose special tokens and way of writing an image it gets.
+        texts: merges are learned from; without them each byte is a token.
+        vocabulary: number of tokens with the merges, without the special ones.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if texts:
+        trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+    special = [_PAD, _TURN, _END, *family.tiny_tokens.values()]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    template = (
+        "{% for message in messages %}" + _TURN + "{{ message.role }}\n"
+        "{% for part in message.content %}{% if part.type == 'image' %}" + family.tiny_image + "{% else %}"
+        "{{ part.text }}{% endif %}{% endfor %}" + _END + "\n{% endfor %}"
+        "{% if add_generation_prompt %}" + _TURN + "assistant\n{% endif %}"
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_PAD,
+        eos_token=_END,
+        additional_special_tokens=[_TURN, *family.tiny_tokens.values()],
+        chat_template=template,
+        # under the names by which the stock processors look for them
+        **{name.removesuffix("_id"): token for name, token in family.tiny_tokens.items() if name.endswith("_token_id")},
+    )

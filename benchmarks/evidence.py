@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from evidence_page import write_page
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, Lambdad
 
 from monai_medpruner.data.phantom import PRESETS, phantom_command
@@ -36,8 +36,8 @@ from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomT
 from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
-STUDIED = 3  # one of so many phantoms is asked about in the ways that are studied besides
 SMALL_LESIONS_MM = (10.0, 20.0)
+STUDIED = 3  # one of so many phantoms is asked about in the ways that are studied besides
 SETTINGS = ("gamma", "tau", "temperature", "least_tokens")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
 
@@ -52,34 +52,41 @@ def uniform(count: int) -> TimedCompose:
     return TimedCompose("filter", SliceLimitd("image", count, "linspace"))
 
 
-def own_name(gamma: float, tau: float, least_tokens: int) -> str:
-    """Name of the variant that has the bundle's settings."""
-    return f"MedPruner, γ {gamma:g}, τ {tau:g}, at least {least_tokens} a slice"
+def medpruner_name(gamma: float, tau: float, least_tokens: int = 1) -> str:
+    """Name of the variant that has these settings."""
+    return f"MedPruner, γ {gamma:g}, τ {tau:g}" + (f", at least {least_tokens} a slice" if least_tokens > 1 else "")
+
+
+def own_settings() -> dict[str, Any]:
+    """What the bundle ships."""
+    config = ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json"))
+    return {name: config[name] for name in SETTINGS}
 
 
 def main_names(gamma: float, tau: float, temperature: float, least_tokens: int) -> list[str]:
     """The variants that are asked about every phantom; the others about a part of them."""
-    own = [own_name(gamma, tau, least_tokens), f"MedPruner, γ {gamma:g}, τ {tau:g}", f"MedPruner, γ 0.015, τ {tau:g}"]
+    own = [(gamma, least_tokens), (0.01, 1), (0.01, 2), (0.015, 1)]
     rivals = ["uniform slices, 3", "uniform slices, 5", "random tokens, 0.027", "random tokens, 0.05"]
     rivals += ["average pooling, 3 x 3", "average pooling, 6 x 6"]
-    return ["unpruned", *own, f"DINS alone, τ {tau:g}", *rivals]
+    names = ["unpruned", *(medpruner_name(one, tau, least) for one, least in own), f"DINS alone, τ {tau:g}", *rivals]
+    return list(dict.fromkeys(names))
 
 
 def variants(gamma: float, tau: float, temperature: float, least_tokens: int) -> dict[str, Variant]:
     """Every way to prune that the page compares, by name; the bundle's own settings among them."""
     every, chosen = filtered(None), filtered(gamma)
-    filters = {one: filtered(one) for one in (0.015, 0.02, 0.04)} | {gamma: chosen}
+    filters = {one: filtered(one) for one in (0.01, 0.015, 0.02, 0.04)} | {gamma: chosen}
 
     def nucleus(share: float = tau, **options: Any) -> NucleusPruner:
         return NucleusPruner(**{"tau": share, "temperature": temperature, **options})
 
-    own = nucleus(least_tokens=least_tokens)
     ways: dict[str, tuple[Callable, Any]] = {"unpruned": (every, None)}
     ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in (gamma, 0.04)}
     ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in (tau, 0.3, 0.6)}
-    ways |= {own_name(gamma, tau, least_tokens): (chosen, own)}
-    ways |= {f"MedPruner, γ {gamma:g}, τ {one:g}": (chosen, nucleus(one)) for one in (0.05, tau, 0.3, 0.6)}
-    ways |= {f"MedPruner, γ {one:g}, τ {tau:g}": (filters[one], nucleus()) for one in (0.015, 0.02, 0.04)}
+    ways |= {medpruner_name(gamma, tau, least_tokens): (chosen, nucleus(least_tokens=least_tokens))}
+    ways |= {medpruner_name(gamma, one): (chosen, nucleus(one)) for one in (0.05, 0.3, 0.6)}
+    ways |= {medpruner_name(one, tau): (slices, nucleus()) for one, slices in filters.items()}
+    ways |= {medpruner_name(0.01, tau, 2): (filters[0.01], nucleus(least_tokens=2))}
     ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 5, 12)}
     ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.027, 0.05, 0.25)}
     ways |= {f"average pooling, {one} x {one}": (every, AveragePoolingPruner(pool=one)) for one in (2, 3, 6)}
@@ -101,8 +108,8 @@ def variants(gamma: float, tau: float, temperature: float, least_tokens: int) ->
     return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in ways.items()}
 
 
-def parts_of(family: str, data: Path, output: Path, device: str | None) -> tuple[Any, dict[str, Any]]:
-    """The bundle's parser, and the arguments that every evaluation of a family shares."""
+def parts_of(family: str, data: Path, output: Path, device: str | None) -> dict[str, Any]:
+    """The arguments that every evaluation of a family shares."""
     configs = [str(BUNDLE / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
     own = {"family": family, "dataset_dir": str(data), "output_dir": str(output), "task": "closed"}
     own |= {"dataset::transform": "@preprocessing::transforms::0"} | ({"device": device} if device else {})
@@ -110,13 +117,13 @@ def parts_of(family: str, data: Path, output: Path, device: str | None) -> tuple
     workflow.initialize()
     names = {"device": "device", "val_data_loader": "dataloader", "network": "network_def", "items": "items"}
     names |= {"protocol": "protocol", "settings": "settings", "val_handlers": "handlers"}
-    return workflow.parser, {name: workflow.parser.get_parsed_content(part) for name, part in names.items()}
+    return {name: workflow.parser.get_parsed_content(part) for name, part in names.items()}
 
 
 def evaluate_family(family: str, data: Path, output: Path, device: str | None) -> None:
     """Evaluate every variant, the blind and the shuffled baseline of one family."""
-    parser, shared = parts_of(family, data, output, device)
-    chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
+    shared = parts_of(family, data, output, device)
+    chosen = own_settings()
     every = variants(**chosen)
     VariantEvaluator(
         output_dir=output, variants={name: every.pop(name) for name in main_names(**chosen)}, **shared
@@ -137,12 +144,12 @@ def evaluate_family(family: str, data: Path, output: Path, device: str | None) -
 
 
 def evaluate_small_lesions(family: str, data: Path, output: Path, device: str | None) -> None:
-    """Evaluate a few variants of one family on phantoms whose lesions are smaller than those it was trained on."""
-    parser, shared = parts_of(family, data, output, device)
-    chosen = {name: parser.get_parsed_content(name) for name in SETTINGS}
-    own = own_name(*(chosen[name] for name in ("gamma", "tau", "least_tokens")))
-    names = ("unpruned", own, "uniform slices, 5", "random tokens, 0.05", f"DINS alone, τ {chosen['tau']:g}")
+    """Evaluate a few variants of one family on phantoms whose lesions are smaller than those of the preset."""
+    chosen = own_settings()
+    names = ["unpruned", f"DINS alone, τ {chosen['tau']:g}", "uniform slices, 5", "random tokens, 0.05"]
+    names.append(medpruner_name(chosen["gamma"], chosen["tau"], chosen["least_tokens"]))
     every = variants(**chosen)
+    shared = parts_of(family, data, output, device)
     VariantEvaluator(output_dir=output, variants={name: every[name] for name in names}, **shared).run()
 
 
@@ -179,7 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for family in options.families:
             evaluate_family(family, data, options.work / family, options.device)
             evaluate_small_lesions(family, small, options.work / f"{family}_small_lesions", options.device)
-    write_page(options.work, options.families, (data, small), options.out)
+    own = own_settings()
+    name = medpruner_name(own["gamma"], own["tau"], own["least_tokens"])
+    recipes = ConfigParser.load_config_file(str(BUNDLE / "configs" / "train.json"))["recipes"]
+    trained_mm = {family: recipes[family]["lesion_diameter_mm"] for family in options.families}
+    write_page(options.work, trained_mm, (data, small), name, options.out)
 
 
 if __name__ == "__main__":

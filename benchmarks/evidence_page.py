@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,19 @@ BINS = ((10, 15), (15, 20), (20, 25), (25, 30.1))
 _ANY_LESION = (0.1, 99.0)
 LESION_TYPES = ("Organ", "Abnormality", "Location")
 KINDS = ("unpruned", "MedPruner", "IAF alone", "DINS alone", "uniform slices", "random tokens", "average pooling")
+OVERVIEW_RIVALS = ("random tokens", "uniform slices", "average pooling")
 
 
-def write_page(work: Path, families: Sequence[str], phantoms: Sequence[Path], out: Path) -> None:
+def write_page(
+    work: Path, trained_mm: Mapping[str, Sequence[float]], phantoms: Sequence[Path], own: str, out: Path
+) -> None:
     """Write ``evidence.md`` and, for each family, its plot and the picture of its attention.
 
     Args:
         work: folder of the runs, ``<family>`` and ``<family>_small_lesions``.
-        families: in the order of the page.
+        trained_mm: family -> least and largest diameter of the lesions it was trained on; in the order of the page.
         phantoms: folder of the phantoms, and of those with small lesions.
+        own: name of the variant that has the bundle's settings.
         out: where to write.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -61,35 +65,51 @@ def write_page(work: Path, families: Sequence[str], phantoms: Sequence[Path], ou
         "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom. The bundle's "
         "own settings stand in bold. Ways with fewer questions were asked about the first third of the phantoms.",
     ]
-    for family in families:
-        text += _family(work, family, phantoms, diameters, out)
+    text += _overview(work, trained_mm, own)
+    for family, trained in trained_mm.items():
+        text += _family(work / family, phantoms[0], diameters[0], own, out)
+        text += _sizes(work, family, trained, own, diameters)
+        text += _attention(work / family, phantoms[0], out)
     (out / "evidence.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-def _family(
-    work: Path, family: str, phantoms: Sequence[Path], diameters: Sequence[Mapping[str, float]], out: Path
-) -> list[str]:
-    folder = work / family
-    metrics = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"))}
-    own = _own_settings(work / f"{family}_small_lesions")
+def _family(folder: Path, phantoms: Path, diameters: Mapping[str, float], own: str, out: Path) -> list[str]:
+    family, metrics = folder.name, _metrics(folder)
     # in the order of accuracy's x-axis
     order = sorted(metrics, key=lambda name: (_kind(name), -metrics[name]["retention"]["overall"]))
     lines = ["", f"## {family}", "", f"![Accuracy against retention](evidence_{family}.png)", ""]
-    lines += _accuracy(folder, metrics, order, own, diameters[0])
+    lines += _accuracy(folder, metrics, order, own, diameters)
     lines += _pairs(folder, metrics, own)
-    lines += _sizes(work, family, order, own, diameters)
-    lines += _recall(folder, phantoms[0], order, own)
-    lines += ["", "Where the encoder's attention goes, over all slices, and how it is drawn over six of them:", ""]
-    scored = folder / next(name for name in order if name.startswith("DINS alone"))
-    lines += attention_lines(scored, phantoms[0], out / f"evidence_{family}_attention.png")
-    lines += ["", f"![Attention](evidence_{family}_attention.png)"]
+    lines += _recall(folder, phantoms, order, own)
     _plot(metrics, out / f"evidence_{family}.png", family)
     return lines
 
 
-def _own_settings(small: Path) -> str:
-    """Name of the variant that has the bundle's settings: the only MedPruner among those asked about small lesions."""
-    return next(path.name for path in small.glob("MedPruner*"))
+def _metrics(folder: Path) -> dict[str, Any]:
+    """Variant -> its metrics."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/metrics.json"))}
+
+
+def _overview(work: Path, families: Iterable[str], own: str) -> list[str]:
+    """The bundle's settings beside unpruned and the rivals that keep as many tokens or the next larger number."""
+    lines = ["", "## At a glance", "", *_table(["", "unpruned", f"**{own}**", *OVERVIEW_RIVALS])]
+    for family in families:
+        metrics = _metrics(work / family)
+        names = ["unpruned", own, *(_rival(metrics, kind, own) for kind in OVERVIEW_RIVALS)]
+        cells = [f"{_with_interval(metrics[name]['micro']['accuracy'])} at {_kept(metrics[name])} %" for name in names]
+        lines.append(_row([family, *cells]))
+    return lines
+
+
+def _rival(metrics: Mapping[str, Any], kind: str, own: str) -> str:
+    asked = [name for name in metrics if name.startswith(kind) and metrics[name]["items"] == metrics[own]["items"]]
+    least = metrics[own]["retention"]["overall"]
+    asked.sort(key=lambda name: metrics[name]["retention"]["overall"])
+    return next((name for name in asked if metrics[name]["retention"]["overall"] >= least), asked[-1])
+
+
+def _kept(metrics: Mapping[str, Any]) -> str:
+    return f"{100 * metrics['retention']['overall']:.1f}"
 
 
 def _accuracy(
@@ -120,31 +140,36 @@ def _pairs(folder: Path, metrics: Mapping[str, Any], own: str) -> list[str]:
         )
         cell, test = found["micro"]["accuracy"], found["mcnemar"][HEADLINE_RULE]
         difference = f"{cell['difference']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}]"
-        kept = f"{100 * metrics[other]['retention']['overall']:.1f}"
-        lines.append(_row([other, kept, difference, f"{test['p_value']:.2g}"]))
+        lines.append(_row([other, _kept(metrics[other]), difference, f"{test['p_value']:.2g}"]))
     return lines
 
 
 def _sizes(
-    work: Path, family: str, order: Sequence[str], own: str, diameters: Sequence[Mapping[str, float]]
+    work: Path, family: str, trained: Sequence[float], own: str, diameters: Sequence[Mapping[str, float]]
 ) -> list[str]:
-    """Lesion questions by size; those below the training's sizes from phantoms of their own."""
+    """Lesion questions by size; those below the preset's sizes from phantoms of their own."""
+    small = work / f"{family}_small_lesions"
     lines = [
         "",
-        "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter.",
+        "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter. The model "
+        f"was trained on lesions of {trained[0]:g} to {trained[1]:g} mm; those below 20 mm are from phantoms of their own:",
         "",
+        *_table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)]),
     ]
-    lines[1] += " The models were trained on lesions of 20 to 30 mm; smaller ones are from phantoms of their own:"
-    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)])
-    small = work / f"{family}_small_lesions"
-    for name in (one for one in order if (small / one).is_dir()):
+    for name in sorted((path.parent.name for path in small.glob("*/metrics.json")), key=_kind):
         cells = [
-            _by_size((work / family if low >= 20 else small) / name, sizes, low, high)
+            _by_size((work / family if low >= 20 else small) / name, diameters[0 if low >= 20 else 1], low, high)
             for low, high in BINS
-            for sizes in [diameters[0 if low >= 20 else 1]]
         ]
         lines.append(_row([_named(name, own), *cells]))
     return lines
+
+
+def _attention(folder: Path, phantoms: Path, out: Path) -> list[str]:
+    lines = ["", "Where the encoder's attention goes, over all slices, and how it is drawn over six of them:", ""]
+    scored = next(path.parent for path in sorted(folder.glob("DINS alone*/metrics.json")))
+    picture = f"evidence_{folder.name}_attention.png"
+    return [*lines, *attention_lines(scored, phantoms, out / picture), "", f"![Attention]({picture})"]
 
 
 def _recall(folder: Path, phantoms: Path, order: Sequence[str], own: str) -> list[str]:

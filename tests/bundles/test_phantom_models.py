@@ -25,6 +25,7 @@ from monai_medpruner.data.phantom import PRESETS, QUESTIONS, generate_phantom, p
 from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks.volume_qa import slice_images
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
+from monai_medpruner.training.small_models import save_small_checkpoint
 
 MODELS = Path(__file__).parents[2] / "bundles" / "medpruner_phantom" / "models"
 FAMILIES = sorted(path.name for path in MODELS.glob("*"))
@@ -72,6 +73,19 @@ def test_shipped_models(family):
     network = VolumeQA(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
     assert network.settings["model_type"] == family
     assert sum(parameter.numel() for parameter in network.vlm.model.parameters()) < 5e6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shipped_models_are_those_that_training_makes(tmp_path, family):
+    """Same architecture, tokenizer and image processor; only the weights are trained."""
+    save_small_checkpoint(family, tmp_path)
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (MODELS / family, tmp_path)]
+    for config in configs:
+        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+            part.pop("dtype", None)
+    assert configs[0] == configs[1]
+    for name in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
+        assert (MODELS / family / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def answers_now(bundle, folder, family):

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_medpruner.transforms.anchor_rule import anchor_slices
+from monai_medpruner.transforms.anchor_rule import anchor_slices, guarded_slices
+
+GUARD_BLOCK, GUARD_THRESHOLD = (36, 36), 0.35  # 25 mm of 0.7 mm pixels
 
 
 def plain_loop(volume: torch.Tensor, gamma: float) -> list[int]:
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads on both sides (default: 1)")
     parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many runs counts (default: 5)")
     parser.add_argument("--plain-loop", action="store_true", help="also time the plain loop, once a pattern (slow)")
+    parser.add_argument("--guard", action="store_true", help="also time the guard for small lesions, once a pattern")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -105,6 +108,9 @@ def main() -> None:
         if arguments.plain_loop:
             loop = fastest(lambda: plain_loop(volume, gamma), 1)  # noqa: B023 - called at once
             line += f"  plain loop {loop:.2f} s  ratio {loop / total:6.1f}"
+        if arguments.guard:
+            guard = fastest(lambda: guarded_slices(volume, -1, gamma, GUARD_BLOCK, GUARD_THRESHOLD), 1)  # noqa: B023
+            line += f"  with guard {guard:.2f} s  ratio {guard / total:6.1f}"
         print(line, flush=True)
 
 

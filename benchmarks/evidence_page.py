@@ -28,6 +28,7 @@ from monai_medpruner.metrics import HEADLINE_RULE, answer_is_correct, compare_co
 
 BINS = ((10, 15), (15, 20), (20, 25), (25, 30.1))
 _ANY_LESION = (0.1, 99.0)
+_NO_LESION = (0.0, 0.1)
 LESION_TYPES = ("Organ", "Abnormality", "Location")
 KINDS = ("unpruned", "MedPruner", "IAF alone", "DINS alone", "uniform slices", "random tokens", "average pooling")
 OVERVIEW_RIVALS = ("random tokens", "uniform slices", "average pooling")
@@ -63,7 +64,9 @@ def write_page(
         "tokens (DINS, τ; temperature 1 where none is named). *Uniform slices* keeps that many evenly spaced ones; "
         "*random tokens* that share of each slice's tokens, the rest merged as MedPruner merges it; *average pooling* "
         "the mean of each cell. *Blind* is one black slice, *shuffled* the volume of another phantom. The bundle's "
-        "own settings stand in bold. Ways with fewer questions were asked about the first third of the phantoms.",
+        "own settings stand in bold. *Of lesion questions*: organ, abnormality and location where there is a lesion; "
+        "*healthy said to be*: abnormality where there is none. Ways with fewer questions were asked about the "
+        "first third of the phantoms.",
     ]
     text += _overview(work, trained_mm, own)
     for family, trained in trained_mm.items():
@@ -118,11 +121,14 @@ def _accuracy(
     types = list(metrics["unpruned"]["types"])
     items, baseline = metrics["unpruned"]["items"], metrics["unpruned"]["majority_baseline"]
     lines = [f"Always the most frequent letter: {baseline:.1f} % of {items} questions.", ""]
-    lines += _table(["", "questions", "kept, %", "of slices, %", "accuracy", "of lesion questions", *types])
+    lines += _table(
+        ["", "questions", "kept, %", "of slices, %", "accuracy", "of lesion questions", "healthy said to be", *types]
+    )
     for name in order:
         one = metrics[name]
         cells = [str(one["items"]), *(f"{100 * one['retention'][part]:.1f}" for part in ("overall", "slices"))]
         cells += [_with_interval(one["micro"]["accuracy"]), _by_size(folder / name, diameters, *_ANY_LESION)]
+        cells += [_by_size(folder / name, diameters, *_NO_LESION, ("Abnormality",))]
         cells += [f"{one['types'][kind]['accuracy']['value']:.1f}" for kind in types]
         lines.append(_row([_named(name, own), *cells]))
     return lines
@@ -152,7 +158,8 @@ def _sizes(
     lines = [
         "",
         "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter. The model "
-        f"was trained on lesions of {trained[0]:g} to {trained[1]:g} mm; those below 20 mm are from phantoms of their own:",
+        f"was trained on lesions of {trained[0]:g} to {trained[1]:g} mm; those below 20 mm are from phantoms of their "
+        "own:",
         "",
         *_table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)]),
     ]
@@ -199,10 +206,12 @@ def _diameters(data: Path) -> dict[str, float]:
     return {Path(one["image"]).name: max((le["diameter_mm"] for le in one["lesions"]), default=0.0) for one in truths}
 
 
-def _by_size(folder: Path, diameters: Mapping[str, float], low: float, high: float) -> str:
+def _by_size(
+    folder: Path, diameters: Mapping[str, float], low: float, high: float, types: Sequence[str] = LESION_TYPES
+) -> str:
     right = []
     for line in map(json.loads, (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
-        if line["type"] in LESION_TYPES and low <= diameters[Path(line["image"]).name] < high:
+        if line["type"] in types and low <= diameters[Path(line["image"]).name] < high:
             answer = line["prediction"] if line["status"] == "ok" else ""
             right.append(answer_is_correct(answer, line["answer_choice"], line["choices"] or {}, HEADLINE_RULE))
     if not right:

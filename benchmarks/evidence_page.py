@@ -95,7 +95,14 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 def _overview(work: Path, families: Iterable[str], own: str) -> list[str]:
     """The bundle's settings beside unpruned and the rivals that keep as many tokens or the next larger number."""
-    lines = ["", "## At a glance", "", *_table(["", "unpruned", f"**{own}**", *OVERVIEW_RIVALS])]
+    lines = [
+        "",
+        "## At a glance",
+        "",
+        "Of each rival, the way that keeps as many tokens or the next larger number:",
+        "",
+    ]
+    lines += _table(["", "unpruned", f"**{own}**", *OVERVIEW_RIVALS])
     for family in families:
         metrics = _metrics(work / family)
         names = ["unpruned", own, *(_rival(metrics, kind, own) for kind in OVERVIEW_RIVALS)]

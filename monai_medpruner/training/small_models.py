@@ -38,8 +38,8 @@ _PATCH = 8
 # 0.7 / sqrt(128): the 0.02 of models ten times as wide lets so narrow ones start with next to no signal
 _INITIAL = 0.06
 _VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIAL}
-# VideoLLaMA3's encoder has no absolute positions, and wants a layer more to find out where a token lies; Qwen3-VL's has
-# one more for lesions of 10 mm; the bundle's Gemma 3 was trained with three
+# VideoLLaMA3's encoder has no absolute positions, and wants a layer more to find out where a token lies; Qwen3-VL
+# was given one more together with lesions of 10 mm; Gemma 3 was trained with three
 _VISION_LAYERS = {"qwen3_vl": 4, "gemma3": 3, "video_llama_3": 4}
 _VISION_HEADS = 4
 _TEXT = {

@@ -22,7 +22,8 @@ __all__ = ["write_whole"]
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name first, so that no reader ever sees a part of it.
 
-    One process at a time writes a file; what another was cut off from writing is overwritten.
+    Processes that write the same file at once do not meet: the last one's content stays. What a process was killed
+    over stays beside it, as ``<name>.<process>.part``.
 
     Args:
         path: in a folder that exists; replaced where it exists.
@@ -31,7 +32,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()

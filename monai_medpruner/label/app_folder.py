@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.whole_file import write_whole
 
 __all__ = ["app_folder"]
 
@@ -36,9 +37,7 @@ def app_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not main.is_file() or main.read_bytes() != text:
-            part = folder / f"main.py.{os.getpid()}.part"
-            part.write_bytes(text)
-            part.replace(main)
+            write_whole(main, text)
     except OSError as error:
         raise OutputFolderError(f"cannot write the app's folder {folder}: {error.strerror}") from error
     return folder

@@ -108,15 +108,18 @@ def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
     file = out / _SETTINGS_FILE
     if out.exists() and not out.is_dir():
         raise OutputFolderError(f"{out} is a file; name a folder.")
+    # listed before the settings are looked for, which are the first that a run leaves: another may be starting here
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if file.is_file():
         if file.read_text(encoding="utf-8") != text:
             raise OutputFolderError(f"{out} holds phantoms of other settings (see {file.name}); name another folder.")
-    # a run killed at its very start leaves the part file alone
-    elif out.is_dir() and {path.name for path in out.iterdir()} - {f"{_SETTINGS_FILE}.part"}:
+    # a run killed at its very start leaves a part of that file
+    elif not all(name.startswith(f"{_SETTINGS_FILE}.") for name in names):
         raise OutputFolderError(f"{out} is not empty and holds no phantoms; name another folder.")
-    for folder in (*_FOLDERS, "truth"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     write_whole(file, text.encode())
+    for folder in (*_FOLDERS, "truth"):
+        (out / folder).mkdir(exist_ok=True)
 
 
 def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -> None:

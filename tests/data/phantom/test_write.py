@@ -52,7 +52,9 @@ def benchmark(tmp_path_factory):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file but those that a killed process was writing."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def lines(path):
@@ -132,7 +134,7 @@ def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
         nonlocal left
         left -= 1
         if left < 0:
-            path.with_name(f"{path.name}.part").write_bytes(content[:50])
+            path.with_name(f"{path.name}.1.part").write_bytes(content[:50])
             raise KeyboardInterrupt
         whole(path, content)
 
@@ -163,6 +165,24 @@ def test_resumes_after_sigkill(tmp_path):
     main(["phantom", "--count", "6", "--seed", "3", "--out", str(tmp_path / "killed")])
     main(["phantom", "--count", "6", "--seed", "3", "--out", str(tmp_path / "whole")])
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_two_runs_at_once(tmp_path):
+    """Started together into one folder, both end well, and the folder is that of one."""
+    command = [sys.executable, "-m", "monai_medpruner", "phantom", "--preset", "small", "--count", "3", "--seed", "3"]
+    both = [subprocess.Popen([*command, "--out", str(tmp_path / "both")], stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    main([*command[3:], "--out", str(tmp_path / "one")])
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
+
+
+def test_claims_a_folder_that_another_run_is_starting_in(benchmark, tmp_path):
+    """All that is there yet is a part of the other's settings."""
+    (tmp_path / "settings.json.4711.part").write_text("{")
+    phantom_command(9, 7, tmp_path, SMALL)
+    assert contents(tmp_path) == contents(benchmark)
 
 
 def test_a_finished_run_is_left_as_it_is(benchmark, monkeypatch):

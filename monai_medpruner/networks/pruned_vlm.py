@@ -132,6 +132,18 @@ class PrunedVLM(nn.Module):
         batch = encoder_batch or self.encoder_batch
         return encode_and_prune_each(self.family, pruners, self._on_device(inputs), batch)
 
+    def pruned_prompt(self, encoded: PrunedSlices, **inputs: Any) -> dict[str, Any]:
+        """The arguments of the model itself for a prompt whose slices are encoded, as :meth:`forward` makes them.
+
+        Args:
+            encoded: slices that :meth:`encode` returned.
+            inputs: as in :meth:`forward`.
+
+        Raises:
+            PromptError: the inputs do not fit together.
+        """
+        return self._shortened(checked_inputs(self._on_device(inputs)), encoded)[0]
+
     def forward(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
         """Run the model on the pruned prompt.
 
@@ -226,6 +238,13 @@ class PrunedVLM(nn.Module):
             return self._follow_up(checked, cache)
         if encoded is None:
             encoded = self.encode(**checked)
+        pruned, keep = self._shortened(checked, encoded)
+        record = self._remember(checked, keep, encoded.records)
+        record.seconds.add(encoded.seconds)
+        return pruned, record
+
+    def _shortened(self, checked: dict[str, Any], encoded: PrunedSlices) -> tuple[dict[str, Any], torch.Tensor]:
+        """Return the inputs of the language model and the mask of the prompt's tokens that are among them."""
         keep = keep_mask(checked, self.family.image_token_id, encoded.keep)
         # token types that the caller left out are what the processor would have given: without them some models read
         # an image's tokens as text
@@ -233,9 +252,7 @@ class PrunedVLM(nn.Module):
         pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.keep_positions)
         # lists of their own: generate expands the output in place for beams
         pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.side_rows)}
-        record = self._remember(checked, keep, encoded.records)
-        record.seconds.add(encoded.seconds)
-        return pruned, record
+        return pruned, keep
 
     def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:
         """The inputs and the record of a conversation that goes on; its slices' tokens are in the cache."""

@@ -15,13 +15,23 @@
 from __future__ import annotations
 
 from .answer_training import AnswerBatches, AnswerLoss, AnswerNetwork, encode_phantoms, prepare_answer_batch
-from .phantom_pool import FINDINGS, NO_FINDING, PhantomPool, TrainingPhantom, load_phantom, training_phantom
+from .muon_adamw import MuonAdamW
+from .phantom_pool import (
+    BLOCK_PIXELS,
+    FINDINGS,
+    NO_FINDING,
+    PhantomPool,
+    TrainingPhantom,
+    load_phantom,
+    training_phantom,
+)
 from .small_models import IMAGE_SIZE, TOKEN_PIXELS, save_small_checkpoint
 from .step_batches import StepBatches
 from .vision_warm_up import VisionWarmUp, WarmUpBatches, WarmUpLoss, prepare_warm_up_batch
 from .workflow import PHANTOM_PROMPT, save_trained, training_handlers, untrained_network
 
 __all__ = [
+    "BLOCK_PIXELS",
     "FINDINGS",
     "IMAGE_SIZE",
     "NO_FINDING",
@@ -30,6 +40,7 @@ __all__ = [
     "AnswerBatches",
     "AnswerLoss",
     "AnswerNetwork",
+    "MuonAdamW",
     "PhantomPool",
     "StepBatches",
     "TrainingPhantom",

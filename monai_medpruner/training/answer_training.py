@@ -30,7 +30,7 @@ from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.record import SliceRecord
 from monai_medpruner.training.phantom_pool import NO_FINDING, TrainingPhantom
 from monai_medpruner.training.step_batches import StepBatches
-from monai_medpruner.training.vision_warm_up import encode_slices, is_language
+from monai_medpruner.training.vision_warm_up import VisionWarmUp, is_language
 
 __all__ = ["AnswerBatches", "AnswerLoss", "AnswerNetwork", "EncodedPhantom", "encode_phantoms", "prepare_answer_batch"]
 
@@ -47,29 +47,32 @@ class EncodedPhantom:
 
     Args:
         rows: float16 ``(D, N, C)``: the tokens, then the side rows of each layer.
+        suspicion: float32 ``(D, N)``: log-odds of a lesion in each token, by the heads of the first stage.
         grid: rows and columns of a slice's tokens.
         phantom: the truth.
     """
 
     rows: list[torch.Tensor]
+    suspicion: torch.Tensor
     grid: tuple[int, int]
     phantom: TrainingPhantom
 
 
 @torch.no_grad()
-def encode_phantoms(network: VolumeQA, phantoms: Sequence[TrainingPhantom]) -> list[EncodedPhantom]:
+def encode_phantoms(warmed_up: VisionWarmUp, phantoms: Sequence[TrainingPhantom]) -> list[EncodedPhantom]:
     """Encode phantoms once; the encoder does not change while the language model learns.
 
     Args:
-        network: with the trained encoder.
+        warmed_up: the trained encoder and its heads.
         phantoms: other ones than the encoder learned from, so that its tokens are no surer than they will be.
     """
-    network.vlm.model.eval()
+    warmed_up.eval()
     encoded = []
     for phantom in tqdm(phantoms, desc="phantoms encoded"):
-        rows = [part.half().cpu() for part in encode_slices(network, torch.from_numpy(phantom.slices))]
+        rows = warmed_up.encode(torch.from_numpy(phantom.slices))
+        suspicion = warmed_up.suspicion(rows).cpu()
         side = round(rows[0].shape[1] ** 0.5)
-        encoded.append(EncodedPhantom(rows, (side, side), phantom))
+        encoded.append(EncodedPhantom([part.half().cpu() for part in rows], suspicion, (side, side), phantom))
     return encoded
 
 
@@ -77,22 +80,26 @@ class AnswerBatches(StepBatches):
     """Questions about phantoms, some on all of the slices and tokens, most on a random part of both.
 
     A part is drawn anew for every batch: how many slices, how many tokens of each, and which. It is no pruner's choice;
-    the tokens of the lesion are always among them, so that the right answer can be seen. The first epochs show a few
-    slices alone: among two thousand tokens a language model that knows nothing does not find those of the lesion, among
-    twenty it does, and what it has found it keeps as the parts grow.
+    the tokens of the lesion are always among them, so that the right answer can be seen, and some of those that the
+    encoder most takes for a lesion, so that healthy volumes show it what only looks like one. The first epochs show a
+    few slices alone: among two thousand tokens a language model that knows nothing does not find those of the lesion,
+    among twenty it does, and what it has found it keeps as the parts grow.
 
     Args:
         network: writes the prompts.
         phantoms: encoded.
-        batch_size: questions of a batch.
+        batch_size: parts of volumes in a batch.
+        questions: about each of them.
         whole_share: of the batches that leave slices and tokens as they are, once parts have grown half way.
-        whole_size: questions of such a batch, fewer, for a whole volume costs as much as ten parts.
+        whole_size: volumes of such a batch, fewer, for a whole volume costs as much as ten parts.
         least_slices: smallest share of the slices in the others.
         first_slices: largest share of the slices in the first epochs.
         short_epochs: how many these are.
         growing_epochs: over how many epochs after them the largest share grows to 1.
         least_tokens: smallest share of a slice's tokens in the others; drawn evenly up to ``most_tokens``.
         most_tokens: largest share of a slice's tokens in the others.
+        most_suspects: of the tokens of the chosen slices, so many at most are kept since they look most like a lesion;
+            drawn evenly from 0.
         steps: see :class:`~.step_batches.StepBatches`.
         seed: see :class:`~.step_batches.StepBatches`.
     """
@@ -102,6 +109,7 @@ class AnswerBatches(StepBatches):
         network: VolumeQA,
         phantoms: Sequence[EncodedPhantom],
         batch_size: int,
+        questions: int,
         whole_share: float,
         whole_size: int,
         least_slices: float,
@@ -110,6 +118,7 @@ class AnswerBatches(StepBatches):
         growing_epochs: int,
         least_tokens: float,
         most_tokens: float,
+        most_suspects: int,
         steps: int,
         seed: int,
     ) -> None:
@@ -117,14 +126,16 @@ class AnswerBatches(StepBatches):
         self.network = network
         self.phantoms = phantoms
         self.batch_size = batch_size
+        self.questions = questions
         self.whole_share, self.whole_size = whole_share, whole_size
         self.least_slices, self.first_slices = least_slices, first_slices
         self.short_epochs, self.growing_epochs = short_epochs, growing_epochs
         self.least_tokens, self.most_tokens = least_tokens, most_tokens
+        self.most_suspects = most_suspects
         self.protocol = find_protocol("meduni-vqa")
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """``encoded`` slices, ``texts`` of the prompts and ``answers`` to them."""
+        """``encoded`` slices of some volumes; ``texts`` of the prompts, volume by volume, and ``answers`` to them."""
         slice_share = token_share = 1.0
         size = self.whole_size
         grown = min(max((self.epoch - self.short_epochs) / self.growing_epochs, 0), 1)
@@ -136,14 +147,13 @@ class AnswerBatches(StepBatches):
         encoded, texts, answers = PrunedSlices(), [], []
         for _ in range(size):
             phantom = self.phantoms[int(generator.integers(len(self.phantoms)))]
-            kinds = list(phantom.phantom.answers)
-            kind = kinds[generator.integers(len(kinds))]
             indices = _draw_slices(generator, phantom.phantom, slice_share)
             self._append(generator, encoded, phantom, indices, token_share)
             grids = [phantom.grid] * len(indices)
-            texts.append(self.network.prompt_text(grids, indices, self._question(generator, kind)))
-            answers.append(phantom.phantom.answers[kind])
-        return {"encoded": encoded, "texts": texts, "answers": answers}
+            for kind in generator.choice(list(phantom.phantom.answers), self.questions).tolist():
+                texts.append(self.network.prompt_text(grids, indices, self._question(generator, kind)))
+                answers.append(phantom.phantom.answers[kind])
+        return {"encoded": encoded, "texts": texts, "answers": answers, "questions": self.questions}
 
     def _question(self, generator: np.random.Generator, kind: str) -> str:
         """A question in one of its forms, its choices in any order."""
@@ -168,8 +178,11 @@ class AnswerBatches(StepBatches):
         count = max(round(share * number), 1)
         if not encoded.side_rows:
             encoded.side_rows.extend([] for _ in phantom.rows[1:])
-        for index in indices:
-            keep = torch.zeros(number, dtype=torch.bool)
+        suspects = torch.zeros(len(indices), number, dtype=torch.bool)
+        most = phantom.suspicion[indices].flatten().topk(int(generator.integers(self.most_suspects + 1))).indices
+        suspects.view(-1)[most] = True
+        for index, suspected in zip(indices, suspects, strict=True):
+            keep = suspected.clone()
             keep[torch.from_numpy(generator.permutation(number)[:count])] = True
             findings = phantom.phantom.findings[index]
             keep |= torch.from_numpy((findings >= 0) & (findings < NO_FINDING))
@@ -210,9 +223,9 @@ class AnswerNetwork(nn.Module):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad = is_language(name)
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Those of the language model."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+    def trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters of the language model."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict the tokens of the answers.
@@ -221,28 +234,40 @@ class AnswerNetwork(nn.Module):
             batch: as :class:`AnswerBatches` draws it.
 
         Returns:
-            Logits ``(B, L, vocabulary)`` of the last L places, and the token ids that should stand there ``(B, L)``,
-            -100 where the prompt stands.
+            Logits ``(B, L, vocabulary)`` of the questions' tokens and the answers', and the token ids that follow each
+            ``(B, L)``, -100 but where the answer stands.
         """
-        network = self._network[0]
-        tokenizer = network.tokenizer
+        tokenizer, vlm, each = self._network[0].tokenizer, self._network[0].vlm, batch["questions"]
         prompts = tokenizer(batch["texts"], add_special_tokens=False)["input_ids"]
-        answers = tokenizer([text + tokenizer.eos_token for text in batch["answers"]], add_special_tokens=False)
-        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers["input_ids"], strict=True)]
-        longest = max(len(answer) for answer in answers["input_ids"])
-        length = max(len(row) for row in rows)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-        labels = torch.tensor([[_IGNORED_LABEL] * (longest - len(answer)) + answer for answer in answers["input_ids"]])
-        output = network.vlm(
-            encoded=_on_device(batch["encoded"], self.model.device),
-            input_ids=ids,
-            attention_mask=mask,
-            logits_to_keep=longest + 1,
-            use_cache=False,
-        )
-        # VideoLLaMA3 does not heed logits_to_keep
-        return output.logits[:, -longest - 1 : -1], labels.to(output.logits.device)
+        # what the questions about a volume share is run once: all up to the text behind the last visual token
+        ends = [len(prompt) - prompt[::-1].index(vlm.family.image_token_id) + 1 for prompt in prompts]
+        volumes = [prompt[:end] for prompt, end in zip(prompts[::each], ends[::each], strict=True)]
+        questions = [prompt[end:] for prompt, end in zip(prompts, ends, strict=True)]
+        answers = [text + tokenizer.eos_token for text in batch["answers"]]
+        answers = tokenizer(answers, add_special_tokens=False)["input_ids"]
+        # padding lies outside: between the two parts it would count in sliding windows
+        inputs = self._padded(volumes, left=True)
+        pruned = vlm.pruned_prompt(_on_device(batch["encoded"], self.model.device), **inputs)
+        cache = self.model(**pruned, use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(each)
+        asked = self._padded([[*one, *two] for one, two in zip(questions, answers, strict=True)])
+        mask = asked["attention_mask"]
+        logits = self.model(
+            **{**asked, "attention_mask": torch.cat([pruned["attention_mask"].repeat_interleave(each, 0), mask], 1)},
+            **vlm.family.token_types(asked["input_ids"]),
+            position_ids=pruned["position_ids"][..., -1:].repeat_interleave(each, -2) + mask.cumsum(1),
+            past_key_values=cache,
+        ).logits
+        wanted = torch.full_like(mask, _IGNORED_LABEL)
+        for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            wanted[row, len(question) : len(question) + len(answer)] = torch.tensor(answer)
+        return logits[:, :-1], wanted[:, 1:]
+
+    def _padded(self, rows: list[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
+        """Token ids ``(B, L)`` and their attention mask."""
+        side = "left" if left else "right"
+        padded = self._network[0].tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
+        return {name: value.to(self.model.device) for name, value in padded.items()}
 
 
 def _on_device(encoded: PrunedSlices, device: torch.device) -> PrunedSlices:

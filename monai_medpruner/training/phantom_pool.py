@@ -43,7 +43,16 @@ from monai_medpruner.data.phantom import (
 )
 from monai_medpruner.data.volume_reader import Volume, VolumeReader
 
-__all__ = ["FINDINGS", "IGNORED", "NO_FINDING", "PhantomPool", "TrainingPhantom", "load_phantom", "training_phantom"]
+__all__ = [
+    "BLOCK_PIXELS",
+    "FINDINGS",
+    "IGNORED",
+    "NO_FINDING",
+    "PhantomPool",
+    "TrainingPhantom",
+    "load_phantom",
+    "training_phantom",
+]
 
 #: what a lesion can be: organ, side, density; the numbers of the classes that the vision warm-up learns
 FINDINGS = tuple(
@@ -56,8 +65,9 @@ FINDINGS = tuple(
 NO_FINDING = len(FINDINGS)
 #: class of a token that has too little of the lesion to tell
 IGNORED = -100
+#: pixels along either side of the blocks that a token's square is divided into
+BLOCK_PIXELS = 4
 _LEAST_PIXELS = 3
-_ORGAN_SHARE = 0.05
 _BLOCK = 36  # neighbouring seeds hold planes, phases and findings evenly
 
 Preprocessing = Callable[[dict[str, Any]], dict[str, Any]]
@@ -73,7 +83,8 @@ class TrainingPhantom:
 
     Args:
         slices: uint8 ``(D, H, W)``, what the image processor gets.
-        organs: bool ``(D, N, 14)``, which organs fill at least a twentieth of each token's square.
+        organ_blocks: uint8 ``(D, N, B)``, the organ that fills most of each block of a token's square, 0 for none.
+        lesion_blocks: uint8 ``(D, N, B)``, pixels of the lesion in each block.
         findings: int64 ``(D, N)``, index in :data:`FINDINGS`, :data:`NO_FINDING` or :data:`IGNORED`.
         plane: index in ``PLANES``.
         phase: index in ``PHASES``.
@@ -82,7 +93,8 @@ class TrainingPhantom:
     """
 
     slices: np.ndarray
-    organs: np.ndarray
+    organ_blocks: np.ndarray
+    lesion_blocks: np.ndarray
     findings: np.ndarray
     plane: int
     phase: int
@@ -122,8 +134,9 @@ def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) 
     # the rounding of networks.volume_qa.slice_images
     slices = (data["image"].as_tensor()[0] * 255).round().to(torch.uint8).permute(2, 0, 1)
     labels = data["organs"].as_tensor()[0].permute(2, 0, 1)
-    organs = torch.stack([_share_of_cells(labels == label, cell) >= _ORGAN_SHARE for label in ORGANS.values()], -1)
-    pixels = _share_of_cells(data["lesion"].as_tensor()[0].permute(2, 0, 1) > 0, cell) * cell**2
+    filled = torch.stack([_share_of_blocks(labels == label, cell) for label in (0, *ORGANS.values())], -1)
+    lesion_blocks = _share_of_blocks(data["lesion"].as_tensor()[0].permute(2, 0, 1) > 0, cell) * BLOCK_PIXELS**2
+    pixels = lesion_blocks.sum(-1)
     findings = torch.full(pixels.shape, NO_FINDING)
     for lesion in phantom.lesions:
         clear = pixels.round() >= torch.clamp(pixels.amax(1, keepdim=True).round(), 1, _LEAST_PIXELS)
@@ -131,7 +144,8 @@ def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) 
         findings[clear] = FINDINGS.index((lesion.organ, lesion.side, lesion.density))
     return TrainingPhantom(
         slices=slices.numpy(),
-        organs=organs.numpy(),
+        organ_blocks=filled.argmax(-1).to(torch.uint8).numpy(),
+        lesion_blocks=lesion_blocks.round().to(torch.uint8).numpy(),
         findings=findings.numpy(),
         plane=PLANES.index(phantom.plane),
         phase=PHASES.index(phantom.phase),
@@ -189,9 +203,11 @@ def further_lesion(
     return None
 
 
-def _share_of_cells(mask: torch.Tensor, cell: int) -> torch.Tensor:
-    """Share of each square cell that a mask ``(D, H, W)`` fills: ``(D, N)``, row by row."""
-    return avg_pool2d(mask.float()[:, None], cell).flatten(1)
+def _share_of_blocks(mask: torch.Tensor, cell: int) -> torch.Tensor:
+    """Share of each block that a mask ``(D, H, W)`` fills: ``(D, N, B)``, cells and their blocks row by row."""
+    blocks = avg_pool2d(mask.float()[:, None], BLOCK_PIXELS)[:, 0]
+    side = cell // BLOCK_PIXELS
+    return blocks.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 class PhantomPool(Sequence[TrainingPhantom]):

@@ -62,7 +62,7 @@ def test_sixty_questions_in_two_minutes(bundle, phantoms, tmp_path):
 
 def test_training_starts_from_the_command_line(bundle, tmp_path):
     """Two steps of either stage, and the model that they leave."""
-    toy = {"warm_up_phantoms": 36, "answer_phantoms": 36, "warm_up_slices": 6, "answer_questions": 3, "device": "cpu"}
+    toy = {"warm_up_phantoms": 36, "answer_phantoms": 36, "warm_up_slices": 6, "answer_volumes": 2, "device": "cpu"}
     for stage in ("warm_up", "answer"):
         toy |= {f"{stage}_epochs": 1, f"{stage}_steps": 2}
     toy["warm_up::pool::further_lesions"] = 1

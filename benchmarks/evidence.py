@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomT
 from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
-SMALL_LESIONS_MM = (10.0, 20.0)
 STUDIED = 3  # one of so many phantoms is asked about in the ways that are studied besides
 SETTINGS = ("gamma", "tau", "temperature", "least_tokens")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
@@ -96,9 +94,10 @@ def variants(gamma: float, tau: float, temperature: float, least_tokens: int) ->
         f"scale as released, τ {tau:g}, T 0.5": (chosen, nucleus(temperature=0.5)),
         f"scale as released, τ {tau:g}, T 2": (chosen, nucleus(temperature=2.0)),
     }
-    guard = TimedCompose("filter", InterSliceAnchorFilterd("image", 0.04, guard_mm=25, guard_threshold=0.35))
+    for size, threshold in ((12.5, 0.3), (25, 0.35)):
+        guard = InterSliceAnchorFilterd("image", 0.04, guard_mm=size, guard_threshold=threshold)
+        ways[f"option: γ 0.04, τ {tau:g}, guard of {size:g} mm"] = (TimedCompose("filter", guard), nucleus())
     ways |= {
-        f"option: γ 0.04, τ {tau:g}, guard of 25 mm": (guard, nucleus()),
         "option: nucleus of the volume, τ 0.05": (every, nucleus(0.05, scope="volume")),
         "option: nucleus of the volume, τ 0.2": (every, nucleus(0.2, scope="volume")),
         f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 2": (chosen, nucleus(ceiling=2.0)),
@@ -143,16 +142,6 @@ def evaluate_family(family: str, data: Path, output: Path, device: str | None) -
     run_alone(studied, output / "shuffled", "shuffled: the volume of another phantom")
 
 
-def evaluate_small_lesions(family: str, data: Path, output: Path, device: str | None) -> None:
-    """Evaluate a few variants of one family on phantoms whose lesions are smaller than those of the preset."""
-    chosen = own_settings()
-    names = ["unpruned", f"DINS alone, τ {chosen['tau']:g}", "uniform slices, 5", "random tokens, 0.05"]
-    names.append(medpruner_name(chosen["gamma"], chosen["tau"], chosen["least_tokens"]))
-    every = variants(**chosen)
-    shared = parts_of(family, data, output, device)
-    VariantEvaluator(output_dir=output, variants={name: every[name] for name in names}, **shared).run()
-
-
 def run_alone(shared: dict[str, Any], folder: Path, name: str) -> None:
     """Evaluate one way that changes what the model sees."""
     settings = {**shared["settings"], "variant": name}
@@ -168,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--count",
         type=int,
         default=120,
-        help="phantoms, about 4.3 questions each, and a fourth as many with smaller lesions. Default: 120",
+        help="phantoms, about 4.3 questions each. Default: 120",
     )
     parser.add_argument("--seed", type=int, default=2026, help="of the phantoms; not one of the training's")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")
@@ -178,19 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.getLogger("monai_medpruner").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    data, small = options.work / "phantoms", options.work / "phantoms_small_lesions"
+    data = options.work / "phantoms"
     if not options.page_only:
         phantom_command(options.count, options.seed, data, PRESETS["small"])
-        below = replace(PRESETS["small"], lesion_diameter_mm=SMALL_LESIONS_MM)
-        phantom_command(max(options.count // 4, 1), options.seed + 1, small, below)
         for family in options.families:
             evaluate_family(family, data, options.work / family, options.device)
-            evaluate_small_lesions(family, small, options.work / f"{family}_small_lesions", options.device)
     own = own_settings()
     name = medpruner_name(own["gamma"], own["tau"], own["least_tokens"])
-    recipes = ConfigParser.load_config_file(str(BUNDLE / "configs" / "train.json"))["recipes"]
-    trained_mm = {family: recipes[family]["lesion_diameter_mm"] for family in options.families}
-    write_page(options.work, trained_mm, (data, small), name, options.out)
+    write_page(options.work, options.families, data, name, options.out)
 
 
 if __name__ == "__main__":

@@ -34,20 +34,18 @@ KINDS = ("unpruned", "MedPruner", "IAF alone", "DINS alone", "uniform slices", "
 OVERVIEW_RIVALS = ("random tokens", "uniform slices", "average pooling")
 
 
-def write_page(
-    work: Path, trained_mm: Mapping[str, Sequence[float]], phantoms: Sequence[Path], own: str, out: Path
-) -> None:
+def write_page(work: Path, families: Sequence[str], phantoms: Path, own: str, out: Path) -> None:
     """Write ``evidence.md`` and, for each family, its plot and the picture of its attention.
 
     Args:
-        work: folder of the runs, ``<family>`` and ``<family>_small_lesions``.
-        trained_mm: family -> least and largest diameter of the lesions it was trained on; in the order of the page.
-        phantoms: folder of the phantoms, and of those with small lesions.
+        work: folder of the runs, one a family.
+        families: in the order of the page.
+        phantoms: folder of the phantoms.
         own: name of the variant that has the bundle's settings.
         out: where to write.
     """
     out.mkdir(parents=True, exist_ok=True)
-    diameters = [_diameters(folder) for folder in phantoms]
+    diameters = _diameters(phantoms)
     text = [
         "# What pruning costs in answers",
         "",
@@ -55,7 +53,7 @@ def write_page(
         "not trained on. **Everything on this page is synthetic.** It shows how pruning acts on models that do answer; "
         "it says nothing of the answers of large models about patients.",
         "",
-        f"Made by `python benchmarks/evidence.py --count {len(diameters[0])}` on phantoms of a fresh seed; closed "
+        f"Made by `python benchmarks/evidence.py --count {len(diameters)}` on phantoms of a fresh seed; closed "
         f"questions; machine: {platform.machine()}, CPU. Accuracy in percent by the {HEADLINE_RULE} rule with its "
         "95 % bootstrap interval; retention is the share of the whole volume's visual tokens that reach the language "
         "model.",
@@ -68,11 +66,10 @@ def write_page(
         "*healthy said to be*: abnormality where there is none. Ways with fewer questions were asked about the "
         "first third of the phantoms.",
     ]
-    text += _overview(work, trained_mm, own)
-    for family, trained in trained_mm.items():
-        text += _family(work / family, phantoms[0], diameters[0], own, out)
-        text += _sizes(work, family, trained, own, diameters)
-        text += _attention(work / family, phantoms[0], out)
+    text += _overview(work, families, own)
+    for family in families:
+        text += _family(work / family, phantoms, diameters, own, out)
+        text += _attention(work / family, phantoms, out)
     (out / "evidence.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -82,6 +79,7 @@ def _family(folder: Path, phantoms: Path, diameters: Mapping[str, float], own: s
     order = sorted(metrics, key=lambda name: (_kind(name), -metrics[name]["retention"]["overall"]))
     lines = ["", f"## {family}", "", f"![Accuracy against retention](evidence_{family}.png)", ""]
     lines += _accuracy(folder, metrics, order, own, diameters)
+    lines += _sizes(folder, [name for name in order if _of_all(metrics, name)], own, diameters)
     lines += _pairs(folder, metrics, own)
     lines += _recall(folder, phantoms, order, own)
     _plot(metrics, out / f"evidence_{family}.png", family)
@@ -112,10 +110,15 @@ def _overview(work: Path, families: Iterable[str], own: str) -> list[str]:
 
 
 def _rival(metrics: Mapping[str, Any], kind: str, own: str) -> str:
-    asked = [name for name in metrics if name.startswith(kind) and metrics[name]["items"] == metrics[own]["items"]]
+    asked = [name for name in metrics if name.startswith(kind) and _of_all(metrics, name)]
     least = metrics[own]["retention"]["overall"]
     asked.sort(key=lambda name: metrics[name]["retention"]["overall"])
     return next((name for name in asked if metrics[name]["retention"]["overall"] >= least), asked[-1])
+
+
+def _of_all(metrics: Mapping[str, Any], name: str) -> bool:
+    """Whether a way was asked about every phantom."""
+    return metrics[name]["items"] == metrics["unpruned"]["items"]
 
 
 def _kept(metrics: Mapping[str, Any]) -> str:
@@ -146,8 +149,7 @@ def _pairs(folder: Path, metrics: Mapping[str, Any], own: str) -> list[str]:
     lines = ["", "The bundle's settings less another way, in points of accuracy, question by question:", ""]
     lines += _table(["less", "kept, %", "difference, 95 % interval", "McNemar's p"])
     rivals = [name for name in metrics if name.startswith(("random", "uniform", "average"))]
-    same = [name for name in rivals if metrics[name]["items"] == metrics[own]["items"]]
-    for other in ("unpruned", *same):
+    for other in ("unpruned", *(name for name in rivals if _of_all(metrics, name))):
         found = compare_command(
             str(folder / other / "predictions.jsonl"), str(folder / own / "predictions.jsonl"), "meduni-vqa"
         )
@@ -157,25 +159,16 @@ def _pairs(folder: Path, metrics: Mapping[str, Any], own: str) -> list[str]:
     return lines
 
 
-def _sizes(
-    work: Path, family: str, trained: Sequence[float], own: str, diameters: Sequence[Mapping[str, float]]
-) -> list[str]:
-    """Lesion questions by size; those below the preset's sizes from phantoms of their own."""
-    small = work / f"{family}_small_lesions"
+def _sizes(folder: Path, names: Sequence[str], own: str, diameters: Mapping[str, float]) -> list[str]:
+    """Lesion questions by size."""
     lines = [
         "",
-        "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter. The model "
-        f"was trained on lesions of {trained[0]:g} to {trained[1]:g} mm; those below 20 mm are from phantoms of their "
-        "own:",
+        "Lesion questions (organ, abnormality, location where there is a lesion) by the lesion's diameter:",
         "",
-        *_table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)]),
     ]
-    for name in sorted((path.parent.name for path in small.glob("*/metrics.json")), key=_kind):
-        cells = [
-            _by_size((work / family if low >= 20 else small) / name, diameters[0 if low >= 20 else 1], low, high)
-            for low, high in BINS
-        ]
-        lines.append(_row([_named(name, own), *cells]))
+    lines += _table(["", *(f"{low:g} to {min(high, 30):g} mm" for low, high in BINS)])
+    for name in names:
+        lines.append(_row([_named(name, own), *(_by_size(folder / name, diameters, low, high) for low, high in BINS)]))
     return lines
 
 

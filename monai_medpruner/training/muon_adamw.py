@@ -29,8 +29,9 @@ __all__ = ["MuonAdamW"]
 class MuonAdamW(Optimizer):
     """PyTorch's Muon on the matrices inside of a network, its AdamW on embeddings, heads, norms and biases.
 
-    So Muon is meant to be used (K. Jordan, https://kellerjordan.github.io/posts/muon). The small models learn the same
-    in about half of AdamW's steps. It has two parameter groups, the matrices first, for schedules with two rates.
+    So Muon is meant to be used (K. Jordan, https://kellerjordan.github.io/posts/muon). In trials the warm-up's loss
+    fell in fewer steps than with AdamW alone. There are two parameter groups, the matrices first, for schedules with
+    two rates.
 
     Args:
         named_parameters: names and parameters; those whose name holds "embed" or "head" are AdamW's, whatever their

@@ -169,8 +169,8 @@ class VisionWarmUp(nn.Module):
             ``(S, N, B * 15)`` and ``lesion_blocks`` ``(S, N, B * 2)``, darker and brighter ones; of the slices
             ``finding`` ``(S, 11)``, ``plane`` and ``phase`` ``(S, 3)``, read off the mean of their tokens.
         """
-        # on a CPU, steps take two thirds of the time so: its products are faster in bfloat16, its fused attention's
-        # backward pass is slower than the plain one
+        # faster on a CPU (benchmarks/training_steps.py): its products in bfloat16, and its plain attention, since the
+        # backward pass of the fused one is slow in bfloat16
         with torch.autocast(self.model.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             tokens = torch.stack(self.encode(image)).sum(0)
             own, pooled = self.token_norm(tokens), self.slice_norm(tokens.mean(1))
@@ -222,10 +222,10 @@ class WarmUpLoss(nn.Module):
     Each token tells what lies in its own square: the lesion, and block by block which organ, and how much of a darker
     or brighter lesion. The blocks are what the encoder learns fastest from. Besides, it tells whether there is a lesion
     anywhere in its slice, which makes tokens attend to the lesion, as encoders do that were trained on what whole
-    images show; which lesion it is has to be read off its own tokens.
+    images show. The mean of a slice's tokens tells its lesion, plane and phase.
 
     Args:
-        presence_weight: weight of the last.
+        presence_weight: weight of the question whether there is a lesion anywhere.
     """
 
     def __init__(self, presence_weight: float = 1.0) -> None:

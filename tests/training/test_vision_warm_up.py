@@ -1,0 +1,66 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The loss of the first stage, and what its heads suspect."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from monai_medpruner.training import FINDINGS, NO_FINDING, VisionWarmUp, WarmUpLoss, untrained_network
+
+TOKENS, BLOCKS, SURE = 36, 16, 30.0
+
+
+def labels(finding):
+    """Two slices: one whose token 7 is full of a lesion, one without."""
+    lesion = torch.zeros(2, TOKENS, BLOCKS, dtype=torch.uint8)
+    findings = torch.full((2, TOKENS), NO_FINDING)
+    lesion[0, 7], findings[0, 7] = BLOCKS, finding
+    classes = {"finding": [finding, NO_FINDING], "plane": [0, 2], "phase": [1, 1]}
+    organs = torch.arange(2 * TOKENS * BLOCKS).view(2, TOKENS, BLOCKS).remainder(15).to(torch.uint8)
+    label = {"findings": findings, "organ_blocks": organs, "lesion_blocks": lesion, "none_weight": torch.tensor(0.7)}
+    return {**label, **{name: torch.tensor(value) for name, value in classes.items()}}
+
+
+def sure(label):
+    """Logits that are right and certain."""
+    finding = int(label["finding"][0])
+    filled = torch.full((2, TOKENS, BLOCKS, 2), -SURE)
+    filled[0, 7, :, int(FINDINGS[finding][2] == "hyperdense")] = SURE
+    shown = (label["finding"] != NO_FINDING).float() * 2 - 1
+    sizes = {"findings": NO_FINDING + 1, "finding": NO_FINDING + 1, "plane": 3, "phase": 3}
+    logits = {name: SURE * one_hot(label[name], size).float() for name, size in sizes.items()}
+    logits["organ_blocks"] = SURE * one_hot(label["organ_blocks"].long(), 15).float().flatten(2)
+    logits["presence"] = SURE * shown[:, None, None].expand(2, TOKENS, 1)
+    return {**logits, "lesion_blocks": filled.flatten(2)}
+
+
+@pytest.mark.parametrize("finding", range(NO_FINDING))
+def test_right_answers_cost_nothing_and_each_wrong_one_does(finding):
+    label = labels(finding)
+    logits = sure(label)
+    assert WarmUpLoss(3.0)(logits, label) < 1e-6
+    for name in logits:
+        assert WarmUpLoss(3.0)({**logits, name: -logits[name]}, label) > 1
+    # a darker lesion taken for a brighter one, or the other way round
+    turned = logits["lesion_blocks"].unflatten(-1, (BLOCKS, 2)).flip(-1).flatten(2)
+    assert WarmUpLoss(3.0)({**logits, "lesion_blocks": turned}, label) > 1
+
+
+def test_suspicion_is_the_log_odds_of_a_lesion(tmp_path):
+    network = VisionWarmUp(untrained_network("gemma3", str(tmp_path), device="cpu"))
+    rows = [torch.randn(2, TOKENS, 128, generator=torch.Generator().manual_seed(0))]
+    probability = network.token_heads["findings"](network.token_norm(rows[0])).softmax(-1)
+    lesion = probability[..., :NO_FINDING].sum(-1)
+    assert torch.allclose(network.suspicion(rows), (lesion / (1 - lesion)).log(), atol=1e-4)

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What pruning costs in answers: the small trained models on phantoms of a fresh seed.
 
@@ -36,7 +28,7 @@ from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, Tim
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
 STUDIED = 3  # one of so many phantoms is asked about in the ways that are studied besides
-SETTINGS = ("gamma", "tau", "temperature", "least_tokens")
+SETTINGS = ("gamma", "tau", "temperature", "min_tokens")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
 
 
@@ -50,9 +42,9 @@ def uniform(count: int) -> TimedCompose:
     return TimedCompose("filter", SliceLimitd("image", count, "linspace"))
 
 
-def medpruner_name(gamma: float, tau: float, least_tokens: int = 1) -> str:
+def medpruner_name(gamma: float, tau: float, min_tokens: int = 1) -> str:
     """Name of the variant that has these settings."""
-    return f"MedPruner, γ {gamma:g}, τ {tau:g}" + (f", at least {least_tokens} a slice" if least_tokens > 1 else "")
+    return f"MedPruner, γ {gamma:g}, τ {tau:g}" + (f", at least {min_tokens} a slice" if min_tokens > 1 else "")
 
 
 def own_settings() -> dict[str, Any]:
@@ -61,16 +53,16 @@ def own_settings() -> dict[str, Any]:
     return {name: config[name] for name in SETTINGS}
 
 
-def main_names(gamma: float, tau: float, temperature: float, least_tokens: int) -> list[str]:
+def main_names(gamma: float, tau: float, temperature: float, min_tokens: int) -> list[str]:
     """The variants that are asked about every phantom; the others about a part of them."""
-    own = [(gamma, least_tokens), (0.01, 1), (0.01, 2), (0.015, 1)]
+    own = [(gamma, min_tokens), (0.01, 1), (0.01, 2), (0.015, 1)]
     rivals = ["uniform slices, 3", "uniform slices, 5", "random tokens, 0.027", "random tokens, 0.05"]
     rivals += ["average pooling, 3 x 3", "average pooling, 6 x 6"]
     names = ["unpruned", *(medpruner_name(one, tau, least) for one, least in own), f"DINS alone, τ {tau:g}", *rivals]
     return list(dict.fromkeys(names))
 
 
-def variants(gamma: float, tau: float, temperature: float, least_tokens: int) -> dict[str, Variant]:
+def variants(gamma: float, tau: float, temperature: float, min_tokens: int) -> dict[str, Variant]:
     """Every way to prune that the page compares, by name; the bundle's own settings among them."""
     every, chosen = filtered(None), filtered(gamma)
     filters = {one: filtered(one) for one in (0.01, 0.015, 0.02, 0.04)} | {gamma: chosen}
@@ -81,12 +73,12 @@ def variants(gamma: float, tau: float, temperature: float, least_tokens: int) ->
     ways: dict[str, tuple[Callable, Any]] = {"unpruned": (every, None)}
     ways |= {f"IAF alone, γ {one:g}": (filters[one], None) for one in (gamma, 0.04)}
     ways |= {f"DINS alone, τ {one:g}": (every, nucleus(one)) for one in (tau, 0.3, 0.6)}
-    ways |= {medpruner_name(gamma, tau, least_tokens): (chosen, nucleus(least_tokens=least_tokens))}
+    ways |= {medpruner_name(gamma, tau, min_tokens): (chosen, nucleus(min_tokens=min_tokens))}
     ways |= {medpruner_name(gamma, one): (chosen, nucleus(one)) for one in (0.05, 0.3, 0.6)}
     ways |= {medpruner_name(one, tau): (slices, nucleus()) for one, slices in filters.items()}
-    ways |= {medpruner_name(0.01, tau, 2): (filters[0.01], nucleus(least_tokens=2))}
+    ways |= {medpruner_name(0.01, tau, 2): (filters[0.01], nucleus(min_tokens=2))}
     ways |= {f"uniform slices, {one}": (uniform(one), None) for one in (3, 5, 12)}
-    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(share=one)) for one in (0.027, 0.05, 0.25)}
+    ways |= {f"random tokens, {one:g}": (every, RandomTokensPruner(keep_ratio=one)) for one in (0.027, 0.05, 0.25)}
     ways |= {f"average pooling, {one} x {one}": (every, AveragePoolingPruner(pool=one)) for one in (2, 3, 6)}
     ways |= {
         "scale of the paper, τ 0.9, T 1": (chosen, nucleus(0.9, temperature=1.0, importance_scale="paper")),
@@ -100,8 +92,8 @@ def variants(gamma: float, tau: float, temperature: float, least_tokens: int) ->
     ways |= {
         "option: nucleus of the volume, τ 0.05": (every, nucleus(0.05, scope="volume")),
         "option: nucleus of the volume, τ 0.2": (every, nucleus(0.2, scope="volume")),
-        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 2": (chosen, nucleus(ceiling=2.0)),
-        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 3": (chosen, nucleus(ceiling=3.0)),
+        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 2": (chosen, nucleus(max_importance=2.0)),
+        f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 3": (chosen, nucleus(max_importance=3.0)),
         f"option: γ {gamma:g}, τ {tau:g}, nothing merged": (chosen, nucleus(contextual_ratio=0.0)),
     }
     return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in ways.items()}
@@ -173,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for family in options.families:
             evaluate_family(family, data, options.work / family, options.device)
     own = own_settings()
-    name = medpruner_name(own["gamma"], own["tau"], own["least_tokens"])
+    name = medpruner_name(own["gamma"], own["tau"], own["min_tokens"])
     write_page(options.work, options.families, data, name, options.out)
 
 

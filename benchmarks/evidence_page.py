@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The page of evidence from predictions: tables in Markdown, plots in PNG."""
 
@@ -251,7 +243,7 @@ def _plot(metrics: Mapping[str, Any], path: Path, family: str) -> None:
         kept = [100 * one["retention"]["overall"] for one in found]
         axes.errorbar(kept, values, np.maximum(spread, 0), marker="o", capsize=3, label=kind)
     baseline = metrics["unpruned"]["majority_baseline"]
-    axes.axhline(baseline, color="grey", linestyle=":", label="most frequent letter")
+    axes.axhline(baseline, color="gray", linestyle=":", label="most frequent letter")
     axes.set_xscale("log")
     axes.set_xlabel("visual tokens kept, % of all slices' tokens")
     axes.set_ylabel("accuracy, % (95 % interval)")

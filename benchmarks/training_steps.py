@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Seconds of the small models' training steps as they are and as they would be without what was done for speed.
 
@@ -86,7 +78,7 @@ def time_answers(family: str, asked: VolumeQA, network: VisionWarmUp, repeats: i
     """A step on half of the slices and a fifth of their tokens: as many questions, four a volume and one a volume."""
     phantom = training_phantom(generate_phantom(1, PRESETS["small"]), preprocessing, TOKEN_PIXELS)
     encoded = encode_phantoms(network, [phantom])
-    shares = {"least_slices": 0.5, "first_slices": 0.5, "short_epochs": 1, "growing_epochs": 1, "least_tokens": 0.2}
+    shares = {"least_slices": 0.5, "first_slices": 0.5, "short_epochs": 1, "growing_epochs": 1, "min_tokens": 0.2}
     shares |= {"most_tokens": 0.2, "whole_share": 0.0, "whole_size": 1, "most_suspects": 0, "steps": 1, "seed": 0}
     shared = AnswerBatches(asked, encoded, VOLUMES, QUESTIONS, **shares)[0]
     single = AnswerBatches(asked, encoded, VOLUMES * QUESTIONS, 1, **shares)[0]

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Draw the overlay of a phantom over its CT: the picture in docs/label.md.
 
@@ -31,7 +23,7 @@ from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.study_model import StudyModel
 
 TARGET = Path(__file__).parents[1] / "docs" / "label_overlay.png"
-COLOURS = {1: (70, 110, 220), 2: (40, 190, 90), 3: (250, 150, 40)}
+COLORS = {1: (70, 110, 220), 2: (40, 190, 90), 3: (250, 150, 40)}
 PHANTOMS, HEIGHT, WINDOW = 12, 260, (-160, 240)
 
 
@@ -48,8 +40,8 @@ def main(conf: dict[str, str]) -> None:
     depth = labels.shape[2]
     kept = [index for index in range(depth) if labels[..., index].any()]
     dropped = [index for index in range(depth) if index not in kept]
-    centre = int(lesion.sum((0, 1)).argmax())
-    with_lesion = min(kept, key=lambda index: abs(index - centre))
+    center = int(lesion.sum((0, 1)).argmax())
+    with_lesion = min(kept, key=lambda index: abs(index - center))
     chosen = sorted({with_lesion, *dropped[len(dropped) // 2 :][:1], kept[len(kept) // 4], kept[3 * len(kept) // 4]})
     tiles = [_tile(voxels[..., index], labels[..., index]) for index in chosen]
     picture = Image.new("RGB", (sum(tile.width for tile in tiles) + 6 * (len(tiles) - 1), HEIGHT), "white")
@@ -58,21 +50,21 @@ def main(conf: dict[str, str]) -> None:
         picture.paste(tile, (left, 0))
         left += tile.width + 6
     picture.save(TARGET, optimize=True)
-    print(f"slices {chosen} of {depth}, {described['slices']['kept']} kept, lesion around {centre}: {TARGET}")
+    print(f"slices {chosen} of {depth}, {described['slices']['kept']} kept, lesion around {center}: {TARGET}")
 
 
 def _canonical(file: Path) -> np.ndarray:
-    """Voxels with axes to the right, to the front and upwards."""
+    """Voxels with axes to the right, to the front and upward."""
     return np.asarray(nib.as_closest_canonical(nib.load(file)).dataobj)
 
 
 def _tile(voxels: np.ndarray, labels: np.ndarray) -> Image.Image:
     low, high = WINDOW
-    grey = np.clip((voxels - low) / (high - low), 0, 1)[..., None].repeat(3, -1) * 255
-    for value, colour in COLOURS.items():
-        grey[labels == value] = 0.65 * grey[labels == value] + 0.35 * np.array(colour)
+    gray = np.clip((voxels - low) / (high - low), 0, 1)[..., None].repeat(3, -1) * 255
+    for value, color in COLORS.items():
+        gray[labels == value] = 0.65 * gray[labels == value] + 0.35 * np.array(color)
     # the patient's front up, and right on the left
-    upright = np.rot90(grey.astype(np.uint8))[:, ::-1]
+    upright = np.rot90(gray.astype(np.uint8))[:, ::-1]
     return Image.fromarray(upright).resize((HEIGHT * upright.shape[1] // upright.shape[0], HEIGHT), Image.NEAREST)
 
 

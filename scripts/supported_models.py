@@ -1,13 +1,6 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
 """Print the table of supported models, or check that a page holds it: ``supported_models.py [--check README.md]``."""
 
 from __future__ import annotations
@@ -30,7 +23,7 @@ def table() -> str:
     for family in FAMILIES:
         one = family.summary
         names = ", ".join(f"`{name}`" for name in family.model_types)
-        rows.append((names, one.serves, one.merge, one.positions, one.scored_layer, one.side_rows))
+        rows.append((names, one.serves, one.merge, one.positions, one.scored_layer, one.deepstack_features))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 

@@ -1,13 +1,6 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
 """Write the bundles' inference configurations in their common form: ``sync_bundles.py [--check]``.
 
 ``bundles/medpruner_qwen3vl/configs/inference.json`` is the common form. A bundle keeps its own values of the settings,
@@ -36,7 +29,7 @@ def setting_names(config: dict[str, Any]) -> list[str]:
     return names[: names.index("settings")]
 
 
-def synchronised(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def synchronized(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return the common form with a bundle's own settings and prompt; a setting that it lacks has the common value.
 
     A setting that the common form lacks must be read by one of the bundle's other settings, before which it is put.
@@ -68,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     for path in sorted(options.bundles.glob("*/configs/inference.json")):
         try:
-            text = json.dumps(synchronised(common, _read(path)), indent=4, ensure_ascii=False) + "\n"
+            text = json.dumps(synchronized(common, _read(path)), indent=4, ensure_ascii=False) + "\n"
         except ValueError as error:
             sys.stderr.write(f"{path}: {error}\n")
             failed = True

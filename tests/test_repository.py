@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What the repository says of itself: the README's commands, the example in CONTRIBUTING."""
 
@@ -126,12 +117,12 @@ def test_the_example_pruner(repository):
         keys=torch.randn(3, 12, 4, generator=generator),
         grids=[(3, 4), (1, 5), (1, 1)],
     )
-    pruned = names["TopTokensPruner"](share=0.25)(slices)
+    pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
     for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
-    with pytest.raises(ValueError, match="share"):
-        names["TopTokensPruner"](share=0)
+    with pytest.raises(ValueError, match="keep_ratio"):
+        names["TopTokensPruner"](keep_ratio=0)
 
 
 def test_every_package_is_installed(repository):

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Reading a DICOM series: every file of it becomes a slice, at its own place, or a typed error says why not.
 
@@ -142,7 +133,7 @@ def _check_slices(slices: Sequence[SliceHeader]) -> None:
             "Convert it to single-frame DICOM or to NIfTI."
         )
     if any(i.channels != 1 for i in slices):
-        raise VolumeShapeError("the DICOM images are in colour; expected one number per pixel")
+        raise VolumeShapeError("the DICOM images are in color; expected one number per pixel")
     for name in ("position", "orientation", "pixel_spacing"):
         lacking = [i.path.name for i in slices if getattr(i, name) is None]
         if lacking:

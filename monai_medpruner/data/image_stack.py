@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Reading volumes that lost their geometry: ``.npy`` arrays and folders of PNG or JPEG slices."""
 
@@ -90,7 +82,7 @@ def is_image_folder(folder: Path) -> bool:
 
 
 def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Read a folder of 8-bit grey PNG or JPEG slices, sorted by the last number in their names.
+    """Read a folder of 8-bit gray PNG or JPEG slices, sorted by the last number in their names.
 
     Args:
         path: a folder for which :py:func:`is_image_folder` holds.
@@ -103,7 +95,7 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
         UnreadableVolumeError: if a name holds no number or does not follow the others' pattern, or a file is damaged.
         DuplicateSlicesError: if two names hold the same number.
         SliceGeometryError: if the slices differ in size.
-        VolumeShapeError: if a slice is in colour, transparent, or not of 8 bits.
+        VolumeShapeError: if a slice is in color, transparent, or not of 8 bits.
     """
     numbered = _number_slices(_files(path))
     first = _read_slice(numbered[0][1])
@@ -118,7 +110,7 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
             )
         voxels[index] = pixels
     numbers = [number for number, _ in numbered]
-    notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit grey values: 0 to 255 of an unknown window"]
+    notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit gray values: 0 to 255 of an unknown window"]
     if absent := numbers[-1] - numbers[0] + 1 - len(numbers):
         notes.append(f"{absent} numbers between {numbers[0]} and {numbers[-1]} have no slice: slices may be missing")
     return voxels.T, _VIEWED_AFFINE.copy(), _meta("uint8", notes)
@@ -153,7 +145,7 @@ def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
 
 
 def _read_slice(file: Path) -> np.ndarray:
-    """Return the grey values of one image, (rows, columns) uint8."""
+    """Return the gray values of one image, (rows, columns) uint8."""
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             mode = image.mode
@@ -162,9 +154,9 @@ def _read_slice(file: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVolumeError(f"{file.name} is no PNG or JPEG image, or is cut short or damaged") from error
     if mode not in ("L", "LA", "P", "RGB", "RGBA"):
-        raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit grey ones")
+        raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit gray ones")
     if pixels.ndim == 2:
         return pixels
     if (pixels[..., 1:3] != pixels[..., :1]).any() or (pixels[..., 3:] != 255).any():
-        raise VolumeShapeError(f"{file.name} is in colour or transparent; expected one grey value per pixel")
+        raise VolumeShapeError(f"{file.name} is in color or transparent; expected one gray value per pixel")
     return pixels[..., 0]

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Reading a NIfTI file whole or not at all."""
 
@@ -107,7 +98,7 @@ def _check_header(image: nib.Nifti1Image, raw: nib.Nifti1Header, name: str) -> N
             f"{name} has shape {tuple(int(i) for i in shape)}; expected three spatial axes and at most one channel axis"
         )
     if dtype.kind not in "iufb":
-        kind = "complex" if dtype.kind == "c" else "colour"
+        kind = "complex" if dtype.kind == "c" else "color"
         raise VolumeShapeError(f"{name} has {kind} voxels; expected one real number per voxel")
     sizes = np.asarray(raw["pixdim"][1:4], dtype=float)
     # nibabel would silently mend such sizes, and the voxels would get a spacing nobody measured

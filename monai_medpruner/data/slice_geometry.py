@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Geometry of a stack of DICOM slices: order, affine, and what a regular grid cannot say."""
 
@@ -43,7 +34,7 @@ class SliceStack:
     Attributes:
         order: indices into the slices as given, sorted along +normal, normal = row direction x column direction.
         affine: (4, 4) float64, RAS mm, of the array (columns, rows, slices). The third column is the mean step between
-            neighbouring slices: it places the first and the last slice exactly, and every slice where the gaps are
+            neighboring slices: it places the first and the last slice exactly, and every slice where the gaps are
             even, gantry tilt (a shear) included.
         positions_mm: position of each slice along the normal in mm: its ImagePositionPatient projected on the normal
             (absolute: the patient's coordinate origin is 0), ascending.
@@ -69,7 +60,7 @@ def stack_slices(
         positions: (N, 3) ImagePositionPatient of each slice, LPS mm.
         orientation: (6,) ImageOrientationPatient that all slices share: direction of a row, then of a column.
         pixel_spacing: (2,) PixelSpacing in mm: between rows, then between columns.
-        thickness: slice thickness in mm; gives the step of a single slice, which has no neighbour.
+        thickness: slice thickness in mm; gives the step of a single slice, which has no neighbor.
 
     Raises:
         SliceGeometryError: if the two directions are not perpendicular unit vectors.

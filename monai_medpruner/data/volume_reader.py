@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Reading a volume from files of any supported kind, truthfully: nothing zero-filled, reordered or left out."""
 
@@ -59,7 +50,7 @@ class VolumeReader(ImageReader):
     Voxels are float32 after the file's own scaling (``scl_slope`` and ``scl_inter``, RescaleSlope and
     RescaleIntercept), which holds HU exactly; integers beyond 2**24 are rounded, and a note says so. The array's axes
     are those of the file: for DICOM, columns, rows, slices, as in :py:class:`monai.data.ITKReader`, the slices sorted
-    along +normal. Neighbouring voxels of a slice are neighbours in memory (Fortran order).
+    along +normal. Neighboring voxels of a slice are neighbors in memory (Fortran order).
 
     Metadata, besides MONAI's ``affine``, ``original_affine``, ``spatial_shape``, ``space`` (RAS) and
     ``original_channel_dim``; nothing else is copied from the headers, since they name patients:

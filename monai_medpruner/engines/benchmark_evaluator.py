@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """MONAI's evaluator over a benchmark: a volume at a time, every question about it, nothing lost."""
 
@@ -71,7 +63,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
     """Asks every item of a benchmark and writes ``predictions.jsonl`` and ``metrics.json``.
 
     A volume is loaded, filtered, encoded and pruned once, whatever the number of its questions, and nothing of it stays
-    in memory afterwards. Each answer is on disk before the next question; a second run asks only what the first one did
+    in memory afterward. Each answer is on disk before the next question; a second run asks only what the first one did
     not come to. An item that fails has its error's class as "status", scores 0 and is counted. Under
     ``ignite.distributed`` each rank takes its share of the volumes.
 

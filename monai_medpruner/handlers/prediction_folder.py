@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Predictions of an evaluation on disk: as they come, by one run at a time, resumable whatever ended the last one."""
 
@@ -24,8 +16,8 @@ from typing import Any, TextIO
 import ignite.distributed as idist
 from filelock import FileLock, Timeout
 
+from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
-from monai_medpruner.whole_file import write_whole
 
 __all__ = ["PredictionFolder"]
 
@@ -146,7 +138,7 @@ class PredictionFolder:
         if any(self.output_dir.glob("predictions*.jsonl")):
             raise MixedRunError(f"{self.output_dir} holds predictions, but no run.json that says of what")
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        write_whole(path, (json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n").encode())
+        atomic_write(path, (json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n").encode())
 
     def _merge(self, ids: Sequence[str], drop_failed: bool = False) -> list[dict[str, Any]]:
         """Bring all lines there are into one file, in the order of the items, cut-off last lines left out."""
@@ -165,7 +157,7 @@ class PredictionFolder:
             lines = [line for line in lines if line.get("status") == "ok"]
         if changed or shards or lines != held or not self.predictions_file.exists():
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            write_whole(self.predictions_file, text.encode())
+            atomic_write(self.predictions_file, text.encode())
         for shard in shards:
             shard.unlink()
         return lines

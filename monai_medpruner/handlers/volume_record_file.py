@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What was kept of a volume, as a file; and what every result names."""
 
@@ -55,7 +47,7 @@ def save_volume_record(folder: Path, meta: Mapping[str, Any], record: VolumeReco
         "grids": torch.tensor([one.grid for one in slices]),
         "primary": torch.cat([one.primary for one in slices]),
         "contextual": torch.cat([one.contextual for one in slices]),
-        "carrier": torch.cat([one.carrier for one in slices]),
+        "merged_into": torch.cat([one.merged_into for one in slices]),
         "affine": torch.as_tensor(meta["affine"], dtype=torch.float64).contiguous(),
         "slice_positions_mm": torch.tensor(list(meta.get("slice_positions_mm", ())), dtype=torch.float64),
     }

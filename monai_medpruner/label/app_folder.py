@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The folder that MONAI Label's server is started with."""
 
@@ -16,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
-from monai_medpruner.whole_file import write_whole
 
 __all__ = ["app_folder"]
 
@@ -37,7 +29,7 @@ def app_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not main.is_file() or main.read_bytes() != text:
-            write_whole(main, text)
+            atomic_write(main, text)
     except OSError as error:
         raise OutputFolderError(f"cannot write the app's folder {folder}: {error.strerror}") from error
     return folder

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What was kept of a study as a label map on the study's own grid."""
 
@@ -99,7 +91,7 @@ def _on_file_grid(labels: np.ndarray, viewed: np.ndarray, stored: np.ndarray) ->
 
 
 def _paint(record: SliceRecord, height: int, width: int) -> np.ndarray:
-    """Labels of one kept slice, uint8 ``(H, W)``: a voxel has the label of the token that its centre lies in."""
+    """Labels of one kept slice, uint8 ``(H, W)``: a voxel has the label of the token that its center lies in."""
     rows, columns = record.grid
     tokens = np.full(rows * columns, _SLICE, dtype=np.uint8)
     tokens[record.primary.numpy()] = _PRIMARY

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Studies that were encoded, kept for further questions."""
 
@@ -44,7 +36,7 @@ class CachedStudy:
     def tensor_bytes(self) -> int:
         """Bytes of the tokens and of the rows that go with them; slices of a batch are views of one storage."""
         slices = self.encoded.slices
-        tensors = [*slices.tokens, *(row for layer in slices.side_rows for row in layer)]
+        tensors = [*slices.tokens, *(row for layer in slices.deepstack_features for row in layer)]
         storages = {tensor.data_ptr(): tensor for tensor in map(torch.Tensor.untyped_storage, tensors)}
         return sum(storage.nbytes() for storage in storages.values())
 

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Two runs on the same items, compared pair by pair."""
 
@@ -19,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_medpruner.errors import SettingsError
-
-from .answer_rules import ANSWER_RULES, answer_is_correct
-from .levels import Levels, interval
-from .measures import protocol_measures
-from .predictions import Prediction, as_predictions, read_predictions
-from .protocols import find_protocol
-from .scoring import DEFAULT_RESAMPLES, finite_or_none, run_facts, write_json
+from monai_medpruner.metrics.answer_rules import ANSWER_RULES, answer_is_correct
+from monai_medpruner.metrics.levels import Levels, interval
+from monai_medpruner.metrics.measures import protocol_measures
+from monai_medpruner.metrics.predictions import Prediction, as_predictions, read_predictions
+from monai_medpruner.metrics.protocols import find_protocol
+from monai_medpruner.metrics.scoring import DEFAULT_RESAMPLES, finite_or_none, run_facts, write_json
 
 __all__ = ["compare", "compare_command", "mcnemar"]
 

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The metrics as MONAI's cumulative metrics, for evaluators and for many processes."""
 
@@ -23,13 +15,12 @@ from monai.metrics import CumulativeIterationMetric
 from monai.utils import evenly_divisible_all_gather
 
 from monai_medpruner.errors import SettingsError
-
-from .answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
-from .bleu import BleuScorer
-from .meteor import MeteorScorer
-from .rouge import RougeScorer
-from .text_scorer import TextScorer
-from .wordnet import find_wordnet
+from monai_medpruner.metrics.answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
+from monai_medpruner.metrics.bleu import BleuScorer
+from monai_medpruner.metrics.meteor import MeteorScorer
+from monai_medpruner.metrics.rouge import RougeScorer
+from monai_medpruner.metrics.text_scorer import TextScorer
+from monai_medpruner.metrics.wordnet import find_wordnet
 
 __all__ = ["AnswerAccuracyMetric", "BleuMetric", "MeteorMetric", "RougeMetric", "TextScorerMetric"]
 

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What is measured on predictions: per item a row of numbers, per set of items a value made of summed rows."""
 
@@ -18,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
-from .choice_parser import parse_choice
-from .predictions import Prediction
-from .protocols import EvaluationProtocol
-from .text_scorer import TextScorer
+from monai_medpruner.metrics.answer_rules import ANSWER_RULES, HEADLINE_RULE, answer_is_correct
+from monai_medpruner.metrics.choice_parser import parse_choice
+from monai_medpruner.metrics.predictions import Prediction
+from monai_medpruner.metrics.protocols import EvaluationProtocol
+from monai_medpruner.metrics.text_scorer import TextScorer
 
 __all__ = ["Measure", "protocol_measures"]
 

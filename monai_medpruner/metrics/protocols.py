@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Whole evaluations under the names of those who published them: prompts, texts, metrics, aggregation."""
 
@@ -19,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_medpruner.errors import SettingsError
-
-from .bleu import BleuScorer
-from .meteor import MeteorScorer
-from .rouge import RougeScorer
-from .text_scorer import TextScorer
-from .wordnet import find_wordnet
+from monai_medpruner.metrics.bleu import BleuScorer
+from monai_medpruner.metrics.meteor import MeteorScorer
+from monai_medpruner.metrics.rouge import RougeScorer
+from monai_medpruner.metrics.text_scorer import TextScorer
+from monai_medpruner.metrics.wordnet import find_wordnet
 
 __all__ = ["PROTOCOLS", "EvaluationProtocol", "find_protocol"]
 

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Predictions of a run to numbers."""
 
@@ -21,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
-from monai_medpruner.whole_file import write_whole
-
-from .answer_rules import HEADLINE_RULE
-from .levels import MACRO, MICRO, LevelKey, Levels, interval
-from .measures import Measure, protocol_measures
-from .predictions import Prediction, as_predictions, read_predictions
-from .protocols import EvaluationProtocol, find_protocol
+from monai_medpruner.metrics.answer_rules import HEADLINE_RULE
+from monai_medpruner.metrics.levels import MACRO, MICRO, LevelKey, Levels, interval
+from monai_medpruner.metrics.measures import Measure, protocol_measures
+from monai_medpruner.metrics.predictions import Prediction, as_predictions, read_predictions
+from monai_medpruner.metrics.protocols import EvaluationProtocol, find_protocol
 
 __all__ = ["DEFAULT_RESAMPLES", "finite_or_none", "run_facts", "score", "score_command", "write_json"]
 
@@ -179,7 +170,7 @@ def write_json(result: Mapping[str, Any], path: str | Path) -> None:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        atomic_write(target, (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise OutputFolderError(f"cannot write {path}: {error.strerror}") from error
 

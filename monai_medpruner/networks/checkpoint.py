@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Loading stock checkpoints: local folders or the Hub, with errors that say what to do."""
 
@@ -137,7 +129,7 @@ def _advice(path_or_id: str, error: BaseException) -> str:
         link = link.__cause__ or link.__context__
     page = f"https://huggingface.co/{path_or_id}"
     if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(error).lower():
-        return f"it is gated. Accept its licence at {page}, then log in with 'hf auth login'"
+        return f"it is gated. Accept its license at {page}, then log in with 'hf auth login'"
     if "hulu" in path_or_id.lower() or "hulumed" in str(error):
         return (
             f"Hulu-Med's own checkpoint is converted first: {_CONVERSION}, then give DESTINATION as the model ({error})"

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Slices to pruned tokens: the stock encoder, the scores read off its attention, the pruner."""
 
@@ -49,13 +41,13 @@ class PrunedSlices:
 
     Args:
         tokens: per slice, projected tokens that are kept, ``(K_i, C)``.
-        side_rows: per layer and slice, the rows that go with them.
+        deepstack_features: per layer and slice, the rows that go with them.
         records: per slice, what was kept.
         seconds: of the stages "encode" and "select".
     """
 
     tokens: list[torch.Tensor] = field(default_factory=list)
-    side_rows: list[list[torch.Tensor]] = field(default_factory=list)
+    deepstack_features: list[list[torch.Tensor]] = field(default_factory=list)
     records: list[SliceRecord] = field(default_factory=list)
     seconds: StageTimes = field(default_factory=StageTimes)
 
@@ -77,20 +69,20 @@ class PrunedSlices:
         """
         return PrunedSlices(
             tokens=[self.tokens[place] for place in places],
-            side_rows=[[layer[place] for place in places] for layer in self.side_rows],
+            deepstack_features=[[layer[place] for place in places] for layer in self.deepstack_features],
             records=[self.records[place] for place in places],
             seconds=StageTimes(self.seconds),
         )
 
 
 def encode_and_prune(
-    family: ModelFamily, pruner: TokenPruner | None, inputs: dict[str, Any], encoder_batch: int | None = None
+    family: ModelFamily, pruner: TokenPruner | None, inputs: dict[str, Any], vision_batch_size: int | None = None
 ) -> PrunedSlices:
     """Encode slices batch by batch and keep of each only what the pruner leaves.
 
     A pruner of whole volumes (:attr:`TokenPruner.whole_volume`) takes all slices of the call for one volume, whichever
     volumes, prompts or images of a conversation they belong to: encode each in a call of its own to keep them apart.
-    ``encoder_batch`` then bounds the encoder's activations alone: the output of all slices stays until the last is
+    ``vision_batch_size`` then bounds the encoder's activations alone: the output of all slices stays until the last is
     encoded, and they are padded to the longest and merged at once. For an 8B model with three further rows a token,
     4,096 numbers wide in bfloat16, that is about 0.1 MB a token, or 2.5 GB for 100 slices of 256 tokens.
 
@@ -98,13 +90,13 @@ def encode_and_prune(
         family: of the model.
         pruner: None keeps every token.
         inputs: holds the family's image inputs.
-        encoder_batch: slices encoded at once; None takes as many as hold 32,768 patches. Bounds the memory; the result
-            is that of slices encoded one by one.
+        vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches. It bounds the memory and
+            does not change the result.
 
     Raises:
-        SettingsError: ``encoder_batch`` is not positive.
+        SettingsError: ``vision_batch_size`` is not positive.
     """
-    return encode_and_prune_each(family, [pruner], inputs, encoder_batch)[0]
+    return encode_and_prune_each(family, [pruner], inputs, vision_batch_size)[0]
 
 
 @torch.no_grad()
@@ -112,22 +104,22 @@ def encode_and_prune_each(
     family: ModelFamily,
     pruners: Sequence[TokenPruner | None],
     inputs: dict[str, Any],
-    encoder_batch: int | None = None,
+    vision_batch_size: int | None = None,
 ) -> list[PrunedSlices]:
     """Encode slices once and prune them in several ways, as :func:`encode_and_prune` does in one.
 
     Returns:
         What each pruner leaves. The time of the encoder, which all share, stands in each.
     """
-    if encoder_batch is not None and encoder_batch < 1:
-        raise SettingsError(f"encoder_batch must be at least 1, got {encoder_batch}")
+    if vision_batch_size is not None and vision_batch_size < 1:
+        raise SettingsError(f"vision_batch_size must be at least 1, got {vision_batch_size}")
     grids = family.token_grids(inputs)
     patches_per_token = family.patches_per_token_in(inputs)
     scored = any(pruner is not None and pruner.needs_attention for pruner in pruners)
     results = [PrunedSlices() for _ in pruners]
     later = [pruner for pruner in pruners if pruner is not None and pruner.whole_volume]
     waiting: list[ScoredSlices] = []
-    for start, stop in _batches(grids, patches_per_token, encoder_batch):
+    for start, stop in _batches(grids, patches_per_token, vision_batch_size):
         spent = StageTimes()
         batch = _encode_batch(family, family.slice_inputs(inputs, start, stop), grids[start:stop], scored, spent)
         for result in results:
@@ -170,13 +162,13 @@ def _encode_batch(
 
 
 def _batches(
-    grids: list[tuple[int, int]], patches_per_token: int, encoder_batch: int | None
+    grids: list[tuple[int, int]], patches_per_token: int, vision_batch_size: int | None
 ) -> Iterator[tuple[int, int]]:
     """Yield the start and stop of each batch of slices."""
     start = patches = 0
     for index, (rows, columns) in enumerate(grids):
         size = rows * columns * patches_per_token
-        full = index - start == encoder_batch if encoder_batch else patches + size > _PATCHES_AT_ONCE
+        full = index - start == vision_batch_size if vision_batch_size else patches + size > _PATCHES_AT_ONCE
         if index > start and full:
             yield start, index
             start, patches = index, 0
@@ -194,11 +186,11 @@ def _prune_batch(
 ) -> None:
     """Prune one encoded batch and append what is left to the result."""
     encoded, grids = batch.encoded, batch.grids
-    if not result.side_rows:
-        result.side_rows.extend([] for _ in encoded.side_rows)
+    if not result.deepstack_features:
+        result.deepstack_features.extend([] for _ in encoded.deepstack_features)
     if pruner is None:
         result.tokens += encoded.tokens
-        for layer, rows in zip(result.side_rows, encoded.side_rows, strict=True):
+        for layer, rows in zip(result.deepstack_features, encoded.deepstack_features, strict=True):
             layer += rows
         result.records += [SliceRecord.unpruned(grid) for grid in grids]
         return
@@ -220,14 +212,14 @@ def _prune_batch(
     counts = keep.sum(1).tolist()
     kept = pruned.tokens[keep]
     result.tokens += (family.project(kept) if merged_before else kept).split(counts)
-    for layer, rows in zip(result.side_rows, encoded.side_rows, strict=True):
+    for layer, rows in zip(result.deepstack_features, encoded.deepstack_features, strict=True):
         layer += pad_sequence(rows, True)[keep].split(counts)
-    primary, contextual, carrier = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.carrier))
+    primary, contextual, merged_into = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.merged_into))
     scores = None if importance is None else importance.cpu()
     for index, grid in enumerate(grids):
         own = (index, slice(grid[0] * grid[1]))
         result.records.append(
-            SliceRecord(grid, primary[own], contextual[own], carrier[own], None if scores is None else scores[own])
+            SliceRecord(grid, primary[own], contextual[own], merged_into[own], None if scores is None else scores[own])
         )
 
 

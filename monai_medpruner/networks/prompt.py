@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """All that must follow the tokens when a prompt gets shorter."""
 
@@ -75,7 +67,7 @@ def prune_prompt(
     keep: torch.Tensor,
     family: ModelFamily,
     grids: list[tuple[int, int]],
-    keep_positions: bool | None = None,
+    preserve_position_ids: bool | None = None,
 ) -> dict[str, Any]:
     """Shorten a prompt to the kept tokens, padded on the left to the longest of the batch.
 
@@ -86,8 +78,8 @@ def prune_prompt(
         keep: bool mask ``(B, L)``.
         family: knows the per-token inputs and the positions.
         grids: rows and columns of each slice's tokens before pruning.
-        keep_positions: whether kept tokens keep their positions of the unpruned prompt or are counted without gaps;
-            None takes the family's way. Positions that the caller gives stay as they are.
+        preserve_position_ids: whether kept tokens keep their positions of the unpruned prompt or are renumbered
+            without gaps; None takes the family's default. Positions that the caller gives stay as they are.
 
     Returns:
         The model's inputs for the language model, of shape ``(B, L')``; every entry that is not per token is passed on.
@@ -112,7 +104,7 @@ def prune_prompt(
         pruned["position_ids"] = given.gather(-1, order.expand(*given.shape[:-1], -1)) * pruned["attention_mask"]
     else:
         original = family.positions(dict(inputs), grids, order, pruned["attention_mask"])
-        kept = family.keeps_positions if keep_positions is None else keep_positions
+        kept = family.preserves_position_ids if preserve_position_ids is None else preserve_position_ids
         counted = (pruned["attention_mask"].cumsum(-1) - 1).clamp(min=0).expand_as(original)
         pruned["position_ids"] = original if kept else counted
     return pruned

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The network wrapper: a stock vision-language model that reads fewer tokens."""
 
@@ -40,7 +32,7 @@ class PrunedVLM(nn.Module):
     """A stock Hugging Face vision-language model whose slices' visual tokens are pruned before the language model.
 
     Drop-in for the model: :meth:`forward` and :meth:`generate` take what the model's processor returns. The model
-    itself is not changed; while slices are encoded it carries one hook, which is gone afterwards, also after an
+    itself is not changed; while slices are encoded it carries one hook, which is gone afterward, also after an
     exception.
 
     .. code-block:: python
@@ -52,12 +44,12 @@ class PrunedVLM(nn.Module):
     Args:
         model: a stock model of a supported family, on its device and in its dtype.
         pruner: what to keep; None for the stock model's own numbers.
-        encoder_batch: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
+        vision_batch_size: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
             bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
-        keep_positions: True: kept tokens keep the positions that they have in the unpruned prompt. False: they are
-            counted without gaps. None takes the family's way: Qwen-VL models keep their two-dimensional positions,
-            models with one-dimensional positions are renumbered. The other way is for ablations; sliding windows
-            count the tokens of the pruned prompt either way.
+        preserve_position_ids: True: kept tokens keep the positions that they have in the unpruned prompt. False: they
+            are renumbered without gaps. None takes the family's default: Qwen-VL models keep their two-dimensional
+            positions, models with one-dimensional positions are renumbered. The other value is for ablations; sliding
+            windows count the tokens of the pruned prompt either way.
 
     Raises:
         UnsupportedModelError: no family is registered for the model.
@@ -67,14 +59,14 @@ class PrunedVLM(nn.Module):
         self,
         model: PreTrainedModel,
         pruner: TokenPruner | None = None,
-        encoder_batch: int | None = None,
-        keep_positions: bool | None = None,
+        vision_batch_size: int | None = None,
+        preserve_position_ids: bool | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.pruner = pruner
-        self.encoder_batch = encoder_batch
-        self.keep_positions = keep_positions
+        self.vision_batch_size = vision_batch_size
+        self.preserve_position_ids = preserve_position_ids
         self.family = family_of(model)
         self._last = threading.local()
         # what each cache holds, as long as the caller keeps the cache
@@ -90,14 +82,14 @@ class PrunedVLM(nn.Module):
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
         device: torch.device | str | None = None,
-        encoder_batch: int | None = None,
-        keep_positions: bool | None = None,
+        vision_batch_size: int | None = None,
+        preserve_position_ids: bool | None = None,
     ) -> PrunedVLM:
         """Load a checkpoint and wrap it; see :func:`monai_medpruner.networks.checkpoint.load_model`."""
         model = load_model(
             path_or_id, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device=device
         )
-        return cls(model, pruner, encoder_batch, keep_positions)
+        return cls(model, pruner, vision_batch_size, preserve_position_ids)
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of the network starts without a record: the last call's belongs to its thread
@@ -113,23 +105,23 @@ class PrunedVLM(nn.Module):
         """What the last call in this thread kept; None before the first."""
         return getattr(self._last, "record", None)
 
-    def encode(self, encoder_batch: int | None = None, **inputs: Any) -> PrunedSlices:
+    def encode(self, vision_batch_size: int | None = None, **inputs: Any) -> PrunedSlices:
         """Encode and prune slices once, for any number of questions about them.
 
         Args:
-            encoder_batch: for this call, instead of the network's own.
+            vision_batch_size: for this call, instead of the network's own.
             inputs: the image inputs as the model's image processor returns them; others are not looked at.
 
         Returns:
             What :meth:`forward` and :meth:`generate` take as ``encoded``.
         """
-        return self.encode_each([self.pruner], encoder_batch, **inputs)[0]
+        return self.encode_each([self.pruner], vision_batch_size, **inputs)[0]
 
     def encode_each(
-        self, pruners: Sequence[TokenPruner | None], encoder_batch: int | None = None, **inputs: Any
+        self, pruners: Sequence[TokenPruner | None], vision_batch_size: int | None = None, **inputs: Any
     ) -> list[PrunedSlices]:
         """Encode slices once and prune them in several ways, in place of the network's own; see :meth:`encode`."""
-        batch = encoder_batch or self.encoder_batch
+        batch = vision_batch_size or self.vision_batch_size
         return encode_and_prune_each(self.family, pruners, self._on_device(inputs), batch)
 
     def pruned_prompt(self, encoded: PrunedSlices, **inputs: Any) -> dict[str, Any]:
@@ -249,9 +241,9 @@ class PrunedVLM(nn.Module):
         # token types that the caller left out are what the processor would have given: without them some models read
         # an image's tokens as text
         complete = {**self.family.token_types(checked["input_ids"]), **checked}
-        pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.keep_positions)
+        pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.preserve_position_ids)
         # lists of their own: generate expands the output in place for beams
-        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.side_rows)}
+        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.deepstack_features)}
         return pruned, keep
 
     def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What was kept, what was merged where, and how long each stage took."""
 
@@ -56,14 +48,14 @@ class SliceRecord:
         grid: rows and columns of the slice's tokens; token j lies at row ``j // columns``, column ``j % columns``.
         primary: bool ``(N,)``, selected as it is.
         contextual: bool ``(N,)``, others were merged into it.
-        carrier: int64 ``(N,)``, index of the token that carries each one now, -1 where it vanished.
+        merged_into: int64 ``(N,)``, index of the token that carries each one now, -1 where it vanished.
         importance: attention received relative to uniform, float32 ``(N,)``; None where nothing was scored.
     """
 
     grid: tuple[int, int]
     primary: torch.Tensor
     contextual: torch.Tensor
-    carrier: torch.Tensor
+    merged_into: torch.Tensor
     importance: torch.Tensor | None = None
 
     @classmethod
@@ -71,7 +63,7 @@ class SliceRecord:
         """The record of a slice of which every token is kept."""
         size = grid[0] * grid[1]
         every, none = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
-        return cls(grid, primary=every, contextual=none, carrier=torch.arange(size))
+        return cls(grid, primary=every, contextual=none, merged_into=torch.arange(size))
 
     @property
     def keep(self) -> torch.Tensor:

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Slices between the encoder and the pruner, of one batch or of a whole volume."""
 
@@ -54,10 +46,10 @@ class ScoredSlices:
     def joined(cls, batches: Sequence[ScoredSlices]) -> ScoredSlices:
         """The slices of all batches as one, in their order; scores are padded to the longest slice of all."""
         parts = [batch.encoded for batch in batches]
-        layers = zip(*(part.side_rows for part in parts), strict=True)
+        layers = zip(*(part.deepstack_features for part in parts), strict=True)
         encoded = EncodedSlices(
             tokens=[one for part in parts for one in part.tokens],
-            side_rows=[[one for rows in layer for one in rows] for layer in layers],
+            deepstack_features=[[one for rows in layer for one in rows] for layer in layers],
             encoder_tokens=[one for part in parts for one in part.encoder_tokens],
         )
         grids = [grid for batch in batches for grid in batch.grids]

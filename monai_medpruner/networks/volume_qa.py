@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The MONAI-facing network: a volume and questions about it to answers."""
 
@@ -27,13 +19,13 @@ from torch import nn
 
 from monai_medpruner.errors import PromptError, QuestionError, SettingsError, VolumeShapeError
 from monai_medpruner.memory import is_out_of_memory, release_memory
+from monai_medpruner.networks.answer_streamer import AnswerStreamer
 from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.conversation import conversation_text
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
 from monai_medpruner.networks.record import StageTimes, VolumeRecord
 from monai_medpruner.networks.slice_images import slice_images
-from monai_medpruner.networks.text_pieces import TextPieces
 from monai_medpruner.networks.tiny import TINY, save_tiny_checkpoint
 from monai_medpruner.networks.volume_prompt import VolumePrompt
 from monai_medpruner.pruners import TokenPruner
@@ -73,8 +65,8 @@ class VolumeQA(nn.Module):
         device: None takes the first GPU where there is one, else the CPU.
         dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: None leaves it to transformers.
-        encoder_batch: slices encoded at once; see :class:`PrunedVLM`.
-        keep_positions: whether kept tokens keep their positions; see :class:`PrunedVLM`.
+        vision_batch_size: slices encoded at once; see :class:`PrunedVLM`.
+        preserve_position_ids: whether kept tokens keep their positions; see :class:`PrunedVLM`.
         token_budget: visual tokens of all kept slices together, before tokens are pruned; slices are shrunk to their
             equal shares. None leaves the size of the slices to the image processor.
         stream: called with each piece of an answer's text as it is generated, and whether the answer ends with it.
@@ -95,8 +87,8 @@ class VolumeQA(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str | None = None,
-        encoder_batch: int | None = None,
-        keep_positions: bool | None = None,
+        vision_batch_size: int | None = None,
+        preserve_position_ids: bool | None = None,
         token_budget: int | None = None,
         stream: Callable[[str, bool], None] | None = None,
         tiny_model_type: str = "qwen3_vl",
@@ -118,8 +110,8 @@ class VolumeQA(nn.Module):
             "device": device,
             "dtype": dtype,
             "attn_implementation": attn_implementation,
-            "encoder_batch": encoder_batch,
-            "keep_positions": keep_positions,
+            "vision_batch_size": vision_batch_size,
+            "preserve_position_ids": preserve_position_ids,
         }
         self._vlm: PrunedVLM | None = None
         self._image_processor: Any = None
@@ -233,7 +225,7 @@ class VolumeQA(nn.Module):
         try:
             encoded = vlm.encode_each(pruners, **inputs)
         except Exception as error:
-            at_once = min(vlm.encoder_batch or len(indices), len(indices))
+            at_once = min(vlm.vision_batch_size or len(indices), len(indices))
             if not is_out_of_memory(error) or at_once == 1:
                 raise
             notes.append(
@@ -298,7 +290,7 @@ class VolumeQA(nn.Module):
             attention_mask=inputs["attention_mask"],
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
-            streamer=None if self.stream is None else TextPieces(self._tokenizer, self.stream),
+            streamer=None if self.stream is None else AnswerStreamer(self._tokenizer, self.stream),
         )
         spent = self.vlm.record.seconds  # type: ignore[union-attr]
         record.seconds[-1].add({stage: spent[stage] for stage in ("prefill", "decode")})

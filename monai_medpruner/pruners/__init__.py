@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Tokens to fewer tokens: pure tensor code that knows neither MONAI nor transformers."""
 
@@ -17,13 +9,12 @@ from dataclasses import fields
 from typing import Any
 
 from monai_medpruner.errors import SettingsError
-
-from .attention import attention_received
-from .average_pooling import AveragePoolingPruner
-from .base import PrunedTokens, SliceTokens, TokenPruner
-from .merging import merge_contextual
-from .nucleus import NucleusPruner, nucleus
-from .random_tokens import RandomTokensPruner
+from monai_medpruner.pruners.attention import attention_received
+from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
+from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.merging import merge_contextual
+from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
+from monai_medpruner.pruners.random_tokens import RandomTokensPruner
 
 __all__ = [
     "PRUNERS",

@@ -1,15 +1,7 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
-"""Pooling of neighbouring tokens: the rival that looks at nothing."""
+"""Pooling of neighboring tokens: the rival that looks at nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +18,7 @@ __all__ = ["AveragePoolingPruner"]
 
 @dataclass(frozen=True)
 class AveragePoolingPruner(TokenPruner):
-    """Replace each cell of ``pool * pool`` neighbouring tokens by its mean, at the place of the cell's first token.
+    """Replace each cell of ``pool * pool`` neighboring tokens by its mean, at the place of the cell's first token.
 
     Cells at the right and lower edges may be smaller. A cell of one token is kept as it is. ``contextual_ratio`` has no
     say: every token is merged into its cell.
@@ -53,12 +45,12 @@ class AveragePoolingPruner(TokenPruner):
 
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of each cell's first token."""
-        return self._carriers(slices) == torch.arange(slices.valid.shape[1], device=slices.valid.device)
+        return self._merged_into(slices) == torch.arange(slices.valid.shape[1], device=slices.valid.device)
 
     def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
         """Average the tokens of each cell."""
-        carrier = self._carriers(slices)
-        place = carrier.clamp(min=0)
+        merged_into = self._merged_into(slices)
+        place = merged_into.clamp(min=0)
         weight = slices.valid.float()
         members = torch.zeros_like(weight).scatter_add(1, place, weight)
         values = slices.tokens.float().masked_fill(~slices.valid[..., None], 0)
@@ -66,13 +58,13 @@ class AveragePoolingPruner(TokenPruner):
         pooled = (sums / members.clamp(min=1)[..., None]).to(slices.tokens.dtype)
         single = primary & (members == 1)
         tokens = torch.where((primary & ~single)[..., None], pooled, slices.tokens)
-        return PrunedTokens(tokens, single, primary & ~single, carrier)
+        return PrunedTokens(tokens, single, primary & ~single, merged_into)
 
-    def _carriers(self, slices: SliceTokens) -> torch.Tensor:
+    def _merged_into(self, slices: SliceTokens) -> torch.Tensor:
         """Index of the first token of each token's cell, int64 ``(S, M)``; -1 at padding."""
-        carrier = torch.full(slices.valid.shape, -1)
+        merged_into = torch.full(slices.valid.shape, -1)
         for index, (rows, columns) in enumerate(slices.grids):
             row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
             first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
-            carrier[index, : rows * columns] = first.flatten()
-        return carrier.to(slices.valid.device)
+            merged_into[index, : rows * columns] = first.flatten()
+        return merged_into.to(slices.valid.device)

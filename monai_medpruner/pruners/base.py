@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The shape of a pruner: score the tokens of a slice, select some, merge the rest."""
 
@@ -57,13 +49,13 @@ class PrunedTokens:
         tokens: shape ``(S, M, C)``; rows that are neither primary nor contextual mean nothing.
         primary: bool mask ``(S, M)`` of the selected tokens.
         contextual: bool mask ``(S, M)`` of the tokens that others were merged into.
-        carrier: int64 ``(S, M)``, index of the token that carries each one now; -1 where it vanished or is padding.
+        merged_into: int64 ``(S, M)``, index of the token that carries each one now; -1 where it vanished or is padding.
     """
 
     tokens: torch.Tensor
     primary: torch.Tensor
     contextual: torch.Tensor
-    carrier: torch.Tensor
+    merged_into: torch.Tensor
 
     @property
     def keep(self) -> torch.Tensor:
@@ -123,7 +115,7 @@ class TokenPruner(ABC):
     def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
         """Merge the tokens that were not selected; by default by :func:`merge_contextual`."""
         keys = slices.tokens if slices.keys is None else slices.keys
-        tokens, contextual, carrier = merge_contextual(
+        tokens, contextual, merged_into = merge_contextual(
             slices.tokens, keys, primary, self.contextual_ratio, slices.valid
         )
-        return PrunedTokens(tokens, primary, contextual, carrier)
+        return PrunedTokens(tokens, primary, contextual, merged_into)

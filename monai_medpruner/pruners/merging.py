@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Merging dropped tokens into a few contextual ones."""
 
@@ -57,19 +49,19 @@ def merge_contextual(
     valid = torch.ones_like(keep) if valid is None else valid
     keep = keep & valid
     places = torch.arange(keep.shape[1], device=keep.device).expand(keep.shape)
-    carrier = torch.where(keep, places, -1)
+    merged_into = torch.where(keep, places, -1)
     remaining = valid & ~keep
     if ratio == 0 or not remaining.any():
-        return tokens, torch.zeros_like(keep), carrier
+        return tokens, torch.zeros_like(keep), merged_into
 
     contextual = _targets(remaining, valid, ratio)
     merged = remaining & ~contextual
     with torch.autocast(tokens.device.type, enabled=False):
         targets, target_of = _nearest_targets(keys.float(), contextual)
         result = _add_means(tokens, merged, contextual, targets, target_of)
-    carrier = torch.where(contextual, places, carrier)
-    carrier = torch.where(merged, targets.gather(1, target_of), carrier)
-    return result, contextual, carrier
+    merged_into = torch.where(contextual, places, merged_into)
+    merged_into = torch.where(merged, targets.gather(1, target_of), merged_into)
+    return result, contextual, merged_into
 
 
 def _nearest_targets(keys: torch.Tensor, contextual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """DINS, dynamic information nucleus selection: the paper's pruner."""
 
@@ -71,8 +63,9 @@ class NucleusPruner(TokenPruner):
     """Keep the smallest set of tokens that holds the share τ of the attention's softmax mass, slice by slice.
 
     With the defaults this is the paper's method. With importance ``a``, relative to uniform, token j of slice s has the
-    mass ``softmax(min(a_sj, ceiling) / temperature)`` over the tokens of its slice, or of all slices (``scope``); the
-    nucleus is that of :func:`nucleus`; and a slice with fewer than ``least_tokens`` in it gets its highest ones.
+    mass ``softmax(min(a_sj, max_importance) / temperature)`` over the tokens of its slice, or of all slices
+    (``scope``); the nucleus is that of :func:`nucleus`; and a slice with fewer than ``min_tokens`` in it gets its
+    highest ones.
 
     Args:
         tau: share of the mass in ``(0, 1]``; 1 keeps every token. The default is the paper's.
@@ -81,14 +74,14 @@ class NucleusPruner(TokenPruner):
             released code, hence the default). "paper": the literal mean over queries, with mean 1 / patches, where a
             temperature near 1 makes the mass all but uniform and about ``tau * M`` tokens are kept. M is that of each
             token's own slice, whatever the scope.
-        ceiling: importance above it counts as this much, so that a few tokens that attract the attention of all others
-            (sinks) do not hold the whole mass. Always in units of the uniform attention, 1 being a slice's mean,
+        max_importance: importance is clipped at this value, so that a few tokens that attract the attention of all
+            others (sinks) do not hold the whole mass. Always in units of the uniform attention, 1 being a slice's mean,
             whatever the scale. Clipped tokens are equals, which stay in their order. None, the paper's, clips nothing.
-        least_tokens: that stay of each slice, the highest ones, equals in their order; all of a slice that has fewer.
+        min_tokens: that stay of each slice, the highest ones, equals in their order; all of a slice that has fewer.
             The default, 1, is the paper's.
         scope: what the softmax and the nucleus run over. "slice": each slice by itself (the paper's). "volume": all
             slices together, so that slices without anything of note leave their share to others; each still keeps
-            ``least_tokens``. A volume is the slices given together; where these belong to several volumes or images of
+            ``min_tokens``. A volume is the slices given together; where these belong to several volumes or images of
             a conversation, they share one nucleus. The encoder's output of all of them stays in memory until the last
             is encoded.
 
@@ -99,8 +92,8 @@ class NucleusPruner(TokenPruner):
     tau: float = 0.9
     temperature: float = 2.0
     importance_scale: Literal["relative", "paper"] = "relative"
-    ceiling: float | None = None
-    least_tokens: int = 1
+    max_importance: float | None = None
+    min_tokens: int = 1
     scope: Literal["slice", "volume"] = "slice"
 
     def __post_init__(self) -> None:
@@ -111,10 +104,10 @@ class NucleusPruner(TokenPruner):
             raise SettingsError(f"temperature must be positive, got {self.temperature}")
         if self.importance_scale not in ("relative", "paper"):
             raise SettingsError(f"importance_scale must be 'relative' or 'paper', got {self.importance_scale!r}")
-        if self.ceiling is not None and not 0 < self.ceiling < math.inf:
-            raise SettingsError(f"ceiling must be positive and finite, or None, got {self.ceiling}")
-        if not isinstance(self.least_tokens, int) or self.least_tokens < 1:
-            raise SettingsError(f"least_tokens must be a whole number of at least 1, got {self.least_tokens}")
+        if self.max_importance is not None and not 0 < self.max_importance < math.inf:
+            raise SettingsError(f"max_importance must be positive and finite, or None, got {self.max_importance}")
+        if not isinstance(self.min_tokens, int) or self.min_tokens < 1:
+            raise SettingsError(f"min_tokens must be a whole number of at least 1, got {self.min_tokens}")
         if self.scope not in ("slice", "volume"):
             raise SettingsError(f"scope must be 'slice' or 'volume', got {self.scope!r}")
 
@@ -126,16 +119,16 @@ class NucleusPruner(TokenPruner):
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the nucleus of each slice, or of all, and of each slice's least tokens."""
         valid = slices.valid
-        if self.ceiling is not None:
-            score = score.clamp(max=self.ceiling)
+        if self.max_importance is not None:
+            score = score.clamp(max=self.max_importance)
         if self.importance_scale == "paper":
             score = score / (valid.sum(1, keepdim=True) * slices.patches_per_token)
         if self.whole_volume:
             chosen = nucleus(score.flatten(), self.tau, self.temperature, valid.flatten()).view(valid.shape)
         else:
             chosen = nucleus(score, self.tau, self.temperature, valid)
-        short = chosen.sum(1, keepdim=True) < self.least_tokens
-        return chosen | (short & _highest(score, self.least_tokens, valid))
+        short = chosen.sum(1, keepdim=True) < self.min_tokens
+        return chosen | (short & _highest(score, self.min_tokens, valid))
 
 
 def _highest(score: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Tokens by chance: the rival that any score of tokens must beat."""
 
@@ -29,25 +21,25 @@ class RandomTokensPruner(TokenPruner):
     """Keep a share of each slice's tokens, drawn at random, and merge the rest as every pruner does.
 
     The draw depends on the seed, the slice's number and its number of tokens alone: the same volume gives the same
-    tokens, on any device, and neighbouring slices keep different ones.
+    tokens, on any device, and neighboring slices keep different ones.
 
     Args:
-        share: of the tokens, in ``(0, 1]``, rounded up. The default is a quarter, near what the nucleus keeps.
+        keep_ratio: share of the tokens, in ``(0, 1]``, rounded up.
         seed: of the draw.
 
     Raises:
         SettingsError: the share lies outside its range.
     """
 
-    share: float = 0.25
+    keep_ratio: float = 0.25
     seed: int = 0
 
     needs_attention: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"share must lie in (0, 1], got {self.share}")
+        if not 0 < self.keep_ratio <= 1:
+            raise SettingsError(f"keep_ratio must lie in (0, 1], got {self.keep_ratio}")
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return random numbers; those of tokens that are padding are below all others."""
@@ -60,5 +52,5 @@ class RandomTokensPruner(TokenPruner):
 
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the share with the highest scores."""
-        count = (slices.valid.sum(1, keepdim=True) * self.share).ceil()
+        count = (slices.valid.sum(1, keepdim=True) * self.keep_ratio).ceil()
         return score.argsort(dim=1, descending=True).argsort(dim=1) < count

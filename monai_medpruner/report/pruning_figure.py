@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What the model saw, drawn over the slices."""
 
@@ -69,17 +61,17 @@ def pruning_figure(
 
 def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None) -> None:
     height, width = image.shape
-    colours = np.repeat(image[..., None], 3, axis=2)
+    colors = np.repeat(image[..., None], 3, axis=2)
     if record is None:
-        axes.imshow(0.6 + 0.4 * colours, vmin=0, vmax=1)
-        axes.plot([0, width - 1], [0, height - 1], color="grey", linewidth=0.6)
-        axes.set_title(f"slice {index + 1}: dropped", fontsize=7, color="grey")
+        axes.imshow(0.6 + 0.4 * colors, vmin=0, vmax=1)
+        axes.plot([0, width - 1], [0, height - 1], color="gray", linewidth=0.6)
+        axes.set_title(f"slice {index + 1}: dropped", fontsize=7, color="gray")
         return
     shown = _on_pixels(record.keep, record.grid, (height, width))[..., None]
     contextual = _on_pixels(record.contextual, record.grid, (height, width))[..., None]
-    colours = np.where(shown, colours, 0.25 * colours + 0.75 * _DROPPED)
-    colours = np.where(contextual, 0.6 * colours + 0.4 * _CONTEXTUAL, colours)
-    axes.imshow(colours, vmin=0, vmax=1)
+    colors = np.where(shown, colors, 0.25 * colors + 0.75 * _DROPPED)
+    colors = np.where(contextual, 0.6 * colors + 0.4 * _CONTEXTUAL, colors)
+    axes.imshow(colors, vmin=0, vmax=1)
     axes.set_title(f"slice {index + 1}: {int(record.keep.sum())} of {record.keep.numel()} tokens", fontsize=7)
 
 

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Second stage: the language model learns to answer from the tokens of the trained encoder, all of them or a few."""
 
@@ -176,8 +168,8 @@ class AnswerBatches(StepBatches):
         """Add some slices of a phantom with some of their tokens."""
         number = phantom.rows[0].shape[1]
         count = max(round(share * number), 1)
-        if not encoded.side_rows:
-            encoded.side_rows.extend([] for _ in phantom.rows[1:])
+        if not encoded.deepstack_features:
+            encoded.deepstack_features.extend([] for _ in phantom.rows[1:])
         suspects = torch.zeros(len(indices), number, dtype=torch.bool)
         most = phantom.suspicion[indices].flatten().topk(int(generator.integers(self.most_suspects + 1))).indices
         suspects.view(-1)[most] = True
@@ -187,8 +179,8 @@ class AnswerBatches(StepBatches):
             findings = phantom.phantom.findings[index]
             keep |= torch.from_numpy((findings >= 0) & (findings < NO_FINDING))
             record = SliceRecord.unpruned(phantom.grid)
-            encoded.records.append(SliceRecord(phantom.grid, keep, torch.zeros_like(keep), record.carrier))
-            for target, rows in zip((encoded.tokens, *encoded.side_rows), phantom.rows, strict=True):
+            encoded.records.append(SliceRecord(phantom.grid, keep, torch.zeros_like(keep), record.merged_into))
+            for target, rows in zip((encoded.tokens, *encoded.deepstack_features), phantom.rows, strict=True):
                 target.append(rows[index][keep].float())
 
 
@@ -271,8 +263,10 @@ class AnswerNetwork(nn.Module):
 
 
 def _on_device(encoded: PrunedSlices, device: torch.device) -> PrunedSlices:
-    side_rows = [[rows.to(device) for rows in layer] for layer in encoded.side_rows]
-    return PrunedSlices([rows.to(device) for rows in encoded.tokens], side_rows, encoded.records, encoded.seconds)
+    deepstack_features = [[rows.to(device) for rows in layer] for layer in encoded.deepstack_features]
+    return PrunedSlices(
+        [rows.to(device) for rows in encoded.tokens], deepstack_features, encoded.records, encoded.seconds
+    )
 
 
 class AnswerLoss(nn.Module):

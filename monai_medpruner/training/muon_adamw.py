@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Muon for the weight matrices, AdamW for all else, as one optimizer."""
 
@@ -36,7 +27,7 @@ class MuonAdamW(Optimizer):
     Args:
         named_parameters: names and parameters; those whose name holds "embed" or "head" are AdamW's, whatever their
             shape.
-        matrix_rate: learning rate of Muon.
+        muon_learning_rate: learning rate of Muon.
         rate: learning rate of AdamW.
         weight_decay: of both.
 
@@ -47,8 +38,8 @@ class MuonAdamW(Optimizer):
     def __init__(
         self,
         named_parameters: Iterable[tuple[str, nn.Parameter]],
-        matrix_rate: float,
-        rate: float,
+        muon_learning_rate: float,
+        learning_rate: float,
         weight_decay: float = 0.01,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
@@ -61,8 +52,8 @@ class MuonAdamW(Optimizer):
             inner = parameter.ndim == 2 and "embed" not in name and "head" not in name
             (matrices if inner else others).append(parameter)
         self._parts: tuple[Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=weight_decay),
-            AdamW(others, lr=rate, weight_decay=weight_decay),
+            torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=weight_decay),
+            AdamW(others, lr=learning_rate, weight_decay=weight_decay),
         )
         # the groups of the parts themselves, so that a schedule that sets their rates reaches the parts
         super().__init__([group for part in self._parts for group in part.param_groups], {})

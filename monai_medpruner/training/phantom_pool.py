@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Phantoms as a trained model will see them: preprocessed slices with the truth of every slice and every token."""
 
@@ -68,7 +60,7 @@ IGNORED = -100
 #: pixels along either side of the blocks that a token's square is divided into
 BLOCK_PIXELS = 4
 _LEAST_PIXELS = 3
-_BLOCK = 36  # neighbouring seeds hold planes, phases and findings evenly
+_BLOCK = 36  # neighboring seeds hold planes, phases and findings evenly
 
 Preprocessing = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -177,9 +169,9 @@ def further_lesion(
     inside = np.flatnonzero(phantom.organs == ORGANS[name])
     spacing, shape = np.array(phantom.spacing), np.array(phantom.volume.shape)
     for _ in range(_TRIES if len(inside) else 0):
-        centre = np.array(np.unravel_index(inside[generator.integers(len(inside))], shape))
+        center = np.array(np.unravel_index(inside[generator.integers(len(inside))], shape))
         reach = np.ceil(diameter / 2 / spacing).astype(int)
-        low, high = centre - reach, centre + reach + 1
+        low, high = center - reach, center + reach + 1
         if (low < 0).any() or (high > shape).any():
             continue
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -195,7 +187,7 @@ def further_lesion(
         mask[box][ball] = 1
         affine = phantom.affine.copy()
         affine[:3, 3] += affine[:3, 2] * first
-        place = (phantom.affine @ [*centre, 1])[:3]
+        place = (phantom.affine @ [*center, 1])[:3]
         ball_lesion = Lesion(organ, side, diameter, (place[0], place[1], place[2]), contrast)
         parts = (volume, phantom.organs, mask)
         cut, organs, lesion = (np.ascontiguousarray(part[:, :, first:last]) for part in parts)

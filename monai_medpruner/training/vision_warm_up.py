@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """First stage: the vision encoder and the projector learn what a slice and each of its tokens show."""
 
@@ -131,7 +123,7 @@ def prepare_warm_up_batch(
 
 
 class VisionWarmUp(nn.Module):
-    """A model's vision encoder and projector under linear heads, which are thrown away afterwards.
+    """A model's vision encoder and projector under linear heads, which are thrown away afterward.
 
     Args:
         network: whose model is trained in place.
@@ -213,7 +205,7 @@ def encode_slices(network: VolumeQA, image: torch.Tensor) -> list[torch.Tensor]:
     inputs = {name: value.to(network.vlm.model.device) for name, value in inputs.items() if name in family.image_inputs}
     with packed_attention(family.vision_configs):
         encoded = family.encode(inputs)
-    return [torch.stack(rows) for rows in (encoded.tokens, *encoded.side_rows)]
+    return [torch.stack(rows) for rows in (encoded.tokens, *encoded.deepstack_features)]
 
 
 class WarmUpLoss(nn.Module):

@@ -1,28 +1,19 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """From a file to the slices that are worth encoding: load, check, orient, window, filter."""
 
 from __future__ import annotations
 
-from .anchor_filter import (
+from monai_medpruner.transforms.anchor_filter import (
     InterSliceAnchorFilter,
     InterSliceAnchorFilterD,
     InterSliceAnchorFilterd,
     InterSliceAnchorFilterDict,
 )
-from .check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
-from .hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
-from .intensity_windows import (
+from monai_medpruner.transforms.check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
+from monai_medpruner.transforms.hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
+from monai_medpruner.transforms.intensity_windows import (
     IntensityWindows,
     IntensityWindowsD,
     IntensityWindowsd,
@@ -32,12 +23,12 @@ from .intensity_windows import (
     PercentileWindowd,
     PercentileWindowDict,
 )
-from .load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
-from .slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
-from .slice_min_max import SliceMinMax, SliceMinMaxD, SliceMinMaxd, SliceMinMaxDict
-from .slice_plane import SlicePlane, SlicePlaneD, SlicePlaned, SlicePlaneDict
-from .slice_range import SliceRange, SliceRangeD, SliceRanged, SliceRangeDict
-from .timed_compose import TimedCompose
+from monai_medpruner.transforms.load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_medpruner.transforms.slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
+from monai_medpruner.transforms.slice_min_max import SliceMinMax, SliceMinMaxD, SliceMinMaxd, SliceMinMaxDict
+from monai_medpruner.transforms.slice_plane import SlicePlane, SlicePlaneD, SlicePlaned, SlicePlaneDict
+from monai_medpruner.transforms.slice_range import SliceRange, SliceRangeD, SliceRanged, SliceRangeDict
+from monai_medpruner.transforms.timed_compose import TimedCompose
 
 __all__ = [
     "HU_WINDOWS",

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Inter-slice anchor-based filtering (IAF): drop the slices that differ little from the last kept one."""
 
@@ -24,9 +15,9 @@ from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import convert_to_tensor
 
-from ..errors import SettingsError, SpacingError, VolumeShapeError
-from .anchor_rule import anchor_slices, guarded_slices
-from .slice_selection import SliceSelection, SliceSelectiond, fill_from_anchor
+from monai_medpruner.errors import SettingsError, SpacingError, VolumeShapeError
+from monai_medpruner.transforms.anchor_rule import anchor_slices, guarded_slices
+from monai_medpruner.transforms.slice_selection import SliceSelection, SliceSelectiond, fill_from_anchor
 
 __all__ = [
     "InterSliceAnchorFilter",

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Which slices the anchor rule keeps (eq. 2 of arXiv:2603.11625): exact decisions at the speed of memory.
 
@@ -29,7 +20,7 @@ from math import isfinite
 import torch
 from torch.nn.functional import avg_pool2d
 
-from ..errors import NonFiniteVoxelsError
+from monai_medpruner.errors import NonFiniteVoxelsError
 
 __all__ = ["anchor_slices", "exact_mean", "guarded_slices"]
 
@@ -254,7 +245,7 @@ def _slices_first(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 class _SliceReader:
-    """Reads single slices; where they are interleaved in memory, a block of neighbours at a time.
+    """Reads single slices; where they are interleaved in memory, a block of neighbors at a time.
 
     Args:
         slices: slices first.

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The gate in front of everything: what cannot be a volume is refused before it is windowed and filtered."""
 
@@ -25,7 +16,13 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 
-from ..errors import NonFiniteVoxelsError, SpacingError, TooFewSlicesError, VolumeShapeError, ZeroVarianceError
+from monai_medpruner.errors import (
+    NonFiniteVoxelsError,
+    SpacingError,
+    TooFewSlicesError,
+    VolumeShapeError,
+    ZeroVarianceError,
+)
 
 __all__ = ["CheckVolume", "CheckVolumeD", "CheckVolumeDict", "CheckVolumed", "voxel_range"]
 
@@ -38,7 +35,7 @@ class CheckVolume(Transform):
     Runs right after loading, before windowing. No temporary of the volume's size is made.
 
     Raises:
-        VolumeShapeError: not ``(1, H, W, D)``, or without voxels. A 4-D NIfTI (time, diffusion) and colour arrive as
+        VolumeShapeError: not ``(1, H, W, D)``, or without voxels. A 4-D NIfTI (time, diffusion) and color arrive as
             several channels.
         TooFewSlicesError: an axis has a single voxel.
         SpacingError: spacing (columns of the affine, ``meta["pixdim"]``) that is zero, negative or not finite, or an
@@ -104,7 +101,7 @@ def _check_shape(shape: tuple[int, ...]) -> None:
     if shape[0] != 1:
         raise VolumeShapeError(
             f"expected one channel, got {shape[0]}, shape {shape}: the file is a 4-D series (time, diffusion) or in "
-            "colour; extract one 3-D volume."
+            "color; extract one 3-D volume."
         )
     if 1 in shape[1:]:
         raise TooFewSlicesError(f"expected a stack of slices, got a single one, shape {shape[1:]}: load the series.")

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Hounsfield-unit windows: intervals of HU become channels in [0, 1]."""
 
@@ -26,8 +17,8 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_tensor
 
-from ..errors import IntensityUnitsError, SettingsError, VolumeShapeError
-from .check_volume import voxel_range
+from monai_medpruner.errors import IntensityUnitsError, SettingsError, VolumeShapeError
+from monai_medpruner.transforms.check_volume import voxel_range
 
 __all__ = [
     "HU_WINDOWS",

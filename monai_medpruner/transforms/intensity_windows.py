@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Scale a volume to [0, 1] the way its modality or its model asks for: HU windows, percentiles, or slice by slice."""
 
@@ -25,12 +16,12 @@ from monai.transforms import MapTransform, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import TransformBackends, convert_to_tensor
 
-from ..data.volume_meta import append_note
-from ..errors import IntensityUnitsError, SettingsError, ZeroVarianceError
-from .check_volume import voxel_range
-from .hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
-from .slice_min_max import SliceMinMax
-from .stored_range import STORED_RANGES, scale_stored_range
+from monai_medpruner.data.volume_meta import append_note
+from monai_medpruner.errors import IntensityUnitsError, SettingsError, ZeroVarianceError
+from monai_medpruner.transforms.check_volume import voxel_range
+from monai_medpruner.transforms.hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
+from monai_medpruner.transforms.slice_min_max import SliceMinMax
+from monai_medpruner.transforms.stored_range import STORED_RANGES, scale_stored_range
 
 __all__ = [
     "IntensityWindows",

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Bring the slicing axis last, and slices into the position in which radiologists view them."""
 
@@ -28,12 +19,12 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Orientation
 from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 
-from ..data.volume_meta import PerVolumeList, collatable, positions_from_affine
-from ..errors import SettingsError, SliceGeometryError, SpacingError, VolumeShapeError
+from monai_medpruner.data.volume_meta import PerVolumeList, collatable, positions_from_affine
+from monai_medpruner.errors import SettingsError, SliceGeometryError, SpacingError, VolumeShapeError
 
 __all__ = ["SLICE_ORDERS", "SlicePlane", "SlicePlaneD", "SlicePlaneDict", "SlicePlaned"]
 
-# (rows, columns, depth) run towards these; the patient's right is on the left of an axial or coronal image
+# (rows, columns, depth) run toward these; the patient's right is on the left of an axial or coronal image
 _AXIS_CODES = {"sagittal": "IPL", "coronal": "ILP", "axial": "PLS"}
 #: from where to where the slices of each plane run
 SLICE_ORDERS = {"sagittal": "right to left", "coronal": "anterior to posterior", "axial": "inferior to superior"}
@@ -45,7 +36,7 @@ _SPACING_TOLERANCE = 1e-3  # relative; headers store float32
 class SlicePlane(InvertibleTransform):
     """Orient a volume so that slices lie along the last axis and each slice looks as radiologists view it.
 
-    Rows run downwards (towards posterior in axial slices, inferior in others), columns towards the patient's left
+    Rows run downwards (toward posterior in axial slices, inferior in others), columns toward the patient's left
     (posterior in sagittal slices). Axes are permuted and flipped, never resampled; an oblique volume goes to the
     nearest plane. ``meta["plane"]`` names the plane, ``slice_axis`` and ``slice_positions_mm`` follow.
 

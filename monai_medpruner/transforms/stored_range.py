@@ -1,15 +1,7 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
-"""Volumes that were scaled before they were stored: to [0, 1], or to the 256 grey values of an image file."""
+"""Volumes that were scaled before they were stored: to [0, 1], or to the 256 gray values of an image file."""
 
 from __future__ import annotations
 
@@ -17,9 +9,9 @@ import torch
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
 
-from ..errors import IntensityUnitsError
-from .check_volume import voxel_range
-from .hu_windows import rescale_channels
+from monai_medpruner.errors import IntensityUnitsError
+from monai_medpruner.transforms.check_volume import voxel_range
+from monai_medpruner.transforms.hu_windows import rescale_channels
 
 __all__ = ["STORED_RANGES", "scale_stored_range"]
 

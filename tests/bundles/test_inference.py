@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The bundle from the command line, as a user runs it."""
 
@@ -118,9 +110,9 @@ def check_line(line, image, kept, total, tmp_path):
     assert [int(part.sum()) for part in keep.split(sizes.tolist())] == per_slice
     start = 0
     for size in sizes.tolist():
-        carrier, own = record["carrier"][start : start + size], keep[start : start + size]
-        assert own[carrier].all()
-        assert torch.equal(carrier == torch.arange(size), own)
+        merged_into, own = record["merged_into"][start : start + size], keep[start : start + size]
+        assert own[merged_into].all()
+        assert torch.equal(merged_into == torch.arange(size), own)
         start += size
 
 

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The bundles share one inference configuration, and the command that keeps it so."""
 
@@ -70,7 +61,7 @@ def test_every_setting_is_used_and_what_decides_the_answer_is_recorded(script, c
     }
     unrecorded = {name for name in names if config["settings"].get(name) != f"@{name}"}
     inputs = {"dataset_dir", "output_dir", "image", "question", "questions_file", "series_uid"}
-    assert unrecorded == unused | inputs | {"device", "dtype", "attn_implementation", "encoder_batch"}
+    assert unrecorded == unused | inputs | {"device", "dtype", "attn_implementation", "vision_batch_size"}
 
 
 def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, capsys):

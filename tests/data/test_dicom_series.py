@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """A DICOM series becomes a volume with every file in its place, or a typed error."""
 
@@ -298,7 +289,7 @@ def multi_frame(dataset, index):
     dataset.PixelData = dataset.PixelData * 3
 
 
-def colour(dataset, index):
+def color(dataset, index):
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
     dataset.PixelData = bytes(12 * 16 * 3)
@@ -320,7 +311,7 @@ def setting(keyword, value):
     ("edit", "error", "message"),
     [
         (multi_frame, UnreadableVolumeError, "multi-frame DICOM \\(3 frames"),
-        (colour, VolumeShapeError, "colour"),
+        (color, VolumeShapeError, "color"),
         (without("ImagePositionPatient"), UnreadableVolumeError, "8 of 8 files of the series lack the position"),
         (without("ImagePositionPatient", 5), IncompleteSeriesError, "1 of 8 files of the series lack the position"),
         (without("ImageOrientationPatient", 5), IncompleteSeriesError, "lack the orientation"),

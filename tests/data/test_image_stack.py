@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Volumes without geometry: .npy files as M3D stores them, folders of PNG or JPEG slices."""
 
@@ -44,10 +36,10 @@ def save_npy(folder: Path, array: np.ndarray = STORED) -> Path:
     return folder / "volume.npy"
 
 
-def save_slices(folder: Path, name: str = "{}.png", grey: np.ndarray = GREY, first: int = 0) -> Path:
+def save_slices(folder: Path, name: str = "{}.png", gray: np.ndarray = GREY, first: int = 0) -> Path:
     """Slices without leading zeros, so that names sort 0, 1, 10, 11, 2 as text."""
     folder.mkdir(exist_ok=True)
-    for number, pixels in enumerate(grey, start=first):
+    for number, pixels in enumerate(gray, start=first):
         Image.fromarray(pixels).save(folder / name.format(number))
     return folder
 
@@ -107,7 +99,7 @@ def test_slices_in_the_order_of_their_numbers(tmp_path, name, first):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
-def test_grey_slices_stored_with_several_channels(tmp_path, mode):
+def test_gray_slices_stored_with_several_channels(tmp_path, mode):
     for number, pixels in enumerate(GREY):
         Image.fromarray(pixels).convert(mode).save(tmp_path / f"{number}.png")
     assert np.array_equal(oriented(tmp_path).numpy()[0], GREY.transpose(1, 2, 0))
@@ -163,7 +155,7 @@ def test_broken_npy(tmp_path, case):
         VolumeReader().read(path)
 
 
-def colour(folder: Path) -> None:
+def color(folder: Path) -> None:
     pixels = np.stack([GREY[4]] * 3, axis=-1)
     pixels[2, 3, 1] ^= 1
     Image.fromarray(pixels).save(folder / "4.png")
@@ -190,8 +182,8 @@ BROKEN_STACKS = {
     ),
     "cut short": (lambda folder: truncate(folder / "4.png"), UnreadableVolumeError, "4.png.*cut short"),
     "no image": (lambda folder: (folder / "4.png").write_text("text"), UnreadableVolumeError, "4.png is no PNG"),
-    "colour": (colour, VolumeShapeError, "4.png is in colour"),
-    "transparent": (transparent, VolumeShapeError, "4.png is in colour or transparent"),
+    "color": (color, VolumeShapeError, "4.png is in color"),
+    "transparent": (transparent, VolumeShapeError, "4.png is in color or transparent"),
     "16 bit": (
         lambda folder: Image.fromarray(GREY[4].astype(np.uint16) * 256).save(folder / "4.png"),
         VolumeShapeError,

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Answers and overlays without a server."""
 
@@ -141,7 +133,7 @@ def test_overlay_of_a_flipped_study(model, study, tmp_path, extension):
         assert labels.dtype == np.uint8
     same_place(file, study)
     assert described["record"] == answer["record"]
-    # axial slices as radiologists see them: rows to posterior, columns to the left, depth upwards. In this file the
+    # axial slices as radiologists see them: rows to posterior, columns to the left, depth upward. In this file the
     # first axis runs to anterior, the second to the left, the third downwards
     viewed = labels[::-1, :, ::-1]
     check_labels(viewed, answer["record"])
@@ -205,7 +197,7 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
     for index in (0, len(headers) - 1):
         placed = image.affine @ [0, 0, index, 1]
         assert np.allclose(placed[:3] * [-1, -1, 1], headers[index].ImagePositionPatient, atol=1e-3)
-    # columns to the left, rows to posterior, slices upwards: what radiologists see, but for the order of the axes
+    # columns to the left, rows to posterior, slices upward: what radiologists see, but for the order of the axes
     check_labels(np.asarray(image.dataobj).transpose(1, 0, 2), described["record"])
     tilted = name == "ct_head_tilted_dicom"
     assert is_sheared(image.affine) is tilted
@@ -226,7 +218,7 @@ def test_report_of_settings_holds_no_path(tmp_path):
 
 def cached(rows, seed=0):
     tokens = torch.rand(rows, 8, generator=torch.Generator().manual_seed(seed))
-    slices = PrunedSlices(tokens=list(tokens.split(1)), side_rows=[[tokens.clone()]])
+    slices = PrunedSlices(tokens=list(tokens.split(1)), deepstack_features=[[tokens.clone()]])
     return CachedStudy(EncodedVolume(slices, VolumeRecord(1, [0], [], [])), (1, 1), {}, {})
 
 

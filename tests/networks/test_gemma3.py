@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What Gemma 3 and MedGemma do otherwise: pooling cells, image blocks, sliding windows, the prompt's form."""
 
@@ -191,7 +183,7 @@ def test_sliding_layers_count_kept_tokens(checkpoint):
     config.text_config.layer_types = ["sliding_attention"]
     torch.manual_seed(0)
     model = Gemma3ForConditionalGeneration(config).eval()
-    Gemma3Family.tiny_initialise(model)
+    Gemma3Family.tiny_initialize(model)
     ids = torch.tensor([[20, 21, 22, 8, *[7] * 9, 9, 23, 24]])
     pixels = torch.randn(1, 3, 168, 168, generator=torch.Generator().manual_seed(1))
     vlm = PrunedVLM(model, NUCLEUS)

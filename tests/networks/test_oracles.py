@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The released code's numbers, on a stock model."""
 
@@ -45,15 +37,15 @@ def oracle(request, shared_oracle):
     return load_oracle(shared_oracle(f"{request.param}.safetensors"))
 
 
-@pytest.mark.parametrize("encoder_batch", [None, 1, 3])
-def test_released_numbers(oracle, encoder_batch):
+@pytest.mark.parametrize("vision_batch_size", [None, 1, 3])
+def test_released_numbers(oracle, vision_batch_size):
     model, expected, settings = oracle
     pruner = NucleusPruner(
         tau=float(settings["tau"]),
         temperature=float(settings["temperature"]),
         contextual_ratio=float(settings["contextual_ratio"]),
     )
-    vlm = PrunedVLM(model, pruner, encoder_batch)
+    vlm = PrunedVLM(model, pruner, vision_batch_size)
     ids = expected["input_ids"]
     with torch.no_grad():
         output = vlm(input_ids=ids, pixel_values=expected["pixel_values"], image_grid_thw=expected["image_grid_thw"])

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The wrapper against the stock model."""
 
@@ -92,7 +84,7 @@ def test_generation_equals_masked_stock_model(model, batch):
 def test_the_other_way_to_number_tokens(model, batch):
     """Original positions where the family renumbers, renumbered ones where it keeps them; forward and generate."""
     positions = OTHER_POSITIONS[POSITIONS[model.config.model_type]]
-    vlm = PrunedVLM(model, NUCLEUS, keep_positions=not family_of(model).keeps_positions)
+    vlm = PrunedVLM(model, NUCLEUS, preserve_position_ids=not family_of(model).preserves_position_ids)
     pruned = pruned_logits(vlm, batch)
     keep = vlm.record.keep
     expected = kept_logits(masked_logits(model, batch, keep, positions=positions), keep)
@@ -105,7 +97,7 @@ def test_the_other_way_to_number_tokens(model, batch):
 
 def test_the_familys_way_to_number_tokens_is_the_default(model, batch):
     default = PrunedVLM(model, NUCLEUS)
-    named = PrunedVLM(model, NUCLEUS, keep_positions=default.family.keeps_positions)
+    named = PrunedVLM(model, NUCLEUS, preserve_position_ids=default.family.preserves_position_ids)
     assert torch.equal(pruned_logits(default, batch), pruned_logits(named, batch))
 
 
@@ -152,10 +144,10 @@ def test_batch_equals_one_by_one(model, prompts, merge_space):
         assert torch.equal(vlm.record.keep[0], record.keep[row, mask])
 
 
-@pytest.mark.parametrize("encoder_batch", [1, 2])
-def test_encoder_batch_changes_nothing(model, batch, encoder_batch):
+@pytest.mark.parametrize("vision_batch_size", [1, 2])
+def test_vision_batch_size_changes_nothing(model, batch, vision_batch_size):
     pruner = NucleusPruner(tau=0.5, temperature=0.5)
-    whole, parts = PrunedVLM(model, pruner), PrunedVLM(model, pruner, encoder_batch)
+    whole, parts = PrunedVLM(model, pruner), PrunedVLM(model, pruner, vision_batch_size)
     torch.testing.assert_close(pruned_logits(parts, batch), pruned_logits(whole, batch), **TOLERANCE)
     assert torch.equal(parts.record.keep, whole.record.keep)
 
@@ -175,8 +167,8 @@ def test_record_tells_where_tokens_went(model, batch):
         ].tolist()
         assert (one.contextual_tokens < torch.tensor([rows, columns])).all()
         assert len(one.contextual_tokens) == max(int(0.2 * rows * columns), 1)
-        assert one.keep[one.carrier].all()
-        assert torch.equal(one.carrier == torch.arange(rows * columns), one.keep)
+        assert one.keep[one.merged_into].all()
+        assert torch.equal(one.merged_into == torch.arange(rows * columns), one.keep)
     assert set(record.seconds) == {"encode", "select", "prefill"}
     vlm.generate(**batch, max_new_tokens=2)
     assert set(vlm.record.seconds) == {"encode", "select", "prefill", "decode"}
@@ -221,14 +213,14 @@ def test_merging_before_the_projector(model, prompts):
     before = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1, merge_space="encoder"))
     first, second = projected.encode(**inputs), before.encode(**inputs)
     record = second.records[0]
-    assert torch.equal(first.records[0].carrier, record.carrier)
+    assert torch.equal(first.records[0].merged_into, record.merged_into)
     images = before.family.slice_inputs(inputs, 0, 1)
     with torch.no_grad():
         raw = before.family.encode(images).encoder_tokens[0]
         places = record.keep.nonzero()[:, 0].tolist()
         merged = raw.clone()
         for target in record.contextual.nonzero()[:, 0].tolist():
-            assigned = [j for j in range(len(raw)) if record.carrier[j] == target and j != target]
+            assigned = [j for j in range(len(raw)) if record.merged_into[j] == target and j != target]
             if assigned:
                 merged[target] = raw[target] + raw[assigned].mean(0)
         expected = before.family.project(merged[places])
@@ -488,9 +480,9 @@ def test_inputs_that_do_not_fit(model, batch, change):
         PrunedVLM(model, NUCLEUS)(**broken(model, batch, change))
 
 
-def test_encoder_batch_must_be_positive(model, batch):
-    with pytest.raises(SettingsError, match="encoder_batch"):
-        PrunedVLM(model, NUCLEUS, encoder_batch=0)(**batch)
+def test_vision_batch_size_must_be_positive(model, batch):
+    with pytest.raises(SettingsError, match="vision_batch_size"):
+        PrunedVLM(model, NUCLEUS, vision_batch_size=0)(**batch)
 
 
 def test_attention_that_overflows(model, batch):

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What is VideoLLaMA3's own: merge sizes that come with the images, means before the projector, its own reduction."""
 
@@ -97,7 +89,7 @@ def test_pruners_are_told_the_merge_size(model, images, merge_size):
             told.append(slices.patches_per_token)
             return super().select(score, slices)
 
-    PrunedVLM(model, Spy(), encoder_batch=1).encode(**images(merge_size))
+    PrunedVLM(model, Spy(), vision_batch_size=1).encode(**images(merge_size))
     assert told == [merge_size**2] * 2
 
 

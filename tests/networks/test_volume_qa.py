@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Volumes and questions to answers."""
 
@@ -128,7 +120,7 @@ def test_tokens_without_a_question(network, channels):
         assert (row[:, count:] == 0).all()
 
 
-def test_channels_become_colours():
+def test_channels_become_colors():
     one = torch.stack([torch.full((4, 5, 2), value) for value in (0.0, 0.5, 1.0)])
     images = slice_images(one)
     assert [image.size for image in images] == [(5, 4)] * 2
@@ -299,11 +291,11 @@ def test_out_of_memory_is_tried_again_with_fewer_slices(network, monkeypatch, ca
     batches = []
     encode = PrunedVLM.encode_each
 
-    def failing_once(self, pruners, encoder_batch=None, **inputs):
-        batches.append(encoder_batch)
+    def failing_once(self, pruners, vision_batch_size=None, **inputs):
+        batches.append(vision_batch_size)
         if len(batches) == 1:
             raise error
-        return encode(self, pruners, encoder_batch, **inputs)
+        return encode(self, pruners, vision_batch_size, **inputs)
 
     monkeypatch.setattr(PrunedVLM, "encode_each", failing_once)
     assert network(one[None], [["a?"]]) == expected
@@ -349,7 +341,7 @@ def test_several_pruners_on_one_run_of_the_encoder(network):
         (alone,) = network.encode_each(one, [pruner])
         assert all(map(torch.equal, study.slices.tokens, alone.slices.tokens))
         assert all(map(torch.equal, study.slices.keep, alone.slices.keep))
-        for rows, others in zip(study.slices.side_rows, alone.slices.side_rows, strict=True):
+        for rows, others in zip(study.slices.deepstack_features, alone.slices.deepstack_features, strict=True):
             assert all(map(torch.equal, rows, others))
         part = study.slices.of_slices(places)
         assert all(token is study.slices.tokens[place] for token, place in zip(part.tokens, places, strict=True))

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Pruners that look at all slices before they choose."""
 
@@ -24,7 +16,7 @@ from conftest import SIZES
 from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.pruners import NucleusPruner, SliceTokens, TokenPruner
 
-SLICE = NucleusPruner(tau=0.7, temperature=0.1, ceiling=1.2, least_tokens=2, contextual_ratio=0.1)
+SLICE = NucleusPruner(tau=0.7, temperature=0.1, max_importance=1.2, min_tokens=2, contextual_ratio=0.1)
 VOLUME = replace(SLICE, scope="volume")
 
 
@@ -44,7 +36,7 @@ def nucleus_of_all(volume: list[list[float]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
-def test_encoder_batch_changes_nothing(model, prompts, merge_space):
+def test_vision_batch_size_changes_nothing(model, prompts, merge_space):
     """Slices of several sizes, so that the batches are padded to different lengths; equal to the loop over all."""
     inputs = prompts(SIZES)
     vlm = PrunedVLM(model, replace(VOLUME, merge_space=merge_space))
@@ -52,14 +44,16 @@ def test_encoder_batch_changes_nothing(model, prompts, merge_space):
     scores = [record.importance.tolist() for record in vlm.encode_each([SLICE], 1, **inputs)[0].records]
     assert [record.primary.nonzero().flatten().tolist() for record in whole.records] == nucleus_of_all(scores)
     assert nucleus_of_all(scores) != [nucleus_of_all([one])[0] for one in scores]
-    for encoder_batch in (1, 2, 3):
-        parts = vlm.encode(encoder_batch, **inputs)
+    for vision_batch_size in (1, 2, 3):
+        parts = vlm.encode(vision_batch_size, **inputs)
         assert parts.grids == whole.grids
         for one, other in zip(parts.records, whole.records, strict=True):
             assert torch.equal(one.primary, other.primary)
-            assert torch.equal(one.carrier, other.carrier)
+            assert torch.equal(one.merged_into, other.merged_into)
             torch.testing.assert_close(one.importance, other.importance)
-        for rows, others in zip([parts.tokens, *parts.side_rows], [whole.tokens, *whole.side_rows], strict=True):
+        for rows, others in zip(
+            [parts.tokens, *parts.deepstack_features], [whole.tokens, *whole.deepstack_features], strict=True
+        ):
             for one, other in zip(rows, others, strict=True):
                 torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
@@ -73,7 +67,7 @@ def test_beside_other_pruners_on_one_run_of_the_encoder(model, prompts):
         assert [len(part) for part in (found.tokens, found.records)] == [len(SIZES)] * 2
         assert all(map(torch.equal, found.tokens, alone.tokens))
         assert all(map(torch.equal, found.keep, alone.keep))
-        for rows, others in zip(found.side_rows, alone.side_rows, strict=True):
+        for rows, others in zip(found.deepstack_features, alone.deepstack_features, strict=True):
             assert all(map(torch.equal, rows, others))
         assert set(found.seconds) == set(alone.seconds) == {"encode", "select"}
 
@@ -82,7 +76,7 @@ def test_answers_from_the_whole_volume(model, prompts):
     inputs = prompts(SIZES)
     length = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
     expected = PrunedVLM(model, VOLUME).generate(**inputs, **length)
-    assert torch.equal(PrunedVLM(model, VOLUME, encoder_batch=1).generate(**inputs, **length), expected)
+    assert torch.equal(PrunedVLM(model, VOLUME, vision_batch_size=1).generate(**inputs, **length), expected)
 
 
 def test_slices_of_one_call_are_one_volume(model, prompts):
@@ -112,7 +106,7 @@ class Onlooker(TokenPruner):
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
 def test_what_the_pruner_is_given(model, prompts, merge_space):
     inputs = prompts(SIZES)
-    vlm = PrunedVLM(model, Onlooker(merge_space=merge_space), encoder_batch=1)
+    vlm = PrunedVLM(model, Onlooker(merge_space=merge_space), vision_batch_size=1)
     Onlooker.given.clear()
     vlm.encode(**inputs)
     (given,) = Onlooker.given

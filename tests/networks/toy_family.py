@@ -1,13 +1,6 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
 """The family of the toy model; docs/new_family.md shows this file."""
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ from monai_medpruner.networks.families import EncodedSlices, FamilySummary, Mode
 
 
 class ToyFamily(ModelFamily):
-    """A token is the mean of two patches that are neighbours in a row; positions are one-dimensional."""
+    """A token is the mean of two patches that are neighbors in a row; positions are one-dimensional."""
 
     model_types = ("toy_slices",)
     summary = FamilySummary(
@@ -77,11 +70,11 @@ class ToyFamily(ModelFamily):
 
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         pooled = self.model.pool(images["pixel_values"])
-        return EncodedSlices(tokens=list(self.project(pooled)), side_rows=[], encoder_tokens=list(pooled))
+        return EncodedSlices(tokens=list(self.project(pooled)), deepstack_features=[], encoder_tokens=list(pooled))
 
     def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
         return self.model.projector(encoder_tokens)
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         packed: dict[str, Any] = {"pooler_output": tokens}
         return BaseModelOutputWithPooling(**packed)

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Written from the method, one slice at a time in float64, knowing nothing of the package."""
 
@@ -58,7 +50,7 @@ def nuclei_oracle(
     slices: list[list[float]],
     tau: float,
     temperature: float,
-    ceiling: float | None = None,
+    max_importance: float | None = None,
     least: int = 1,
     scope: str = "slice",
     patches: int | None = None,
@@ -66,7 +58,7 @@ def nuclei_oracle(
     """The kept indices of each slice, rising; with patches per token, of the literal attention (the paper's scale)."""
     scores = []
     for one in slices:
-        clipped = [score if ceiling is None else min(score, ceiling) for score in one]
+        clipped = [score if max_importance is None else min(score, max_importance) for score in one]
         scores.append([score if patches is None else score / (len(one) * patches) for score in clipped])
     if scope == "slice":
         chosen = [nucleus_oracle(one, tau, temperature) for one in scores]
@@ -102,11 +94,11 @@ def merging_targets(length: int, remaining: list[int], ratio: float) -> list[int
 def merging_oracle(
     tokens: np.ndarray, keys: np.ndarray, keep: list[bool], ratio: float
 ) -> tuple[np.ndarray, list[int], list[int], float]:
-    """Merge one slice: tokens, contextual indices, carriers, and how close the closest choice was (inf: no choice)."""
+    """Merge one slice: tokens, contextual indices, merged_into, margin of the closest choice (inf: no choice)."""
     length = len(keep)
     remaining = [j for j in range(length) if not keep[j]]
     targets = merging_targets(length, remaining, ratio)
-    carrier = [j if keep[j] or j in targets else -1 for j in range(length)]
+    merged_into = [j if keep[j] or j in targets else -1 for j in range(length)]
     assigned: dict[int, list[int]] = {target: [] for target in targets}
     closest = math.inf
     for j in remaining:
@@ -114,7 +106,7 @@ def merging_oracle(
             continue
         similarities = [cosine(keys[j], keys[target]) for target in targets]
         best = similarities.index(max(similarities))
-        carrier[j] = targets[best]
+        merged_into[j] = targets[best]
         assigned[targets[best]].append(j)
         # exact ties are no close call: the first one wins
         gaps = [similarities[best] - other for other in similarities if other != similarities[best]]
@@ -125,4 +117,4 @@ def merging_oracle(
             if members:
                 total = math.fsum(float(tokens[j, channel]) for j in members)
                 merged[target, channel] = float(tokens[target, channel]) + total / len(members)
-    return merged, targets, carrier, closest
+    return merged, targets, merged_into, closest

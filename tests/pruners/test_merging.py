@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
@@ -52,40 +44,40 @@ def test_equals_the_loop_on_ragged_slices(slices, ratio, padding):
     tokens, keys = (padded([one[part] for one in slices], length, math.nan) for part in (0, 1))
     keep = padded([one[2] for one in slices], length, True)  # a mask that is wrong at padding
     valid = padded([np.ones(len(one[2]), bool) for one in slices], length, False)
-    merged, contextual, carrier = merge_contextual(tokens, keys, keep, ratio, valid)
+    merged, contextual, merged_into = merge_contextual(tokens, keys, keep, ratio, valid)
     assert merged.dtype == torch.float32
-    assert carrier.dtype == torch.int64
+    assert merged_into.dtype == torch.int64
     for index, one in enumerate(slices):
         size = len(one[2])
-        expected, targets, carriers, closest = merging_oracle(*one, ratio)
+        expected, targets, expected_into, closest = merging_oracle(*one, ratio)
         assume(closest > 1e-5)  # closer calls than float32 can make
         alone = merge_contextual(*(torch.from_numpy(part)[None] for part in one), ratio)
-        batched = [merged[index, :size], contextual[index, :size], carrier[index, :size]]
-        for tokens_now, contextual_now, carrier_now in (batched, [part[0] for part in alone]):
+        batched = [merged[index, :size], contextual[index, :size], merged_into[index, :size]]
+        for tokens_now, contextual_now, into_now in (batched, [part[0] for part in alone]):
             assert contextual_now.nonzero().flatten().tolist() == targets
-            assert carrier_now.tolist() == carriers
+            assert into_now.tolist() == expected_into
             survives = torch.from_numpy(one[2]) | contextual_now
             np.testing.assert_allclose(tokens_now[survives], expected[survives.numpy()], rtol=1e-5, atol=1e-6)
         assert not contextual[index, size:].any()
-        assert (carrier[index, size:] == -1).all()
+        assert (merged_into[index, size:] == -1).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(slices=ragged_slices(), ratio=st.sampled_from([0.0, 0.05, 0.3, 1.0]))
-def test_carriers(slices, ratio):
+def test_merged_into(slices, ratio):
     for tokens, keys, keep in slices:
         selected = torch.from_numpy(keep)[None]
-        _, contextual, carrier = merge_contextual(
+        _, contextual, merged_into = merge_contextual(
             torch.from_numpy(tokens)[None], torch.from_numpy(keys)[None], selected, ratio
         )
         itself = torch.arange(len(keep))[None]
         assert not (contextual & selected).any()
-        assert torch.equal(carrier == itself, selected | contextual)
+        assert torch.equal(merged_into == itself, selected | contextual)
         others = ~(selected | contextual)
         if ratio == 0:
-            assert (carrier[others] == -1).all()
+            assert (merged_into[others] == -1).all()
         else:
-            assert contextual[0, carrier[others]].all()
+            assert contextual[0, merged_into[others]].all()
 
 
 @pytest.mark.parametrize(
@@ -121,10 +113,10 @@ def test_equal_similarities_go_to_the_first_target(axis):
     if axis is not None:
         keys[..., axis] = 1.0
     tokens = torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(0))
-    merged, contextual, carrier = merge_contextual(tokens, keys, torch.zeros(1, 40, dtype=torch.bool), 0.1)
+    merged, contextual, merged_into = merge_contextual(tokens, keys, torch.zeros(1, 40, dtype=torch.bool), 0.1)
     targets = [0, 10, 20, 30]
     assert contextual[0].nonzero().flatten().tolist() == targets
-    assert carrier[0].tolist() == [j if j in targets else 0 for j in range(40)]
+    assert merged_into[0].tolist() == [j if j in targets else 0 for j in range(40)]
     others = [j for j in range(40) if j not in targets]
     torch.testing.assert_close(merged[0, 0], tokens[0, 0] + tokens[0, others].mean(0))
     assert torch.equal(merged[0, targets[1:]], tokens[0, targets[1:]])  # nothing assigned, nothing added
@@ -138,13 +130,13 @@ def test_means_are_taken_in_float32_and_the_type_is_kept(dtype):
     keys = torch.randn(1, 400, 8, generator=generator).to(dtype)
     keep = torch.zeros(1, 400, dtype=torch.bool)
     keep[:, 5:9] = True
-    merged, contextual, carrier = merge_contextual(tokens, keys, keep, 0.003)
-    expected, targets, carriers, _ = merging_oracle(
+    merged, contextual, merged_into = merge_contextual(tokens, keys, keep, 0.003)
+    expected, targets, expected_into, _ = merging_oracle(
         tokens[0].double().numpy(), keys[0].double().numpy(), keep[0].tolist(), 0.003
     )
     assert merged.dtype == dtype
     assert contextual[0].nonzero().flatten().tolist() == targets
-    assert carrier[0].tolist() == carriers
+    assert merged_into[0].tolist() == expected_into
     # half precision: rounded once, at the end
     error = 1e-5 if dtype == torch.float32 else 0.0
     torch.testing.assert_close(merged[0, targets], torch.from_numpy(expected[targets]).to(dtype), rtol=error, atol=0.0)

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What the nucleus does beyond the paper: clipped sinks, a least number of tokens, a nucleus of the whole volume."""
 
@@ -57,16 +49,16 @@ def kept(pruner: NucleusPruner, slices: SliceTokens) -> list[list[int]]:
     volume=VOLUMES,
     tau=TAUS,
     temperature=TEMPERATURES,
-    ceiling=CEILINGS,
+    clip=CEILINGS,
     least=st.integers(1, 20),
     scope=SCOPES,
     data=st.data(),
 )
-def test_equals_the_loop_on_ragged_slices(volume, tau, temperature, ceiling, least, scope, data):
+def test_equals_the_loop_on_ragged_slices(volume, tau, temperature, clip, least, scope, data):
     length = max(map(len, volume)) + data.draw(st.integers(0, 3))
     places = [sorted(data.draw(st.permutations(range(length)))[: len(one)]) for one in volume]
-    pruner = NucleusPruner(tau=tau, temperature=temperature, ceiling=ceiling, least_tokens=least, scope=scope)
-    expected = nuclei_oracle(volume, tau, temperature, ceiling, least, scope)
+    pruner = NucleusPruner(tau=tau, temperature=temperature, max_importance=clip, min_tokens=least, scope=scope)
+    expected = nuclei_oracle(volume, tau, temperature, clip, least, scope)
     found = kept(pruner, padded(volume, places, length))
     assert found == [[own[j] for j in one] for own, one in zip(places, expected, strict=True)]
 
@@ -76,37 +68,42 @@ def test_equals_the_loop_on_ragged_slices(volume, tau, temperature, ceiling, lea
     lengths=st.lists(st.sampled_from([1, 2, 4, 16]), min_size=1, max_size=4),
     tau=TAUS,
     temperature=st.floats(0.01, 2),
-    ceiling=CEILINGS,
+    clip=CEILINGS,
     scope=SCOPES,
     data=st.data(),
 )
-def test_the_papers_scale_divides_what_is_clipped(lengths, tau, temperature, ceiling, scope, data):
+def test_the_papers_scale_divides_what_is_clipped(lengths, tau, temperature, clip, scope, data):
     # powers of two divide float32 exactly
     volume = [data.draw(st.lists(STEPS, min_size=length, max_size=length)) for length in lengths]
     pruner = NucleusPruner(
-        tau=tau, temperature=temperature, importance_scale="paper", ceiling=ceiling, least_tokens=2, scope=scope
+        tau=tau,
+        temperature=temperature,
+        importance_scale="paper",
+        max_importance=clip,
+        min_tokens=2,
+        scope=scope,
     )
-    expected = nuclei_oracle(volume, tau, temperature, ceiling, 2, scope, patches=4)
+    expected = nuclei_oracle(volume, tau, temperature, clip, 2, scope, patches=4)
     assert kept(pruner, ragged(*volume, patches_per_token=4)) == expected
 
 
 @settings(max_examples=200, deadline=None)
-@given(one=st.lists(STEPS, min_size=1, max_size=40), tau=TAUS, temperature=TEMPERATURES, ceiling=CEILINGS)
+@given(one=st.lists(STEPS, min_size=1, max_size=40), tau=TAUS, temperature=TEMPERATURES, clip=CEILINGS)
 @pytest.mark.parametrize("least", [1, 3])
-def test_a_volume_of_one_slice_is_a_slice(one, tau, temperature, ceiling, least):
+def test_a_volume_of_one_slice_is_a_slice(one, tau, temperature, clip, least):
     both = [
-        NucleusPruner(tau=tau, temperature=temperature, ceiling=ceiling, least_tokens=least, scope=scope)(ragged(one))
+        NucleusPruner(tau=tau, temperature=temperature, max_importance=clip, min_tokens=least, scope=scope)(ragged(one))
         for scope in ("slice", "volume")
     ]
     assert torch.equal(both[0].primary, both[1].primary)
 
 
 @settings(max_examples=100, deadline=None)
-@given(volume=VOLUMES, tau=TAUS, temperature=TEMPERATURES, ceiling=CEILINGS, scope=SCOPES)
-def test_more_least_tokens_only_add(volume, tau, temperature, ceiling, scope):
+@given(volume=VOLUMES, tau=TAUS, temperature=TEMPERATURES, clip=CEILINGS, scope=SCOPES)
+def test_more_min_tokens_only_add(volume, tau, temperature, clip, scope):
     before = torch.zeros(())
     for least in (1, 2, 5, 100):
-        pruner = NucleusPruner(tau=tau, temperature=temperature, ceiling=ceiling, least_tokens=least, scope=scope)
+        pruner = NucleusPruner(tau=tau, temperature=temperature, max_importance=clip, min_tokens=least, scope=scope)
         mask = pruner(ragged(*volume)).primary
         assert all(count >= min(least, len(one)) for count, one in zip(mask.sum(1).tolist(), volume, strict=True))
         assert (mask >= before).all()
@@ -120,21 +117,23 @@ def test_a_clipped_sink_leaves_the_nucleus_to_others():
     importance[7] = 0.1 * 256
     slices = ragged(importance.tolist())
     assert kept(NucleusPruner(tau=0.75, temperature=0.25), slices) == [[7]]
-    assert kept(NucleusPruner(tau=0.75, temperature=0.25, ceiling=2.0), slices) == [[7, *range(100, 108)]]
+    assert kept(NucleusPruner(tau=0.75, temperature=0.25, max_importance=2.0), slices) == [[7, *range(100, 108)]]
 
 
 @pytest.mark.parametrize("scope", ["slice", "volume"])
 def test_clipped_tokens_stay_in_their_order(scope):
     slices = ragged([3.0, 9.0, 5.0, 7.0])
-    assert kept(NucleusPruner(tau=0.5, temperature=0.01, ceiling=4.0, scope=scope), slices) == [[1, 2]]
-    assert kept(NucleusPruner(tau=0.1, temperature=0.01, ceiling=4.0, least_tokens=1, scope=scope), slices) == [[1]]
+    assert kept(NucleusPruner(tau=0.5, temperature=0.01, max_importance=4.0, scope=scope), slices) == [[1, 2]]
+    assert kept(NucleusPruner(tau=0.1, temperature=0.01, max_importance=4.0, min_tokens=1, scope=scope), slices) == [
+        [1]
+    ]
 
 
 @pytest.mark.parametrize("scope", ["slice", "volume"])
 def test_the_highest_stay_where_the_mass_of_all_but_one_is_zero(scope):
     """Also behind padding, whose mass is zero likewise."""
     slices = padded([[9.0, 1.0, 3.0, 2.0], [9.0]], [[0, 2, 4, 5], [3]], 6)
-    pruner = NucleusPruner(temperature=1e-6, least_tokens=3, scope=scope)
+    pruner = NucleusPruner(temperature=1e-6, min_tokens=3, scope=scope)
     assert kept(pruner, slices) == [[0, 4, 5], [3]]
 
 
@@ -149,7 +148,7 @@ def test_slices_without_anything_of_note_leave_their_tokens_to_others():
 @pytest.mark.parametrize("scope", ["slice", "volume"])
 def test_tau_one_keeps_every_token_whatever_the_scope(scope):
     slices = ragged([0.0, 1e4, 0.0], [1.0])
-    pruner = NucleusPruner(tau=1, temperature=1e-3, ceiling=5.0, least_tokens=2, scope=scope)
+    pruner = NucleusPruner(tau=1, temperature=1e-3, max_importance=5.0, min_tokens=2, scope=scope)
     assert torch.equal(pruner(slices).primary, slices.valid)
 
 
@@ -160,8 +159,8 @@ def test_only_a_nucleus_of_the_volume_needs_it_whole():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ceiling": ceiling} for ceiling in (0, -1.0, math.nan, math.inf)]
-    + [{"least_tokens": least} for least in (0, -3, 1.5, math.nan, None)]
+    [{"max_importance": clip} for clip in (0, -1.0, math.nan, math.inf)]
+    + [{"min_tokens": least} for least in (0, -3, 1.5, math.nan, None)]
     + [{"scope": scope} for scope in ("study", "", None)],
     ids=str,
 )

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What holds for every pruner that is registered, and for the base class."""
 
@@ -33,7 +25,7 @@ SETTINGS = [
     {"contextual_ratio": 0.0},
     {"contextual_ratio": 0.1, "merge_space": "encoder"},
     {"importance_scale": "paper", "temperature": 0.01, "tau": 0.7},
-    {"ceiling": 1.5, "least_tokens": 3, "temperature": 0.1},
+    {"max_importance": 1.5, "min_tokens": 3, "temperature": 0.1},
 ]
 WHOLE_VOLUME = {"scope": "volume", "temperature": 0.1}
 
@@ -77,7 +69,7 @@ def batch(slices: list[SliceTokens]) -> SliceTokens:
 
 
 def masks(pruned: PrunedTokens) -> torch.Tensor:
-    return torch.stack([pruned.primary, pruned.contextual, pruned.carrier])
+    return torch.stack([pruned.primary, pruned.contextual, pruned.merged_into])
 
 
 @every_pruner
@@ -92,7 +84,7 @@ def test_batch_equals_one_by_one(name, settings, slices):
         assert torch.equal(masks(together)[:, index, :length], masks(alone)[:, 0])
         kept = alone.keep[0]
         torch.testing.assert_close(together.tokens[index, :length][kept], alone.tokens[0, kept])
-        assert (together.carrier[index, length:] == -1).all()
+        assert (together.merged_into[index, length:] == -1).all()
 
 
 @every_pruner
@@ -105,13 +97,13 @@ def test_keeps_some_of_every_slice_and_no_padding(name, settings, slices):
     assert not (pruned.primary & pruned.contextual).any()
     assert torch.equal(pruned.keep, pruned.primary | pruned.contextual)
     assert 0 < pruned.keep.sum() < together.valid.sum()
-    places = torch.arange(together.valid.shape[1]).expand_as(pruned.carrier)
-    assert torch.equal(pruned.carrier == places, pruned.keep)
+    places = torch.arange(together.valid.shape[1]).expand_as(pruned.merged_into)
+    assert torch.equal(pruned.merged_into == places, pruned.keep)
     if settings.get("contextual_ratio") == 0 and name != "average_pooling":  # which merges all, in its own way
         assert not pruned.contextual.any()
     else:
         # where tokens are merged, every real one is carried by one that is kept
-        assert pruned.keep.gather(1, pruned.carrier.clamp(min=0))[together.valid].all()
+        assert pruned.keep.gather(1, pruned.merged_into.clamp(min=0))[together.valid].all()
 
 
 @every_pruner
@@ -220,8 +212,8 @@ def test_base_class_masks_padding_and_merges_by_tokens_without_keys(slices):
     assert pruned.primary.sum(1).tolist() == [3, 3, 1, 3, 2]
     by_tokens = FirstTokens(contextual_ratio=0.1)(dataclasses.replace(together, keys=together.tokens))
     by_keys = FirstTokens(contextual_ratio=0.1)(batch(slices))
-    assert torch.equal(pruned.carrier, by_tokens.carrier)
-    assert not torch.equal(pruned.carrier, by_keys.carrier)
+    assert torch.equal(pruned.merged_into, by_tokens.merged_into)
+    assert not torch.equal(pruned.merged_into, by_keys.merged_into)
 
 
 def test_abstract_base_class_selects_nothing():

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What is special to the rivals: pooling against PyTorch's, random tokens against their promises."""
 
@@ -42,30 +34,30 @@ def test_pooling_is_pytorchs(grid, pool):
     torch.testing.assert_close(kept, expected[0].flatten(1).T)
     places = pruned.keep[0].nonzero().squeeze(1)
     assert places.tolist() == [r * columns + c for r in range(0, rows, pool) for c in range(0, columns, pool)]
-    assert pruned.carrier[0, : rows * columns].unique().tolist() == places.tolist()
+    assert pruned.merged_into[0, : rows * columns].unique().tolist() == places.tolist()
 
 
 def test_random_tokens_are_a_share_of_each_slice_and_not_the_same():
     given = slices((10, 10), (10, 10), (3, 3), numbers=[4, 5, 6])
-    pruned = RandomTokensPruner(share=0.2, contextual_ratio=0.0)(given)
+    pruned = RandomTokensPruner(keep_ratio=0.2, contextual_ratio=0.0)(given)
     assert pruned.keep.sum(1).tolist() == [20, 20, 2]
     assert not torch.equal(pruned.keep[0], pruned.keep[1])
-    other = RandomTokensPruner(share=0.2, contextual_ratio=0.0, seed=1)(given)
+    other = RandomTokensPruner(keep_ratio=0.2, contextual_ratio=0.0, seed=1)(given)
     assert not torch.equal(pruned.keep[0], other.keep[0])
 
 
 def test_every_token_has_its_chance():
     given = slices(*[(5, 5)] * 400)
-    kept = RandomTokensPruner(share=0.2, contextual_ratio=0.0)(given).keep.float().mean(0)
+    kept = RandomTokensPruner(keep_ratio=0.2, contextual_ratio=0.0)(given).keep.float().mean(0)
     assert kept.mean().item() == pytest.approx(0.2)
     assert kept.min() > 0.1
     assert kept.max() < 0.3
 
 
-@pytest.mark.parametrize("share", [0, 1.1, float("nan")])
-def test_share_outside_its_range(share):
-    with pytest.raises(SettingsError, match="share"):
-        RandomTokensPruner(share=share)
+@pytest.mark.parametrize("keep_ratio", [0, 1.1, float("nan")])
+def test_keep_ratio_outside_its_range(keep_ratio):
+    with pytest.raises(SettingsError, match="keep_ratio"):
+        RandomTokensPruner(keep_ratio=keep_ratio)
 
 
 @pytest.mark.parametrize("pool", [1, 0, -2])

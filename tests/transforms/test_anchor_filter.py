@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Which slices the anchor filter keeps: against a plain float64 loop, exactly at ties, in bounded memory."""
 
@@ -274,7 +265,7 @@ def mr(shared_data) -> np.ndarray:
 def test_keeps_the_slices_of_a_float64_loop_on_real_volumes(load, spatial_dim, shared_data):
     volume = np.ascontiguousarray(load(shared_data)[None])
     counts = []
-    # shares of the mean step between neighbours, so that every unit and slice distance is served; and γ itself
+    # shares of the mean step between neighbors, so that every unit and slice distance is served; and γ itself
     mean_step = float(np.abs(np.diff(volume.astype(np.float64), axis=-1)).mean())
     for gamma in (0.025, 0.05, 0.5 * mean_step, mean_step, 1.5 * mean_step, 2.5 * mean_step):
         kept = InterSliceAnchorFilter(gamma, spatial_dim).kept_slices(volume)

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Slice ranges and the anchor filter as MONAI transforms: metadata, inverse, labels, batches, pickling."""
 
@@ -40,7 +31,7 @@ AFFINE = torch.tensor(
     [[0.8, 0.0, 0.3, -40.0], [0.0, 0.9, 0.4, 12.0], [0.0, 0.0, 2.449489742783178, 100.0], [0.0, 0.0, 0.0, 1.0]],
     dtype=torch.float64,
 )
-# distances between neighbours are 1 where a new slice begins, else 0
+# distances between neighbors are 1 where a new slice begins, else 0
 EVEN = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # kept: 0, 2, 4, 6, 8
 UNEVEN = [0, 1, 1, 1, 2, 2, 3, 3, 3, 3]  # kept: 0, 1, 4, 6
 

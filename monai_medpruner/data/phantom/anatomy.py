@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """A torso of ellipsoids: which organ lies where, and its Hounsfield units in each contrast phase."""
 
@@ -67,7 +58,7 @@ HOUNSFIELD: dict[str, tuple[float, float, float]] = {
 TORSO_MM = (350.0, 240.0, 360.0)
 
 _LONG = 5000.0  # semi-axis in mm of what runs through the whole scan
-# centre and semi-axes in mm: x to the patient's right, y to the front, z upwards. Later ones lie over earlier ones.
+# center and semi-axes in mm: x to the patient's right, y to the front, z upward. Later ones lie over earlier ones.
 _SHELL: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
     "skin": ("fat", (0, 0, 0), (175, 120, 700)),
     "wall": ("muscle", (0, 0, 0), (155, 102, 700)),
@@ -85,7 +76,7 @@ _ORGAN_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[float, float, f
     "spine": ((0, -64, 0), (20, 18, _LONG)),
     "aorta": ((-15, -32, 0), (11, 11, _LONG)),
 }
-# what repeats along the body: period and thickness in mm, fall towards the front in mm per mm
+# what repeats along the body: period and thickness in mm, fall toward the front in mm per mm
 _RIBS = (26.0, 9.0, 0.5)
 _VERTEBRAE = (32.0, 25.0, 0.0)
 _LOWEST_RIB_MM = -70.0
@@ -119,13 +110,13 @@ class Shape:
 
     Attributes:
         organ: a name of :data:`ORGANS`.
-        centre: (3,) in mm.
+        center: (3,) in mm.
         semi_axes: (3,) in mm.
         direction: (3,) unit vector that the third semi-axis follows.
     """
 
     organ: str
-    centre: np.ndarray
+    center: np.ndarray
     semi_axes: np.ndarray
     direction: np.ndarray
 
@@ -176,9 +167,9 @@ class TorsoGrid:
         order = np.ix_(self.world_axes, self.world_axes)
         quadric = ((axes / semi_axes**2) @ axes.T)[order]
         reach = np.sqrt(np.diag((axes * semi_axes**2) @ axes.T))[self.world_axes]
-        centre = self.pose.to_world(shape.centre)[self.world_axes]
+        center = self.pose.to_world(shape.center)[self.world_axes]
         box, local = [], []
-        for axis, middle, half in zip(self.coordinates, centre, reach, strict=True):
+        for axis, middle, half in zip(self.coordinates, center, reach, strict=True):
             near = np.flatnonzero(np.abs(axis - middle) <= half)
             part = slice(near[0], near[-1] + 1) if len(near) else slice(0, 0)
             box.append(part)
@@ -235,8 +226,8 @@ def _torso_shapes(generator: np.random.Generator) -> tuple[list[Shape], list[Sha
     up = np.array([0.0, 0.0, 1.0])
     shell = [Shape(organ, np.array(c, dtype=float), np.array(s, dtype=float), up) for organ, c, s in _SHELL.values()]
     organs = {}
-    for name, (centre, semi_axes) in _ORGAN_SHAPES.items():
-        moved = np.array(centre) + generator.uniform(-3, 3, 3)
+    for name, (center, semi_axes) in _ORGAN_SHAPES.items():
+        moved = np.array(center) + generator.uniform(-3, 3, 3)
         organs[name] = Shape(name, moved, np.array(semi_axes) * generator.uniform(0.95, 1.05), up)
     bowel = []
     for _ in range(_BOWEL_LOOPS):
@@ -253,5 +244,5 @@ def _tube(organ: Shape, radius: float, generator: np.random.Generator) -> Shape:
     """A vessel inside an organ, long and thin, which no lesion looks like."""
     direction = generator.normal(size=3)
     direction /= np.linalg.norm(direction)
-    centre = organ.centre + organ.semi_axes * generator.uniform(-0.3, 0.3, 3)
-    return Shape("vessels", centre, np.array([radius, radius, 0.5 * organ.semi_axes.min()]), direction)
+    center = organ.center + organ.semi_axes * generator.uniform(-0.3, 0.3, 3)
+    return Shape("vessels", center, np.array([radius, radius, 0.5 * organ.semi_axes.min()]), direction)

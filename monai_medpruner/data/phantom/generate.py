@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """A CT volume in Hounsfield units whose every finding is known."""
 
@@ -24,8 +15,8 @@ from monai_medpruner.errors import SettingsError
 
 __all__ = ["Lesion", "Phantom", "generate_phantom"]
 
-# array axes (columns, rows, slices) as world axes, and the direction along each; a slice's rows run towards posterior
-# or inferior, its columns towards the left or posterior, as scanners write them
+# array axes (columns, rows, slices) as world axes, and the direction along each; a slice's rows run toward posterior
+# or inferior, its columns toward the left or posterior, as scanners write them
 _ARRAY_AXES = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 _AIR_HU, _LOWEST_HU = -1000.0, -1024
 _THICKNESS_PIXELS = 1.05  # a slice is at least so much thicker than a pixel is wide
@@ -46,7 +37,7 @@ class Lesion:
         organ: "liver", "spleen", "kidney" or "lung".
         side: "right" or "left" of the patient.
         diameter_mm: of the ball.
-        centre_mm: world position (RAS).
+        center_mm: world position (RAS).
         contrast_hu: HU of the lesion minus HU of the organ around it.
         label: its value in the lesion mask.
     """
@@ -54,7 +45,7 @@ class Lesion:
     organ: str
     side: str
     diameter_mm: float
-    centre_mm: tuple[float, float, float]
+    center_mm: tuple[float, float, float]
     contrast_hu: float
     label: int = 1
 
@@ -101,7 +92,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class _Case:
-    """What is dealt out evenly over neighbouring seeds."""
+    """What is dealt out evenly over neighboring seeds."""
 
     plane: str
     phase: str
@@ -151,7 +142,7 @@ def generate_phantom(seed: int, settings: PhantomSettings | None = None) -> Phan
 
 
 def _deal(seed: int, settings: PhantomSettings) -> _Case:
-    """The case of a seed: two shuffled decks of 36 cards for each 36 neighbouring seeds."""
+    """The case of a seed: two shuffled decks of 36 cards for each 36 neighboring seeds."""
     findings: list[tuple[str | None, int, str]] = []
     for organ in settings.lesion_organs:
         sides = {"liver": ("right",) * 2, "spleen": ("left",) * 2}.get(organ, _SIDES)
@@ -237,18 +228,18 @@ def _draw_lesion(
     for _ in range(_TRIES):
         direction = generator.normal(size=3)
         point = room * np.cbrt(generator.uniform()) * direction / np.linalg.norm(direction)
-        anatomy = shape.centre + shape.semi_axes * point
-        centre = _near_a_voxel(generator, grid, grid.pose.to_world(anatomy), radius)
-        ball = _ball(grid, centre, radius)
+        anatomy = shape.center + shape.semi_axes * point
+        center = _near_a_voxel(generator, grid, grid.pose.to_world(anatomy), radius)
+        ball = _ball(grid, center, radius)
         if side * anatomy[0] < _MIDLINE_MM or ball is None or (grid.labels[ball] != ORGANS[name]).any():
             continue
-        x, y, z = centre.tolist()
+        x, y, z = center.tolist()
         return Lesion(str(case.organ), case.side, diameter, (x, y, z), float(contrast)), ball
     raise SettingsError(f"no lesion of {diameter} mm fits into the part of the {name} that the slices cover.")
 
 
 def _near_a_voxel(generator: np.random.Generator, grid: TorsoGrid, point: np.ndarray, radius: float) -> np.ndarray:
-    """The point moved so near to a voxel's centre that a lesion smaller than the slice spacing is still seen."""
+    """The point moved so near to a voxel's center that a lesion smaller than the slice spacing is still seen."""
     moved = np.empty(3)
     for world, axis in zip(grid.world_axes, grid.coordinates, strict=True):
         nearest = axis[np.abs(axis - point[world]).argmin()]
@@ -257,14 +248,14 @@ def _near_a_voxel(generator: np.random.Generator, grid: TorsoGrid, point: np.nda
     return moved
 
 
-def _ball(grid: TorsoGrid, centre: np.ndarray, radius: float) -> tuple[np.ndarray, ...] | None:
+def _ball(grid: TorsoGrid, center: np.ndarray, radius: float) -> tuple[np.ndarray, ...] | None:
     """Indices of the voxels of a ball, or None where the scan's border cuts it."""
     near, squares = [], []
     for world, axis in zip(grid.world_axes, grid.coordinates, strict=True):
-        if not axis.min() <= centre[world] - radius <= centre[world] + radius <= axis.max():
+        if not axis.min() <= center[world] - radius <= center[world] + radius <= axis.max():
             return None
-        near.append(np.flatnonzero(np.abs(axis - centre[world]) <= radius))
-        squares.append((axis[near[-1]] - centre[world]) ** 2)
+        near.append(np.flatnonzero(np.abs(axis - center[world]) <= radius))
+        squares.append((axis[near[-1]] - center[world]) ** 2)
     u, v, w = squares
     inside = np.nonzero(u[:, None, None] + v[:, None] + w <= radius**2)
     return tuple(indices[part] for indices, part in zip(near, inside, strict=True))

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What a phantom may look like: ranges that each phantom is drawn from."""
 
@@ -53,7 +44,7 @@ class PhantomSettings:
             lung has the HU of soft tissue instead.
         noise_hu: standard deviation of the white noise, within [0, 100].
         scale: size of the body, within [0.8, 1.2].
-        shift_mm: most that the body is off the centre along each axis, within [0, 40].
+        shift_mm: most that the body is off the center along each axis, within [0, 40].
         rotation_degrees: most that it is turned about its long axis, within [0, 10]; two fifths of it about the
             others.
 

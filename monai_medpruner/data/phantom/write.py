@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Writing a benchmark of phantoms: volumes, masks, questions, reports and the truth; resumable."""
 
@@ -26,12 +17,12 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.data.phantom.anatomy import ORGANS
 from monai_medpruner.data.phantom.generate import Phantom, generate_phantom
 from monai_medpruner.data.phantom.questions import M3D_VQA_COLUMNS, phantom_questions, phantom_report
 from monai_medpruner.data.phantom.settings import PhantomSettings
 from monai_medpruner.errors import OutputFolderError, SettingsError
-from monai_medpruner.whole_file import write_whole
 
 __all__ = ["phantom_command", "phantom_seed", "phantom_truth"]
 
@@ -117,7 +108,7 @@ def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
     elif not all(name.startswith(f"{_SETTINGS_FILE}.") for name in names):
         raise OutputFolderError(f"{out} is not empty and holds no phantoms; name another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text.encode())
+    atomic_write(file, text.encode())
     for folder in (*_FOLDERS, "truth"):
         (out / folder).mkdir(exist_ok=True)
 
@@ -130,14 +121,14 @@ def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -
     phantom = generate_phantom(seed, settings)
     paths = {folder: f"{folder}/{name}.nii.gz" for folder in _FOLDERS}
     for folder, voxels in zip(_FOLDERS, (phantom.volume, phantom.organs, phantom.lesion_mask), strict=True):
-        write_whole(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
+        atomic_write(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
     files = {"image": paths["volumes"], "organs": paths["organs"], "lesion_mask": paths["lesions"]}
     record = {
         "truth": {"id": name, **files, **phantom_truth(phantom)},
         "report": {"id": name, "image": files["image"], **phantom_report(phantom)},
         "questions": phantom_questions(phantom, files["image"]),
     }
-    write_whole(done, json.dumps(record).encode())
+    atomic_write(done, json.dumps(record).encode())
 
 
 def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
@@ -157,6 +148,6 @@ def _gather(out: Path, count: int) -> None:
         writer.writerows(record["questions"])
         reports.append(json.dumps(record["report"]) + "\n")
         truths.append(json.dumps(record["truth"]) + "\n")
-    write_whole(out / _REPORTS_FILE, "".join(reports).encode())
-    write_whole(out / _TRUTH_FILE, "".join(truths).encode())
-    write_whole(out / _QUESTIONS_FILE, table.getvalue().encode())
+    atomic_write(out / _REPORTS_FILE, "".join(reports).encode())
+    atomic_write(out / _TRUTH_FILE, "".join(truths).encode())
+    atomic_write(out / _QUESTIONS_FILE, table.getvalue().encode())

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Model families: one file each, found by the ``model_type`` of a model's configuration."""
 
@@ -16,14 +8,13 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from monai_medpruner.errors import SettingsError, UnsupportedModelError
-
-from .base import EncodedSlices, FamilySummary, ModelFamily
-from .gemma3 import Gemma3Family
-from .internvl import InternVLFamily
-from .qwen2_5_vl import Qwen25VLFamily
-from .qwen2_vl import Qwen2VLFamily
-from .qwen3_vl import Qwen3VLFamily
-from .video_llama3 import VideoLlama3Family
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+from monai_medpruner.networks.families.gemma3 import Gemma3Family
+from monai_medpruner.networks.families.internvl import InternVLFamily
+from monai_medpruner.networks.families.qwen2_5_vl import Qwen25VLFamily
+from monai_medpruner.networks.families.qwen2_vl import Qwen2VLFamily
+from monai_medpruner.networks.families.qwen3_vl import Qwen3VLFamily
+from monai_medpruner.networks.families.video_llama3 import VideoLlama3Family
 
 __all__ = [
     "FAMILIES",

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What the wrapper has to know of a model family: geometry, scoring layer, positions."""
 
@@ -32,13 +24,13 @@ class EncodedSlices:
 
     Args:
         tokens: projected tokens, ``(N_i, C)``.
-        side_rows: further rows that go with each token, one list per layer, ``(N_i, C)`` (DeepStack features); empty
-            where the family has none.
+        deepstack_features: DeepStack rows that go with each token, one list per layer, ``(N_i, C)``; empty where the
+            family has none.
         encoder_tokens: tokens before projection, ``(N_i, E)``, what :meth:`ModelFamily.project` takes.
     """
 
     tokens: list[torch.Tensor]
-    side_rows: list[list[torch.Tensor]]
+    deepstack_features: list[list[torch.Tensor]]
     encoder_tokens: list[torch.Tensor]
 
 
@@ -51,14 +43,14 @@ class FamilySummary:
         merge: which patches form one token of the language model.
         positions: which positions the kept tokens have.
         scored_layer: which block of the vision encoder scores the tokens.
-        side_rows: what else goes with each token.
+        deepstack_features: what else goes with each token.
     """
 
     serves: str
     merge: str
     positions: str
     scored_layer: str
-    side_rows: str = "none"
+    deepstack_features: str = "none"
 
 
 class ModelFamily(ABC):
@@ -80,7 +72,7 @@ class ModelFamily(ABC):
     #: inputs with one entry per prompt token, and what padding holds
     token_inputs: ClassVar[dict[str, int]] = {}
     #: whether kept tokens keep their positions of the unpruned prompt where the caller does not say
-    keeps_positions: ClassVar[bool] = False
+    preserves_position_ids: ClassVar[bool] = False
 
     #: special tokens of the tiny checkpoint's tokenizer, by the name its configuration gives their ids
     tiny_tokens: ClassVar[dict[str, str]]
@@ -107,8 +99,8 @@ class ModelFamily(ABC):
         """Image processor that goes with :meth:`tiny_config`; one that works without torchvision."""
 
     @classmethod  # noqa: B027 - most families leave nothing at zero
-    def tiny_initialise(cls, model: Any) -> None:
-        """Give random values to weights of a tiny model that the stock initialisation leaves at zero."""
+    def tiny_initialize(cls, model: Any) -> None:
+        """Give random values to weights of a tiny model that the stock initialization leaves at zero."""
 
     @property
     def image_token_id(self) -> int:
@@ -191,7 +183,7 @@ class ModelFamily(ABC):
         """Project tokens ``(K, E)`` that were merged before the projector; ``(K, C)``."""
 
     @abstractmethod
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """Pack pruned tokens, one tensor per slice, as the model takes them in ``mm_encoder_outputs``."""
 
     def positions(

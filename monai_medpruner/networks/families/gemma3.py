@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Gemma 3 and MedGemma: pooling cells, image blocks that attend both ways, sliding windows."""
 
@@ -87,7 +79,7 @@ class Gemma3Family(ModelFamily):
         )
 
     @classmethod
-    def tiny_initialise(cls, model: Any) -> None:
+    def tiny_initialize(cls, model: Any) -> None:
         """The projection starts at zero, and every image's tokens with it."""
         torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
 
@@ -144,14 +136,14 @@ class Gemma3Family(ModelFamily):
         side = self._projector.patches_per_image
         raster = output.last_hidden_state.transpose(1, 2).unflatten(-1, (side, side))
         pooled = self._projector.avg_pool(raster).flatten(2).transpose(1, 2)
-        return EncodedSlices(tokens=list(output.pooler_output), side_rows=[], encoder_tokens=list(pooled))
+        return EncodedSlices(tokens=list(output.pooler_output), deepstack_features=[], encoder_tokens=list(pooled))
 
     def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
         """The projector after its pooling: norm and matrix product."""
         normed = self._projector.mm_soft_emb_norm(encoder_tokens)
         return (normed @ self._projector.mm_input_projection_weight).type_as(encoder_tokens)
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """One tensor ``(ΣK, 1, C)``: the model takes no list.
 
         It reads all rows in their order. Expansion for beams looks for the rows at which a prompt ends, and finds them

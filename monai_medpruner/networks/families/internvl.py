@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """InternVL: a class token before the patches, and a pixel shuffle that makes tokens of squares."""
 
@@ -147,13 +139,13 @@ class InternVLFamily(ModelFamily):
         patches = core.vision_tower(images["pixel_values"].to(core.dtype), return_dict=True).last_hidden_state[:, 1:]
         raster = patches.unflatten(1, (rows * self._side, columns * self._side))
         shuffled = core.pixel_shuffle(raster, scale_factor=self.model.config.downsample_ratio).flatten(1, 2)
-        return EncodedSlices(tokens=list(self.project(shuffled)), side_rows=[], encoder_tokens=list(shuffled))
+        return EncodedSlices(tokens=list(self.project(shuffled)), deepstack_features=[], encoder_tokens=list(shuffled))
 
     def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
         """The projector, token by token."""
         return self.model.model.multi_modal_projector(encoder_tokens)
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """One tensor ``(ΣK, 1, C)``: the model takes no list.
 
         Expansion for beams looks for the rows at which a prompt ends, and finds them only where every token is an entry

@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Qwen3-VL: the geometry of the Qwen-VL generations with DeepStack rows."""
 
@@ -36,7 +28,7 @@ class Qwen3VLFamily(QwenGeometry):
         merge="2×2 merge group",
         positions="original, M-RoPE",
         scored_layer="last",
-        side_rows="DeepStack features",
+        deepstack_features="DeepStack features",
     )
 
     @classmethod
@@ -66,10 +58,10 @@ class Qwen3VLFamily(QwenGeometry):
             size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256},
         )
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """Tuples with one entry per slice, as ``get_image_features`` returns them."""
         packed: dict[str, Any] = {
             "pooler_output": tuple(tokens),
-            "deepstack_features": [tuple(layer) for layer in side_rows],
+            "deepstack_features": [tuple(layer) for layer in deepstack_features],
         }
         return BaseModelOutputWithDeepstackFeatures(**packed)

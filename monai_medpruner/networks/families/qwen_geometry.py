@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """What the Qwen-VL generations share: merge groups, packed slices, M-RoPE positions."""
 
@@ -35,7 +27,7 @@ class QwenGeometry(ModelFamily):
 
     image_inputs = ("pixel_values", "image_grid_thw")
     token_inputs: ClassVar[dict[str, int]] = {"mm_token_type_ids": 0}
-    keeps_positions = True
+    preserves_position_ids = True
 
     tiny_tokens: ClassVar[dict[str, str]] = {
         "image_token_id": "<|image_pad|>",
@@ -99,7 +91,7 @@ class QwenGeometry(ModelFamily):
         groups = output.last_hidden_state.reshape(-1, self.patches_per_token * output.last_hidden_state.shape[-1])
         return EncodedSlices(
             tokens=tokens,
-            side_rows=[list(layer) for layer in getattr(output, "deepstack_features", None) or []],
+            deepstack_features=[list(layer) for layer in getattr(output, "deepstack_features", None) or []],
             encoder_tokens=list(groups.split([len(one) for one in tokens])),
         )
 
@@ -108,7 +100,7 @@ class QwenGeometry(ModelFamily):
         merger = self._vision.merger
         return merger(encoder_tokens.reshape(-1, encoder_tokens.shape[-1] // self.patches_per_token))
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """A tuple with one entry per slice, as ``get_image_features`` returns it."""
         packed: dict[str, Any] = {"pooler_output": tuple(tokens)}
         return BaseModelOutputWithPooling(**packed)

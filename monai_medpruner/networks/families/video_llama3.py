@@ -1,13 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """VideoLLaMA3 and Hulu-Med: 2x2 means before the projector, one-dimensional positions."""
 
@@ -157,13 +149,13 @@ class VideoLlama3Family(ModelFamily):
         output = self.model.model.get_image_features(**images, return_dict=True)
         tokens = list(output.pooler_output)
         merged = output.last_hidden_state.split([len(one) for one in tokens])
-        return EncodedSlices(tokens=tokens, side_rows=[], encoder_tokens=list(merged))
+        return EncodedSlices(tokens=tokens, deepstack_features=[], encoder_tokens=list(merged))
 
     def project(self, encoder_tokens: torch.Tensor) -> torch.Tensor:
         """The projector, token by token."""
         return self.model.model.projector(encoder_tokens)
 
-    def encoder_output(self, tokens: list[torch.Tensor], side_rows: list[list[torch.Tensor]]) -> ModelOutput:
+    def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """A tuple per slice, as ``get_image_features`` returns them."""
         packed: dict[str, Any] = {"pooler_output": tuple(tokens)}
         return BaseModelOutputWithPooling(**packed)

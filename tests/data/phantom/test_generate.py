@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """Phantoms against what can be measured in their masks and voxels."""
 
@@ -34,7 +25,7 @@ TRAINING = PhantomSettings(in_plane_sizes=(64,), depth=(12, 12), lesion_diameter
 
 @pytest.fixture(scope="module")
 def deck():
-    """36 neighbouring seeds: every case."""
+    """36 neighboring seeds: every case."""
     return [generate_phantom(seed, SMALL) for seed in range(36)]
 
 
@@ -131,7 +122,7 @@ def test_lesions_are_as_told(options):
             assert (np.abs(extent - lesion.diameter_mm) <= phantom.spacing).all(), (seed, extent, lesion)
             slice_area = mask.sum((0, 1)).max() * phantom.spacing[0] * phantom.spacing[1]
             assert abs(2 * np.sqrt(slice_area / np.pi) - lesion.diameter_mm) <= phantom.spacing[0]
-            assert (np.abs(centroid(phantom, mask) - lesion.centre_mm) <= np.array(phantom.spacing).max() / 2).all()
+            assert (np.abs(centroid(phantom, mask) - lesion.center_mm) <= np.array(phantom.spacing).max() / 2).all()
             error = 4 * phantom.noise_hu / np.sqrt(mask.sum()) + 0.5
             assert abs(phantom.volume[mask].mean() - phantom.organ_hu[organ] - lesion.contrast_hu) <= error
 
@@ -147,7 +138,7 @@ def test_lesion_ranges_are_kept():
 
 
 def test_organs_lie_where_they_lie_in_patients(deck):
-    """RAS: x grows to the patient's right, y to the front, z upwards, whatever the plane and the slice order."""
+    """RAS: x grows to the patient's right, y to the front, z upward, whatever the plane and the slice order."""
     for phantom in deck:
         spine = organ_centroid(phantom, "spine")
         place = {name: organ_centroid(phantom, name) - spine for name in ORGANS}

@@ -1,14 +1,5 @@
-# Copyright (c) MONAI Consortium
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#     http://www.apache.org/licenses/LICENSE-2.0
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
 
 """The command: its files, their readers, resuming, refusing."""
 
@@ -127,7 +118,7 @@ def test_truth(benchmark):
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
     """Broken off while a file of phantom ``done`` is half written: its part stays, nothing else is amiss."""
-    whole = writing.write_whole
+    whole = writing.atomic_write
     left = 4 * done + 3
 
     def break_off(path, content):
@@ -138,7 +129,7 @@ def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
             raise KeyboardInterrupt
         whole(path, content)
 
-    monkeypatch.setattr(writing, "write_whole", break_off)
+    monkeypatch.setattr(writing, "atomic_write", break_off)
     with pytest.raises(KeyboardInterrupt):
         phantom_command(9, 7, tmp_path, SMALL)
     assert not (tmp_path / "M3D_VQA_test.csv").exists()

@@ -17,8 +17,8 @@ from monai_medpruner.engines.benchmark_evaluator import BenchmarkEvaluator, Stud
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.handlers import PredictionFolder
 from monai_medpruner.networks import EncodedVolume, VolumeQA, VolumeRecord
-from monai_medpruner.networks.record import StageTimes
 from monai_medpruner.pruners import TokenPruner
+from monai_medpruner.results import StageTimes
 
 __all__ = ["Variant", "VariantEvaluator"]
 

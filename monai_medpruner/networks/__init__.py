@@ -8,9 +8,10 @@ from __future__ import annotations
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.families import FAMILIES, ModelFamily
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
-from monai_medpruner.networks.record import PruningRecord, SliceRecord, VolumeRecord
+from monai_medpruner.networks.record import PruningRecord, VolumeRecord
 from monai_medpruner.networks.volume_prompt import VolumePrompt
 from monai_medpruner.networks.volume_qa import EncodedVolume, VolumeQA
+from monai_medpruner.results import SliceRecord
 
 __all__ = [
     "FAMILIES",

@@ -20,9 +20,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks.families import ModelFamily
-from monai_medpruner.networks.record import SliceRecord, StageTimes
 from monai_medpruner.networks.scored_slices import ScoredSlices, scores_and_keys
 from monai_medpruner.pruners import SliceTokens, TokenPruner
+from monai_medpruner.results import SliceRecord, StageTimes
 
 __all__ = ["PrunedSlices", "encode_and_prune", "encode_and_prune_each"]
 

@@ -22,8 +22,9 @@ from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
-from monai_medpruner.networks.record import PruningRecord, SliceRecord, synchronize
+from monai_medpruner.networks.record import PruningRecord
 from monai_medpruner.pruners import TokenPruner
+from monai_medpruner.results import SliceRecord, synchronize
 
 __all__ = ["PrunedVLM"]
 

@@ -19,7 +19,7 @@ from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks.encoding import PrunedSlices
-from monai_medpruner.networks.record import SliceRecord
+from monai_medpruner.results import SliceRecord
 from monai_medpruner.training.phantom_pool import NO_FINDING, TrainingPhantom
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.vision_warm_up import VisionWarmUp, is_language

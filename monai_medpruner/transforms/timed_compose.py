@@ -21,10 +21,10 @@ __all__ = ["TimedCompose"]
 class TimedCompose(Compose):
     """MONAI's ``Compose`` for dictionaries, which records what it did and how long it took.
 
-    A call returns the transformed dictionary with the seconds spent under ``["seconds"][stage]``. To
-    ``meta["preprocessing"]`` of every MetaTensor in it, a list with one entry a stage, it adds the description of its
-    transforms (:func:`~.describe.describe_transform`). Stages that are already there stay. ``inverse`` takes the
-    description away again.
+    To the metadata of every MetaTensor in the dictionary a call adds one entry to each of two lists:
+    ``meta["preprocessing"]``, the description of its transforms (:func:`~.describe.describe_transform`), and
+    ``meta["seconds"]``, the pair of the stage's name and the seconds that it took. Stages that are already there stay.
+    ``inverse`` takes both entries away again.
 
     Args:
         stage: name of the stage of work that the transforms make up, e.g. "load".
@@ -47,10 +47,11 @@ class TimedCompose(Compose):
         began = perf_counter()
         output = dict(super().__call__(input_, start, end, threading, lazy))
         description = describe_stage(self.stage, self.transforms[start:end])
+        spent = perf_counter() - began
         for key, value in output.items():
             if isinstance(value, MetaTensor):
-                output[key] = _with_stages(value, [*value.meta.get("preprocessing", ()), description])
-        output["seconds"] = {**output.get("seconds", {}), self.stage: perf_counter() - began}
+                stages = [*value.meta.get("preprocessing", ()), description]
+                output[key] = _with_stages(value, stages, [*value.meta.get("seconds", ()), [self.stage, spent]])
         return output
 
     def inverse(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,14 +60,17 @@ class TimedCompose(Compose):
         for key, value in output.items():
             stages = value.meta.get("preprocessing") if isinstance(value, MetaTensor) else None
             if stages and stages[-1]["stage"] == self.stage:
-                output[key] = _with_stages(value, stages[:-1])
+                output[key] = _with_stages(value, stages[:-1], value.meta["seconds"][:-1])
         return output
 
 
-def _with_stages(volume: MetaTensor, stages: Sequence[Mapping[str, Any]]) -> MetaTensor:
+def _with_stages(
+    volume: MetaTensor, stages: Sequence[Mapping[str, Any]], seconds: Sequence[Sequence[Any]]
+) -> MetaTensor:
     """The same voxels with other stages; ``volume`` may be the caller's own, so it is left as it is."""
     out: MetaTensor = MetaTensor(volume.as_tensor()).copy_meta_from(volume)
-    out.meta.pop("preprocessing", None)
-    if stages:
-        out.meta["preprocessing"] = PerVolumeList(stages)
+    for name, entries in (("preprocessing", stages), ("seconds", seconds)):
+        out.meta.pop(name, None)
+        if entries:
+            out.meta[name] = PerVolumeList(entries)
     return out

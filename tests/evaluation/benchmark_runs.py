@@ -8,7 +8,10 @@ from __future__ import annotations
 import csv
 import json
 
+import jsonschema
 import numpy as np
+
+from monai_medpruner.results import LINE_SCHEMA, read_results
 
 COLUMNS = [
     "Image Path",
@@ -53,7 +56,11 @@ def bundle_arguments(repository, output_dir, bundle="medpruner_qwen3vl", configs
 
 
 def read_lines(folder):
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The lines of a run, each checked against the schema."""
+    lines = read_results(folder).lines
+    for line in lines:
+        jsonschema.validate(line, LINE_SCHEMA)
+    return lines
 
 
 def read_metrics(folder):

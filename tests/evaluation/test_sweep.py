@@ -13,9 +13,10 @@ import pytest
 from benchmark_runs import lasting, read_lines, read_metrics
 from safetensors.torch import load_file
 
-from monai_medpruner.__main__ import main
+from monai_medpruner.cli import main
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
-from monai_medpruner.networks import PrunedVLM, VolumeQA
+from monai_medpruner.engines import VolumeQA
+from monai_medpruner.networks import transformers_encoder as encoding
 from monai_medpruner.pruners import PRUNERS, NucleusPruner
 
 GAMMAS, TAUS, TEMPERATURES = ["none", "0.06"], ["0.4", "0.8"], ["0.005", "2"]
@@ -44,8 +45,9 @@ def folder_of(output_dir, gamma, tau, temperature):
 )
 def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch, capsys, bundle, budget):
     runs = []
-    encode = PrunedVLM.encode_each
-    monkeypatch.setattr(PrunedVLM, "encode_each", lambda *args, **inputs: runs.append(1) or encode(*args, **inputs))
+    encode = encoding.encode_and_prune_each
+    counted = lambda *args, **more: runs.append(1) or encode(*args, **more)  # noqa: E731
+    monkeypatch.setattr(encoding, "encode_and_prune_each", counted)
     # a budget makes the size of a slice depend on their number
     more = [] if budget is None else [f"token_budget={budget}"]
     sweep(phantoms, tmp_path / "sweep", *more, bundle=bundle)
@@ -60,8 +62,10 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
         lines, metrics = evaluate(name, bundle=bundle, dataset_dir=str(phantoms), **given)
         swept = lasting(read_lines(folder))
         for line in swept:
-            assert line["settings"].pop("shared_encoder") is True
-            line["settings"]["gamma"] = line["settings"]["gamma"] or "none"
+            varied = {name: line["settings"].pop(name) for name in ("gamma", "tau", "temperature", "shared_encoder")}
+            assert varied["shared_encoder"] is True
+            assert [str(varied["gamma"]).lower(), varied["tau"]] == [gamma, float(tau)]
+            assert varied["temperature"] == float(temperature)
         for line, other in zip(swept, lasting(lines), strict=True):
             assert line == other
         found = read_metrics(folder)

@@ -21,7 +21,7 @@ def answer_line(question, answer, image="some/volumes/a.nii.gz", **seconds):
         "slices": {"total": 50, "kept": 20},
         "tokens": {"unpruned": 1800, "kept": 90},
         "seconds": {"encode": 0.0, "prefill": 0.25, **seconds},
-        "settings": {"model_type": "gemma3", "model_id": "models/gemma3", "random_weights": False},
+        "settings": {"model": {"model_type": "gemma3", "model_id": "models/gemma3", "random_weights": False}},
     }
 
 
@@ -70,7 +70,7 @@ def test_answers_without_truth(run):
 
 def test_random_weights_are_called_so(run):
     line = answer_line("Which plane?", "word soup")
-    line["settings"]["random_weights"] = True
+    line["settings"]["model"]["random_weights"] = True
     (run / "answers.jsonl").write_text(json.dumps(line) + "\n")
     assert "with random weights" in answer_table(run)
 

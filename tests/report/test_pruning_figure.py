@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from monai_medpruner.errors import VolumeShapeError
-from monai_medpruner.networks import SliceRecord, VolumeRecord
 from monai_medpruner.report import pruning_figure
+from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def record():
     primary = torch.tensor([True, False, False, False, False, True])
     contextual = torch.tensor([False, True, False, False, False, False])
     other = SliceRecord((2, 3), primary, contextual, torch.tensor([0, 1, 1, 1, 1, 5]))
-    return VolumeRecord(4, [0, 2], [one, other], [])
+    geometry = VolumeGeometry((40, 60, 4), torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64))
+    return StudyRecord("ab12", 4, (0, 2), (one, other), geometry)
 
 
 def test_every_slice_is_drawn_as_recorded(record):
@@ -35,6 +36,17 @@ def test_every_slice_is_drawn_as_recorded(record):
     np.testing.assert_allclose(pruned[:20, 40:], 0.125)  # the third was merged away
     np.testing.assert_allclose(pruned[20:, 40:], 0.5)
     assert [bool(axes.lines) for axes in panels] == [False, True, False, True]
+
+
+def test_the_figure_from_the_files_alone(record, tmp_path):
+    """Pixel for pixel the one of the run."""
+    volume = torch.rand(1, 40, 60, 4, generator=torch.Generator().manual_seed(0))
+    again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
+    first, second = (pruning_figure(volume, one, columns=2) for one in (record, again))
+    for axes, other in zip(first.axes, second.axes, strict=True):
+        assert axes.get_title() == other.get_title()
+        for image, same in zip(axes.images, other.images, strict=True):
+            np.testing.assert_array_equal(image.get_array(), same.get_array())
 
 
 def test_some_slices(record):

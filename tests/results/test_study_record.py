@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Records as values: saved, loaded, summarized."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from study_records import study_record
+
+from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results import Answer, StudyAnswers, StudyRecord
+
+
+@pytest.mark.parametrize("importance", [True, False])
+@pytest.mark.parametrize("distances", [True, False])
+def test_a_record_comes_back(tmp_path, importance, distances):
+    record = study_record(importance, distances)
+    again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
+    plain = {"slices", "geometry", "slice_distances"}
+    for field in dataclasses.fields(StudyRecord):
+        if field.name not in plain:
+            assert getattr(again, field.name) == getattr(record, field.name), field.name
+    for one, other in zip(again.slices, record.slices, strict=True):
+        assert one.grid == other.grid
+        for name in ("primary", "contextual", "merged_into"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+        assert (one.importance is None) is not importance
+        assert not importance or torch.equal(one.importance, other.importance)
+    for name in ("affine", "original_affine"):
+        assert torch.equal(getattr(again.geometry, name), getattr(record.geometry, name))
+    for name in ("shape", "slice_positions_mm", "crop"):
+        assert getattr(again.geometry, name) == getattr(record.geometry, name)
+    if distances:
+        assert math.isnan(again.slice_distances[0])
+        assert again.slice_distances[1:] == record.slice_distances[1:]
+    else:
+        assert again.slice_distances is None
+    assert again.summary() == record.summary()
+
+
+def test_the_summary_counts():
+    summary = study_record().summary()
+    assert summary["slices"] == {"total": 5, "kept": 2, "indices": [1, 4]}
+    assert summary["tokens"] == {"unpruned": 30, "kept": 8, "per_slice": [4, 4]}
+    assert summary["retention"] == {"slices": 0.4, "tokens_per_kept_slice": 0.666667, "overall": 0.266667}
+
+
+def test_values_cannot_be_changed():
+    record = study_record()
+    for value in (record, record.geometry, record.slices[0], Answer("Yes."), StudyAnswers(record, ())):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, dataclasses.fields(value)[0].name, None)
+
+
+def test_damaged_and_foreign_files(tmp_path):
+    path = study_record().save(tmp_path / "one.safetensors")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(OutputFolderError, match="cannot be read"):
+        StudyRecord.load(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(OutputFolderError, match="not a study record"):
+        StudyRecord.load(path)
+    with pytest.raises(OutputFolderError, match="cannot be read"):
+        StudyRecord.load(tmp_path / "absent.safetensors")
+
+
+def test_an_interrupted_write_leaves_the_earlier_record(tmp_path, monkeypatch):
+    path = study_record().save(tmp_path / "one.safetensors")
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        study_record(total_slices=7).save(path)
+    assert path.read_bytes() == before
+
+
+def test_an_answer_comes_back(tmp_path):
+    answer = Answer("Größe: 3 cm.\u2028", {"prefill": 0.5, "decode": 1.5}, 120, 100, 7)
+    assert Answer.load(answer.save(tmp_path / "answer.json")) == answer
+    assert answer.summary() == {"answer": answer.text, "prompt_tokens": 120, "new_tokens": 7}
+    (tmp_path / "answer.json").write_text('{"other": 1}')
+    with pytest.raises(OutputFolderError, match="cannot be read as an answer"):
+        Answer.load(tmp_path / "answer.json")

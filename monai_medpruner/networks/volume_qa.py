@@ -26,13 +26,14 @@ from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
 from monai_medpruner.networks.record import StageTimes, VolumeRecord
 from monai_medpruner.networks.slice_images import slice_images
-from monai_medpruner.networks.tiny import TINY, save_tiny_checkpoint
 from monai_medpruner.networks.volume_prompt import VolumePrompt
 from monai_medpruner.pruners import TokenPruner
 
 __all__ = ["EncodedVolume", "VolumeQA"]
 
 logger = logging.getLogger(__name__)
+
+TINY = "tiny"
 
 
 @dataclass
@@ -125,6 +126,8 @@ class VolumeQA(nn.Module):
         with self._lock:
             if self._vlm is None:
                 if self.model_id == TINY:
+                    from monai_medpruner.testing import save_tiny_checkpoint
+
                     with tempfile.TemporaryDirectory() as folder:
                         self._load(str(save_tiny_checkpoint(self.tiny_model_type, folder)), None)
                 else:

@@ -19,8 +19,8 @@ from monai_medpruner.errors import PromptError
 from monai_medpruner.networks import PrunedVLM, VolumePrompt, VolumeQA
 from monai_medpruner.networks.families import Gemma3Family
 from monai_medpruner.networks.slice_images import slice_images
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
-from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import TINY_MODELS, save_tiny_checkpoint
+from monai_medpruner.pruners import Keys, NucleusPruner, ReceivedAttention
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
 NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
@@ -102,8 +102,10 @@ def test_the_pruner_sees_the_cells_that_the_model_pools(model, prompts, merge_sp
         expected = pooled(model, received)[:, 0]
         in_a_row = received.reshape(9, 16).mean(1)
         assert (expected - in_a_row).abs().max() > 1e-3
-        torch.testing.assert_close(seen.importance[index].double(), expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(seen.keys[index].double(), pooled(model, keys.mean(1)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(seen.signal(ReceivedAttention())[index].double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            seen.signal(Keys())[index].double(), pooled(model, keys.mean(1)), atol=1e-5, rtol=1e-5
+        )
         tokens = pooled(model, last[index])
         if merge_space == "projected":
             projector = model.model.multi_modal_projector
@@ -178,12 +180,12 @@ def test_token_types_are_pruned_with_the_ids(model, prompts, given, monkeypatch)
 
 def test_sliding_layers_count_kept_tokens(checkpoint):
     """In a model of one sliding layer a token sees the last 8 kept ones, whatever lay between."""
-    config = Gemma3Family.tiny_config(300, {"image_token_id": 7, "boi_token_id": 8, "eoi_token_id": 9})
+    config = TINY_MODELS["gemma3"].config(300, {"image_token_id": 7, "boi_token_id": 8, "eoi_token_id": 9})
     config.text_config.num_hidden_layers = 1
     config.text_config.layer_types = ["sliding_attention"]
     torch.manual_seed(0)
     model = Gemma3ForConditionalGeneration(config).eval()
-    Gemma3Family.tiny_initialize(model)
+    TINY_MODELS["gemma3"].initialize(model)
     ids = torch.tensor([[20, 21, 22, 8, *[7] * 9, 9, 23, 24]])
     pixels = torch.randn(1, 3, 168, 168, generator=torch.Generator().manual_seed(1))
     vlm = PrunedVLM(model, NUCLEUS)

@@ -18,7 +18,7 @@ from monai_medpruner.errors import UnsupportedModelError
 from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
 
 

@@ -11,7 +11,7 @@ from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
-from monai_medpruner.pruners.registry import PRUNERS, find_pruner, pruner_names, select_pruner
+from monai_medpruner.pruners.registry import PRUNERS, find_pruner, pruner_names, pruner_settings, select_pruner
 from monai_medpruner.pruners.signals import (
     BlockSignal,
     ClassAttention,
@@ -45,5 +45,6 @@ __all__ = [
     "merge_contextual",
     "nucleus",
     "pruner_names",
+    "pruner_settings",
     "select_pruner",
 ]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -16,7 +16,7 @@ from monai_medpruner.pruners.base import TokenPruner
 from monai_medpruner.pruners.nucleus import NucleusPruner
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
 
-__all__ = ["ENTRY_POINT_GROUP", "PRUNERS", "find_pruner", "pruner_names", "select_pruner"]
+__all__ = ["ENTRY_POINT_GROUP", "PRUNERS", "find_pruner", "pruner_names", "pruner_settings", "select_pruner"]
 
 #: every pruner of this package by the name that configurations use; a new one adds its line here
 PRUNERS: dict[str, type[TokenPruner]] = {
@@ -78,6 +78,20 @@ def select_pruner(name: str | None, pruners: Mapping[str, TokenPruner | None] | 
     pruner = type(made) if made is not None else find_pruner(name)
     _check_fields(name, [field.name for field in fields(pruner) if field.init], values)
     return pruner(**values) if made is None else replace(made, **values)
+
+
+def pruner_settings(pruner: TokenPruner | None) -> dict[str, Any] | None:
+    """A pruner's name and fields, as JSON holds them; None for no pruner.
+
+    The name is the one that :func:`select_pruner` takes, or the class's where it has none.
+    """
+    if pruner is None:
+        return None
+    kind = type(pruner)
+    where = f"{kind.__module__}:{kind.__qualname__}"
+    names = {point.value: point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    names |= {f"{one.__module__}:{one.__qualname__}": name for name, one in PRUNERS.items()}
+    return {"name": names.get(where, kind.__name__), **asdict(pruner)}
 
 
 def _check_fields(name: str, known: list[str], given: Mapping[str, Any]) -> None:

@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners import PRUNERS, NucleusPruner, TokenPruner, find_pruner, pruner_names, select_pruner
+from monai_medpruner.pruners import (
+    PRUNERS,
+    NucleusPruner,
+    TokenPruner,
+    find_pruner,
+    pruner_names,
+    pruner_settings,
+    select_pruner,
+)
 from monai_medpruner.testing import check_pruner
 
 GROUP = "monai_medpruner.pruners"
@@ -38,6 +46,7 @@ def test_a_pruner_from_another_package(tmp_path, monkeypatch):
     assert type(pruner).__name__ == "LargestNormPruner"
     assert (pruner.count, pruner.block) == (2, None)
     assert find_pruner("largest_norm") is type(pruner)
+    assert pruner_settings(pruner)["name"] == "largest_norm"
     check_pruner(pruner)
     check_pruner(replace(pruner, block=1, contextual_ratio=0.1))
     with pytest.raises(SettingsError, match=r"'largest_norm' has no field named tau; .*merge_space, count, block"):
@@ -109,6 +118,15 @@ def test_fields_are_replaced_in_the_pruner_that_is_made():
     assert select_pruner("average_pooling", made, pool=3) == PRUNERS["average_pooling"](pool=3)
     with pytest.raises(SettingsError, match="tau must lie in"):
         select_pruner("nucleus", made, tau=2)
+
+
+def test_settings_that_select_the_pruner_again():
+    assert pruner_settings(None) is None
+    pruner = NucleusPruner(tau=0.3)
+    settings = pruner_settings(pruner)
+    assert select_pruner(**settings) == pruner
+    assert settings["name"] == "nucleus"
+    assert pruner_settings(EveryType())["name"] == "EveryType"
 
 
 @dataclass(frozen=True)

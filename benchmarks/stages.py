@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
 from monai_medpruner.networks import VolumeQA
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.transforms import IntensityWindows, InterSliceAnchorFilter, LoadVolume, SlicePlane
 

@@ -19,7 +19,7 @@ from monai_medpruner.data import image_items, pair_questions, require_items
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks.checkpoint import load_config
 from monai_medpruner.networks.families import family_class
-from monai_medpruner.networks.tiny import TINY
+from monai_medpruner.testing import TINY
 
 __all__ = ["ask", "bundle_folder", "open_bundle", "plain_text", "setting_overrides"]
 

@@ -13,7 +13,7 @@ from monai_medpruner import __main__ as command_line
 from monai_medpruner.ask import bundle_folder
 from monai_medpruner.ask_arguments import bundles
 from monai_medpruner.errors import UnsupportedModelError
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 @pytest.fixture

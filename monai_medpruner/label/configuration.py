@@ -15,7 +15,7 @@ from monai_medpruner.ask import bundle_folder, setting_overrides
 from monai_medpruner.ask_arguments import SETTINGS, bundles
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks.checkpoint import load_config
-from monai_medpruner.networks.tiny import TINY
+from monai_medpruner.testing import TINY
 
 __all__ = ["Configuration", "configuration"]
 

@@ -1,43 +1,48 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Slices to pruned tokens: the stock encoder, the scores read off its attention, the pruner."""
+"""Slices to pruned tokens: the stock encoder, the signals read off its attention, the pruner."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.networks.families import ModelFamily
-from monai_medpruner.networks.scored_slices import ScoredSlices, scores_and_keys
-from monai_medpruner.pruners import SliceTokens, TokenPruner
+from monai_medpruner.networks.block_signals import block_signals, capture_blocks
+from monai_medpruner.networks.families import EncodedSlices, ModelFamily
+from monai_medpruner.networks.packed_attention import packed_attention
+from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.pruners import (
+    BlockSignal,
+    PrunedTokens,
+    QuestionEmbedding,
+    ReceivedAttention,
+    Signal,
+    SlicePositions,
+    SliceTokens,
+    TokenPruner,
+)
 from monai_medpruner.results import SliceRecord, StageTimes
 
-__all__ = ["PrunedSlices", "encode_and_prune", "encode_and_prune_each"]
+__all__ = ["PrunedSlices", "encode_and_prune_each", "encode_scored", "prune_scored"]
 
 # patches encoded at once where no number of slices is given: the widest activations of an 8B model's encoder
 # (4,304 numbers a patch) then take 0.3 GB in bfloat16
 _PATCHES_AT_ONCE = 32768
 
-_PACKED = "medpruner_packed_flash_layout"
-# one encoder runs at a time: the capture hook and the attention implementation belong to the model, not to a call
+# one encoder runs at a time: the capture hooks and the attention implementation belong to the model, not to a call
 _encoding = threading.RLock()
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class PrunedSlices:
-    """The pruned tokens of some slices, ready for the language model; they do not depend on the question.
+    """The pruned tokens of some slices, ready for the language model.
 
     Args:
         tokens: per slice, projected tokens that are kept, ``(K_i, C)``.
@@ -74,29 +79,73 @@ class PrunedSlices:
             seconds=StageTimes(self.seconds),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[PrunedSlices]) -> PrunedSlices:
+        """The slices of all parts as one, in their order; their times are summed."""
+        seconds = StageTimes()
+        for part in parts:
+            seconds.add(part.seconds)
+        return cls(
+            tokens=[one for part in parts for one in part.tokens],
+            deepstack_features=[
+                [one for rows in layer for one in rows]
+                for layer in zip(*(part.deepstack_features for part in parts), strict=True)
+            ],
+            records=[record for part in parts for record in part.records],
+            seconds=seconds,
+        )
 
-def encode_and_prune(
-    family: ModelFamily, pruner: TokenPruner | None, inputs: dict[str, Any], vision_batch_size: int | None = None
+
+@torch.no_grad()
+def encode_scored(
+    family: ModelFamily,
+    pruners: Sequence[TokenPruner | None],
+    inputs: dict[str, Any],
+    vision_batch_size: int | None = None,
+    slice_positions_mm: Sequence[float] | None = None,
+) -> ScoredSlices:
+    """Encode slices and compute what some pruners ask for, so that :func:`prune_scored` can prune them later.
+
+    The encoder's output of all slices stays in memory. For an 8B model with three further rows a token, 4,096 numbers
+    wide in bfloat16, that is about 0.03 MB a token, or 0.8 GB for 100 slices of 256 tokens.
+
+    Args:
+        family: of the model.
+        pruners: that are to be used later; the encoder's own tokens are kept where one of them merges these.
+        inputs: holds the family's image inputs.
+        vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches. It bounds the encoder's
+            activations and does not change the result.
+        slice_positions_mm: position of each slice along the slice axis, for pruners that ask for it.
+
+    Raises:
+        SettingsError: ``vision_batch_size`` is not positive, a signal cannot be computed, or there is no slice.
+    """
+    batches = _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm)
+    parts = [batch.needed_by(pruners) for batch in batches]
+    if not parts:
+        raise SettingsError("there are no slices to encode")
+    return ScoredSlices.joined(parts)
+
+
+@torch.no_grad()
+def prune_scored(
+    family: ModelFamily, pruner: TokenPruner | None, scored: ScoredSlices, question: torch.Tensor | None = None
 ) -> PrunedSlices:
-    """Encode slices batch by batch and keep of each only what the pruner leaves.
-
-    A pruner of whole volumes (:attr:`TokenPruner.whole_volume`) takes all slices of the call for one volume, whichever
-    volumes, prompts or images of a conversation they belong to: encode each in a call of its own to keep them apart.
-    ``vision_batch_size`` then bounds the encoder's activations alone: the output of all slices stays until the last is
-    encoded, and they are padded to the longest and merged at once. For an 8B model with three further rows a token,
-    4,096 numbers wide in bfloat16, that is about 0.1 MB a token, or 2.5 GB for 100 slices of 256 tokens.
+    """Prune slices that :func:`encode_scored` encoded, all of them together.
 
     Args:
         family: of the model.
         pruner: None keeps every token.
-        inputs: holds the family's image inputs.
-        vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches. It bounds the memory and
-            does not change the result.
+        scored: the slices, with the signals that the pruner needs.
+        question: input embeddings of the question's tokens, ``(T, C)``, for a pruner that asks for them.
+
+    Returns:
+        What the pruner leaves. The time of the encoder stands in it.
 
     Raises:
-        SettingsError: ``vision_batch_size`` is not positive.
+        SettingsError: a signal is missing.
     """
-    return encode_and_prune_each(family, [pruner], inputs, vision_batch_size)[0]
+    return _prune(family, pruner, scored, 0, question)
 
 
 @torch.no_grad()
@@ -105,60 +154,105 @@ def encode_and_prune_each(
     pruners: Sequence[TokenPruner | None],
     inputs: dict[str, Any],
     vision_batch_size: int | None = None,
+    *,
+    slice_positions_mm: Sequence[float] | None = None,
+    question: torch.Tensor | None = None,
 ) -> list[PrunedSlices]:
-    """Encode slices once and prune them in several ways, as :func:`encode_and_prune` does in one.
+    """Encode slices once, batch by batch, and keep of each batch only what each pruner leaves.
+
+    A pruner of whole volumes (:attr:`TokenPruner.whole_volume`) takes all slices of the call for one volume, whichever
+    volumes, prompts or images of a conversation they belong to: encode each in a call of its own to keep them apart.
+    For such a pruner, and for one that needs the question, the encoder's output of all slices stays in memory until the
+    last is encoded, and they are padded to the longest and merged at once: about 0.1 MB a token for the model of
+    :func:`encode_scored`, or 2.5 GB for 100 slices of 256 tokens.
+
+    Args:
+        family: of the model.
+        pruners: None keeps every token.
+        inputs: holds the family's image inputs.
+        vision_batch_size: as in :func:`encode_scored`.
+        slice_positions_mm: likewise.
+        question: as in :func:`prune_scored`; the same for all pruners.
 
     Returns:
         What each pruner leaves. The time of the encoder, which all share, stands in each.
+
+    Raises:
+        SettingsError: ``vision_batch_size`` is not positive, or a signal cannot be computed.
     """
+    if question is None and any(pruner is not None and pruner.needs_question for pruner in pruners):
+        raise SettingsError("a pruner needs the question's embeddings: give question")
+    at_once = [pruner is None or not (pruner.whole_volume or pruner.needs_question) for pruner in pruners]
+    later = [pruner for pruner, now in zip(pruners, at_once, strict=True) if not now]
+    parts: list[list[PrunedSlices]] = [[] for _ in pruners]
+    waiting: list[ScoredSlices] = []
+    start = 0
+    for batch in _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm):
+        for pruner, now, pruned in zip(pruners, at_once, parts, strict=True):
+            if now:
+                pruned.append(_prune(family, pruner, batch, start))
+        if later:
+            waiting.append(batch.needed_by(later))
+        start += len(batch.grids)
+    if waiting:
+        scored = ScoredSlices.joined(waiting)
+        waiting.clear()
+        for pruner, now, pruned in zip(pruners, at_once, parts, strict=True):
+            if not now:
+                pruned.append(_prune(family, pruner, scored, 0, question))
+    return [PrunedSlices.joined(pruned) for pruned in parts]
+
+
+def _scored_batches(
+    family: ModelFamily,
+    pruners: Sequence[TokenPruner | None],
+    inputs: dict[str, Any],
+    vision_batch_size: int | None,
+    slice_positions_mm: Sequence[float] | None,
+) -> Iterator[ScoredSlices]:
+    """Encode slices batch by batch and compute the signals that some pruner asks for, except the question."""
     if vision_batch_size is not None and vision_batch_size < 1:
         raise SettingsError(f"vision_batch_size must be at least 1, got {vision_batch_size}")
     grids = family.token_grids(inputs)
     patches_per_token = family.patches_per_token_in(inputs)
-    scored = any(pruner is not None and pruner.needs_attention for pruner in pruners)
-    results = [PrunedSlices() for _ in pruners]
-    later = [pruner for pruner in pruners if pruner is not None and pruner.whole_volume]
-    waiting: list[ScoredSlices] = []
+    wanted: frozenset[Signal] = frozenset().union(*(pruner.signals for pruner in pruners if pruner is not None))
+    of_blocks = [signal for signal in wanted if isinstance(signal, BlockSignal)]
+    positions = _slice_positions(family, slice_positions_mm, len(grids)) if SlicePositions() in wanted else None
     for start, stop in _batches(grids, patches_per_token, vision_batch_size):
-        spent = StageTimes()
-        batch = _encode_batch(family, family.slice_inputs(inputs, start, stop), grids[start:stop], scored, spent)
-        for result in results:
-            result.seconds.add(spent)
-        _prune_each(family, pruners, batch, patches_per_token, results, whole_volume=False)
-        if later:
-            waiting.append(batch.needed_by(later))
-    if waiting:
-        _prune_each(family, pruners, ScoredSlices.joined(waiting), patches_per_token, results, whole_volume=True)
-    return results
+        seconds = StageTimes()
+        images = family.slice_inputs(inputs, start, stop)
+        encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds)
+        if positions is not None:
+            signals[SlicePositions()] = positions[start:stop]
+        yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds)
 
 
-def _prune_each(
-    family: ModelFamily,
-    pruners: Sequence[TokenPruner | None],
-    batch: ScoredSlices,
-    patches_per_token: int,
-    results: list[PrunedSlices],
-    whole_volume: bool,
-) -> None:
-    """Prune a batch with the pruners of whole volumes, or with all others; append what each leaves to its result."""
-    for pruner, result in zip(pruners, results, strict=True):
-        if (pruner is not None and pruner.whole_volume) == whole_volume:
-            with result.seconds.stage("select", family.model.device):
-                _prune_batch(family, pruner, batch, patches_per_token, result)
+def _slice_positions(family: ModelFamily, slice_positions_mm: Sequence[float] | None, slices: int) -> torch.Tensor:
+    """Positions as a tensor on the model's device, one per slice."""
+    if slice_positions_mm is None:
+        raise SettingsError("a pruner needs the slices' positions: give slice_positions_mm, one number per slice")
+    if len(slice_positions_mm) != slices:
+        raise SettingsError(
+            f"slice_positions_mm must hold one number per slice, got {len(slice_positions_mm)} for {slices} slices"
+        )
+    return torch.as_tensor(slice_positions_mm, dtype=torch.float32, device=family.model.device)
 
 
 def _encode_batch(
-    family: ModelFamily, images: dict[str, Any], grids: list[tuple[int, int]], scored: bool, spent: StageTimes
-) -> ScoredSlices:
-    """Encode one batch of slices, score their tokens where asked to, and add the time of both."""
-    captured: list[tuple[tuple, dict[str, Any]]] = []
+    family: ModelFamily,
+    images: dict[str, Any],
+    grids: list[tuple[int, int]],
+    wanted: Sequence[BlockSignal],
+    seconds: StageTimes,
+) -> tuple[EncodedSlices, dict[Signal, torch.Tensor]]:
+    """Encode one batch of slices, compute signals of its blocks, and add the time of both."""
     device = family.model.device
-    with spent.stage("encode", device), _encoding, packed_attention(family.vision_configs):
-        with capture_inputs(family.scoring_attention, captured, scored):
+    with seconds.stage("encode", device), _encoding, packed_attention(family.vision_configs):
+        with capture_blocks(family, wanted) as captured:
             encoded = family.encode(images)
-    with spent.stage("select", device):
-        importance, keys = scores_and_keys(family, captured, grids) if scored else (None, None)
-    return ScoredSlices(encoded, grids, importance, keys)
+    with seconds.stage("select", device):
+        signals: dict[Signal, torch.Tensor] = dict(block_signals(family, wanted, captured, grids))
+    return encoded, signals
 
 
 def _batches(
@@ -177,110 +271,63 @@ def _batches(
         yield start, len(grids)
 
 
-def _prune_batch(
+def _prune(
     family: ModelFamily,
     pruner: TokenPruner | None,
-    batch: ScoredSlices,
-    patches_per_token: int,
-    result: PrunedSlices,
-) -> None:
-    """Prune one encoded batch and append what is left to the result."""
-    encoded, grids = batch.encoded, batch.grids
-    if not result.deepstack_features:
-        result.deepstack_features.extend([] for _ in encoded.deepstack_features)
+    scored: ScoredSlices,
+    start: int,
+    question: torch.Tensor | None = None,
+) -> PrunedSlices:
+    """Prune encoded slices, the first of which has the number ``start``."""
+    seconds = StageTimes(scored.seconds)
+    with seconds.stage("select", family.model.device):
+        tokens, layers, records = _kept(family, pruner, scored, start, question)
+    return PrunedSlices(tokens, layers, records, seconds)
+
+
+def _kept(
+    family: ModelFamily,
+    pruner: TokenPruner | None,
+    scored: ScoredSlices,
+    start: int,
+    question: torch.Tensor | None,
+) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
+    """The tokens of each slice that are kept, the DeepStack rows that go with them, and the slices' records."""
+    encoded = scored.encoded
     if pruner is None:
-        result.tokens += encoded.tokens
-        for layer, rows in zip(result.deepstack_features, encoded.deepstack_features, strict=True):
-            layer += rows
-        result.records += [SliceRecord.unpruned(grid) for grid in grids]
-        return
-    merged_before = pruner.merge_space == "encoder"
-    valid = pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True)
-    importance, keys = (batch.importance, batch.keys) if pruner.needs_attention else (None, None)
-    pruned = pruner(
-        SliceTokens(
-            tokens=pad_sequence(encoded.encoder_tokens if merged_before else encoded.tokens, True),
-            valid=valid,
-            importance=importance,
-            keys=keys,
-            grids=grids,
-            patches_per_token=patches_per_token,
-            numbers=[len(result.records) + index for index in range(len(grids))],
-        )
-    )
+        return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
+    pruned = pruner(_slice_tokens(pruner, scored, start, question))
     keep = pruned.keep
     counts = keep.sum(1).tolist()
     kept = pruned.tokens[keep]
-    result.tokens += (family.project(kept) if merged_before else kept).split(counts)
-    for layer, rows in zip(result.deepstack_features, encoded.deepstack_features, strict=True):
-        layer += pad_sequence(rows, True)[keep].split(counts)
+    tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
+    layers = [list(pad_sequence(rows, True)[keep].split(counts)) for rows in encoded.deepstack_features]
+    importance = scored.signals[ReceivedAttention()] if ReceivedAttention() in pruner.signals else None
+    return list(tokens), layers, _records(scored.grids, pruned, importance)
+
+
+def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
+    """What the pruner is given: the tokens that it merges, and its signals."""
+    encoded = scored.encoded
+    given = {**scored.signals, **({} if question is None else {QuestionEmbedding(): question})}
+    return SliceTokens(
+        tokens=pad_sequence(encoded.encoder_tokens if pruner.merge_space == "encoder" else encoded.tokens, True),
+        valid=pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True),
+        grids=scored.grids,
+        signals={signal: values for signal, values in given.items() if signal in pruner.signals},
+        patches_per_token=scored.patches_per_token,
+        numbers=[start + index for index in range(len(scored.grids))],
+    )
+
+
+def _records(grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None) -> list[SliceRecord]:
+    """What was kept of each slice, on the CPU."""
     primary, contextual, merged_into = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.merged_into))
     scores = None if importance is None else importance.cpu()
+    records = []
     for index, grid in enumerate(grids):
         own = (index, slice(grid[0] * grid[1]))
-        result.records.append(
+        records.append(
             SliceRecord(grid, primary[own], contextual[own], merged_into[own], None if scores is None else scores[own])
         )
-
-
-@contextmanager
-def capture_inputs(module: nn.Module, captured: list[tuple[tuple, dict[str, Any]]], active: bool) -> Iterator[None]:
-    """Append the arguments of a module's forward to a list while the block runs in this thread."""
-    if not active:
-        yield
-        return
-    owner = threading.get_ident()
-
-    def remember(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == owner:
-            captured.append((args, dict(kwargs)))
-
-    handle = module.register_forward_pre_hook(remember, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def packed_attention(configs: list[Any]) -> Iterator[None]:
-    """Let encoders that loop over slices under SDPA attend to slices of one size in one call while the block runs.
-
-    transformers hands all segments at once, with their boundaries, to an attention whose name holds "flash".
-    """
-    switched = [config for config in configs if config._attn_implementation == "sdpa"]
-    if not switched:
-        yield
-        return
-    ALL_ATTENTION_FUNCTIONS[_PACKED] = _packed_sdpa
-    try:
-        for config in switched:
-            config._attn_implementation = _PACKED
-        yield
-    finally:
-        for config in switched:
-            config._attn_implementation = "sdpa"
-        del ALL_ATTENTION_FUNCTIONS[_PACKED]
-
-
-def _packed_sdpa(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    cu_seq_lens_q: torch.Tensor,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention within segments: ``(1, heads, ΣM, d)`` -> ``(1, ΣM, heads, d)``, runs of equal length in one call."""
-    outputs = []
-    start = 0
-    for length, run in groupby(cu_seq_lens_q.diff().tolist()):
-        count = len(list(run))
-        parts = (part[0, :, start : start + count * length] for part in (query, key, value))
-        queries, keys, values = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts)
-        attended = scaled_dot_product_attention(queries, keys, values, scale=scaling)
-        outputs.append(attended.transpose(1, 2).flatten(0, 1))
-        start += count * length
-    return torch.cat(outputs)[None], None
+    return records

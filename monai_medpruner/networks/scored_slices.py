@@ -5,46 +5,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from monai_medpruner.errors import NonFiniteAttentionError
-from monai_medpruner.networks.families import EncodedSlices, ModelFamily
-from monai_medpruner.pruners import TokenPruner, attention_received
+from monai_medpruner.networks.families import EncodedSlices
+from monai_medpruner.pruners import Signal, TokenPruner
+from monai_medpruner.results import StageTimes
 
-__all__ = ["ScoredSlices", "scores_and_keys"]
+__all__ = ["ScoredSlices"]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class ScoredSlices:
-    """S encoded slices and the scores of their tokens.
+    """S encoded slices and the signals that their pruners asked for.
 
     Args:
-        encoded: what the encoder says of them.
+        encoded: the encoder's output.
         grids: rows and columns of each slice's tokens.
-        importance: float32 ``(S, M)``, padded; None where nothing is scored.
-        keys: what similarity is measured on, ``(S, M, d)``; None likewise.
+        patches_per_token: image patches that form one token.
+        signals: per signal ``(S, M, ...)``, padded, or ``(S,)``; see :mod:`monai_medpruner.pruners.signals`.
+        seconds: of the stages "encode" and "select", the signals being part of the latter.
     """
 
     encoded: EncodedSlices
     grids: list[tuple[int, int]]
-    importance: torch.Tensor | None = None
-    keys: torch.Tensor | None = None
+    patches_per_token: int
+    signals: Mapping[Signal, torch.Tensor] = field(default_factory=dict)
+    seconds: StageTimes = field(default_factory=StageTimes)
 
-    def needed_by(self, pruners: Sequence[TokenPruner]) -> ScoredSlices:
-        """The same slices without the encoder's tokens where no pruner merges these, so that they can be freed."""
-        if any(pruner.merge_space == "encoder" for pruner in pruners):
-            return self
-        return replace(self, encoded=replace(self.encoded, encoder_tokens=[]))
+    def needed_by(self, pruners: Sequence[TokenPruner | None]) -> ScoredSlices:
+        """The same slices without what none of these pruners needs, so that it can be freed."""
+        wanted = frozenset().union(*(pruner.signals for pruner in pruners if pruner is not None))
+        signals = {signal: values for signal, values in self.signals.items() if signal in wanted}
+        encoded = self.encoded
+        if not any(pruner is not None and pruner.merge_space == "encoder" for pruner in pruners):
+            encoded = replace(encoded, encoder_tokens=[])
+        return replace(self, encoded=encoded, signals=signals)
 
     @classmethod
     def joined(cls, batches: Sequence[ScoredSlices]) -> ScoredSlices:
-        """The slices of all batches as one, in their order; scores are padded to the longest slice of all."""
+        """The slices of all batches as one, in their order; signals are padded to the longest slice of all.
+
+        Args:
+            batches: at least one, all with the same signals.
+        """
         parts = [batch.encoded for batch in batches]
         layers = zip(*(part.deepstack_features for part in parts), strict=True)
         encoded = EncodedSlices(
@@ -52,46 +59,20 @@ class ScoredSlices:
             deepstack_features=[[one for rows in layer for one in rows] for layer in layers],
             encoder_tokens=[one for part in parts for one in part.encoder_tokens],
         )
-        grids = [grid for batch in batches for grid in batch.grids]
-        importance = _padded([batch.importance for batch in batches])
-        return cls(encoded, grids, importance, _padded([batch.keys for batch in batches]))
-
-
-def _padded(batches: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    """Stack batches ``(S_i, M_i, ...)``, padded with zeros to the longest M_i; None where nothing was scored."""
-    rows = [row for batch in batches if batch is not None for row in batch]
-    return pad_sequence(rows, batch_first=True) if rows else None
-
-
-def scores_and_keys(
-    family: ModelFamily, captured: list[tuple[tuple, dict[str, Any]]], grids: list[tuple[int, int]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Importance ``(S, M)`` and merging keys ``(S, M, d)`` per token, padded; averaged over a token's patches.
-
-    Args:
-        family: of the model.
-        captured: positional and named arguments of each call of the family's scoring attention.
-        grids: rows and columns of each slice's tokens.
-
-    Raises:
-        NonFiniteAttentionError: the attention overflowed in the model's type.
-    """
-    pairs = [pair for args, kwargs in captured for pair in family.queries_and_keys(args, kwargs)]
-    importance: list[torch.Tensor] = []
-    keys: list[torch.Tensor] = []
-    # slices of one size are scored together
-    for _, group in groupby(zip(pairs, grids, strict=True), key=lambda item: item[1]):
-        members = list(group)
-        grid = members[0][1]
-        query = torch.stack([pair[0] for pair, _ in members])
-        key = torch.stack([pair[1] for pair, _ in members])
-        importance += family.group_patches(attention_received(query, key), grid).mean(-1)
-        head_mean = key.float().mean(1).transpose(-1, -2)
-        keys += family.group_patches(head_mean, grid).mean(-1).transpose(-1, -2)
-    scores = pad_sequence(importance, True)
-    if not scores.isfinite().all():
-        raise NonFiniteAttentionError(
-            f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
-            "bfloat16 or float32"
+        seconds = StageTimes()
+        for batch in batches:
+            seconds.add(batch.seconds)
+        return cls(
+            encoded=encoded,
+            grids=[grid for batch in batches for grid in batch.grids],
+            patches_per_token=batches[0].patches_per_token,
+            signals={signal: _joined([batch.signals[signal] for batch in batches]) for signal in batches[0].signals},
+            seconds=seconds,
         )
-    return scores, pad_sequence(keys, True)
+
+
+def _joined(batches: list[torch.Tensor]) -> torch.Tensor:
+    """Stack batches ``(S_i, M_i, ...)``, padded with zeros to the longest M_i, or ``(S_i,)``."""
+    if batches[0].ndim == 1:
+        return torch.cat(batches)
+    return pad_sequence([row for batch in batches for row in batch], batch_first=True)

@@ -9,7 +9,7 @@ import torch
 
 from monai_medpruner.errors import SettingsError
 
-__all__ = ["attention_received"]
+__all__ = ["attention_received", "class_attention"]
 
 
 @torch.no_grad()  # autograd would store every block of rows, in sum the whole matrix
@@ -51,3 +51,31 @@ def attention_received(
             weights = torch.softmax((rows.float() * scale) @ keys, dim=-1)
             received += weights.sum(dim=(-3, -2))
     return received / query.shape[-3]
+
+
+@torch.no_grad()
+def class_attention(query: torch.Tensor, key: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+    """Attention that a class token pays to each of M tokens, relative to uniform: its weights times M.
+
+    Args:
+        query: of the class token, shape ``(..., heads, 1, d)``, any floating type.
+        key: of the class token and, after it, of the M tokens, shape ``(..., heads, 1 + M, d)``.
+        scale: factor of the dot products; ``d ** -0.5`` where None.
+
+    Returns:
+        Scores of shape ``(..., M)``, the mean over heads, float32 also under autocast. They sum to M times what the
+        class token does not pay to itself.
+
+    Raises:
+        SettingsError: the shapes do not fit together.
+    """
+    expected = (*key.shape[:-2], 1, key.shape[-1])
+    if key.ndim < 3 or query.shape != expected:
+        raise SettingsError(
+            f"query and key must have the shapes (..., heads, 1, d) and (..., heads, 1 + M, d), got "
+            f"{tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    with torch.autocast(query.device.type, enabled=False):
+        weights = torch.softmax((query.float() * scale) @ key.float().transpose(-1, -2), dim=-1)
+    return weights[..., 0, 1:].mean(-2) * (key.shape[-2] - 1)

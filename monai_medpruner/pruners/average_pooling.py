@@ -1,17 +1,17 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pooling of neighboring tokens: the rival that looks at nothing."""
+"""Average pooling of neighboring tokens: a baseline that ignores what the tokens hold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.signals import Signal
 
 __all__ = ["AveragePoolingPruner"]
 
@@ -21,26 +21,29 @@ class AveragePoolingPruner(TokenPruner):
     """Replace each cell of ``pool * pool`` neighboring tokens by its mean, at the place of the cell's first token.
 
     Cells at the right and lower edges may be smaller. A cell of one token is kept as it is. ``contextual_ratio`` has no
-    say: every token is merged into its cell.
+    effect: every token is merged into its cell.
 
     Args:
         pool: side of a cell in tokens, at least 2.
 
     Raises:
-        SettingsError: the side is smaller.
+        SettingsError: a value has the wrong type or lies outside its range.
     """
 
     pool: int = 2
-
-    needs_attention: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pool < 2:
             raise SettingsError(f"pool must be at least 2, got {self.pool}")
 
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """None: the places of the tokens decide."""
+        return frozenset()
+
     def score(self, slices: SliceTokens) -> torch.Tensor:
-        """Return nothing of interest: the tokens' places alone decide."""
+        """Return 1 for every token: their places alone decide."""
         return slices.valid.float()
 
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:

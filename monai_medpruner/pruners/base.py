@@ -6,42 +6,57 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
 from monai_medpruner.errors import SettingsError
+from monai_medpruner.pruners.field_types import check_field_types
 from monai_medpruner.pruners.merging import merge_contextual
+from monai_medpruner.pruners.signals import Keys, QuestionEmbedding, ReceivedAttention, Signal
 
 __all__ = ["PrunedTokens", "SliceTokens", "TokenPruner"]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class SliceTokens:
     """The visual tokens of S slices, as one padded batch.
 
     Args:
         tokens: shape ``(S, M, C)``, M being the tokens of the longest slice; projected ones, or the encoder's.
         valid: bool mask ``(S, M)``, False at padding.
-        importance: attention received relative to uniform, float32 ``(S, M)``, mean 1 over a slice's tokens; None where
-            the pruner asks for no attention.
-        keys: what similarity is measured on, ``(S, M, d)``; None likewise.
         grids: rows and columns of each slice's tokens, S pairs; token j lies at row ``j // columns``.
+        signals: what else the pruner asked for; see :mod:`monai_medpruner.pruners.signals` for the shapes. Values at
+            padding mean nothing.
         patches_per_token: image patches that form one token, hence patches in a slice = tokens times this.
         numbers: of the slices among those that are encoded, counted from 0; None where the batch holds them all.
     """
 
     tokens: torch.Tensor
     valid: torch.Tensor
-    importance: torch.Tensor | None
-    keys: torch.Tensor | None
-    grids: list[tuple[int, int]]
+    grids: Sequence[tuple[int, int]]
+    signals: Mapping[Signal, torch.Tensor] = field(default_factory=dict)
     patches_per_token: int = 1
-    numbers: list[int] | None = None
+    numbers: Sequence[int] | None = None
+
+    def signal(self, signal: Signal) -> torch.Tensor:
+        """Return a signal.
+
+        Raises:
+            SettingsError: it was not computed, because no pruner lists it.
+        """
+        if signal not in self.signals:
+            there = ", ".join(map(repr, self.signals)) or "no signal"
+            raise SettingsError(
+                f"{signal!r} was not computed for these slices, only {there}: a pruner must list what it needs in its "
+                "signals"
+            )
+        return self.signals[signal]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class PrunedTokens:
     """What is left of :class:`SliceTokens`.
 
@@ -76,13 +91,25 @@ class TokenPruner(ABC):
             "encoder"'s before projection (as the paper writes).
 
     Raises:
-        SettingsError: a value lies outside its range.
+        SettingsError: a value has the wrong type or lies outside its range.
     """
 
     contextual_ratio: float = 0.05
     merge_space: Literal["projected", "encoder"] = "projected"
 
-    needs_attention: ClassVar[bool] = True
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What the pruner needs besides the tokens; nothing else is computed. It may depend on the fields.
+
+        By default the attention that tokens receive, by which :meth:`score` scores, and the keys, by which
+        :meth:`merge` measures similarity.
+        """
+        return frozenset({ReceivedAttention(), Keys()})
+
+    @property
+    def needs_question(self) -> bool:
+        """Whether the tokens that are kept depend on the question, so that each question is pruned for."""
+        return any(isinstance(signal, QuestionEmbedding) for signal in self.signals)
 
     @property
     def whole_volume(self) -> bool:
@@ -93,28 +120,35 @@ class TokenPruner(ABC):
         return False
 
     def __post_init__(self) -> None:
+        check_field_types(self)
         if not 0 <= self.contextual_ratio <= 1:
             raise SettingsError(f"contextual_ratio must lie in [0, 1], got {self.contextual_ratio}")
-        if self.merge_space not in ("projected", "encoder"):
-            raise SettingsError(f"merge_space must be 'projected' or 'encoder', got {self.merge_space!r}")
 
     def __call__(self, slices: SliceTokens) -> PrunedTokens:
-        """Score, select and merge the tokens of S slices; each slice as if it were alone, unless `whole_volume`."""
+        """Score, select and merge the tokens of S slices; each slice as if it were alone, unless `whole_volume`.
+
+        Raises:
+            SettingsError: a signal that the pruner needs is missing.
+        """
+        if missing := self.signals - set(slices.signals):
+            needed = ", ".join(sorted(map(repr, missing)))
+            raise SettingsError(f"{type(self).__name__} needs {needed}, which was not computed for these slices")
         return self.merge(slices, self.select(self.score(slices), slices) & slices.valid)
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return a score per token, float ``(S, M)``; by default the attention that it receives."""
-        if slices.importance is None:
-            raise SettingsError(f"{type(self).__name__} needs the attention that tokens receive, and none was given")
-        return slices.importance
+        return slices.signal(ReceivedAttention())
 
     @abstractmethod
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the tokens to keep as they are; at least one a slice."""
 
     def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
-        """Merge the tokens that were not selected; by default by :func:`merge_contextual`."""
-        keys = slices.tokens if slices.keys is None else slices.keys
+        """Merge the tokens that were not selected.
+
+        By default by :func:`merge_contextual`, on the keys where these are among the signals, else on the tokens.
+        """
+        keys = slices.signal(Keys()) if Keys() in self.signals else slices.tokens
         tokens, contextual, merged_into = merge_contextual(
             slices.tokens, keys, primary, self.contextual_ratio, slices.valid
         )

@@ -86,7 +86,7 @@ class NucleusPruner(TokenPruner):
             is encoded.
 
     Raises:
-        SettingsError: a value lies outside its range.
+        SettingsError: a value has the wrong type or lies outside its range.
     """
 
     tau: float = 0.9
@@ -102,14 +102,10 @@ class NucleusPruner(TokenPruner):
             raise SettingsError(f"tau must lie in (0, 1], got {self.tau}")
         if not self.temperature > 0:
             raise SettingsError(f"temperature must be positive, got {self.temperature}")
-        if self.importance_scale not in ("relative", "paper"):
-            raise SettingsError(f"importance_scale must be 'relative' or 'paper', got {self.importance_scale!r}")
         if self.max_importance is not None and not 0 < self.max_importance < math.inf:
             raise SettingsError(f"max_importance must be positive and finite, or None, got {self.max_importance}")
-        if not isinstance(self.min_tokens, int) or self.min_tokens < 1:
-            raise SettingsError(f"min_tokens must be a whole number of at least 1, got {self.min_tokens}")
-        if self.scope not in ("slice", "volume"):
-            raise SettingsError(f"scope must be 'slice' or 'volume', got {self.scope!r}")
+        if self.min_tokens < 1:
+            raise SettingsError(f"min_tokens must be at least 1, got {self.min_tokens}")
 
     @property
     def whole_volume(self) -> bool:

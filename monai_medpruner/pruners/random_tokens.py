@@ -1,17 +1,17 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tokens by chance: the rival that any score of tokens must beat."""
+"""Random tokens: the baseline that any score of tokens must beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import SliceTokens, TokenPruner
+from monai_medpruner.pruners.signals import Signal
 
 __all__ = ["RandomTokensPruner"]
 
@@ -28,18 +28,21 @@ class RandomTokensPruner(TokenPruner):
         seed: of the draw.
 
     Raises:
-        SettingsError: the share lies outside its range.
+        SettingsError: a value has the wrong type or lies outside its range.
     """
 
     keep_ratio: float = 0.25
     seed: int = 0
 
-    needs_attention: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.keep_ratio <= 1:
             raise SettingsError(f"keep_ratio must lie in (0, 1], got {self.keep_ratio}")
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """None: merging measures similarity on the tokens themselves."""
+        return frozenset()
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return random numbers; those of tokens that are padding are below all others."""

@@ -9,19 +9,18 @@ from transformers import PreTrainedTokenizerFast
 
 from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.networks.byte_tokenizer import byte_tokenizer
-from monai_medpruner.networks.families import ModelFamily
+from monai_medpruner.testing import TinyModel, byte_tokenizer
 
 __all__ = ["phantom_tokenizer"]
 
 
-def phantom_tokenizer(family: type[ModelFamily]) -> PreTrainedTokenizerFast:
+def phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer whose merges are learned from questions, choices and answers: each word is one token.
 
     Args:
-        family: whose special tokens and way of writing an image it gets.
+        model: whose special tokens and way of writing an image it gets.
     """
-    return byte_tokenizer(family, _texts())
+    return byte_tokenizer(model, _texts())
 
 
 def _texts() -> list[str]:

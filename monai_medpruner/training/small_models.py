@@ -15,7 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.networks.families import family_class
+from monai_medpruner.testing import tiny_model
 from monai_medpruner.training.phantom_tokenizer import phantom_tokenizer
 
 __all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
@@ -129,10 +129,10 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
     """
     if model_type not in _CONFIGS:
         raise SettingsError(f"no small model of type {model_type!r}; there are: {', '.join(_CONFIGS)}")
-    family = family_class(model_type)
-    tokenizer = phantom_tokenizer(family)
+    tiny = tiny_model(model_type)
+    tokenizer = phantom_tokenizer(tiny)
     vocabulary = tokenizer.get_vocab()
-    ids = {name: vocabulary[token] for name, token in family.tiny_tokens.items()}
+    ids = {name: vocabulary[token] for name, token in tiny.tokens.items()}
     # the output layer is a copy of the embedding, as in the small models of these families
     config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True})
     text = config.get_text_config()
@@ -141,7 +141,7 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config)
-        family.tiny_initialize(model)
+        tiny.initialize(model)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     for part in (model, tokenizer, _image_processor(model_type)):

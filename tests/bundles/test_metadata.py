@@ -21,7 +21,7 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from monai_medpruner.networks.families import family_class
+from monai_medpruner.testing import tiny_model
 from monai_medpruner.requirements import check_required_packages
 
 if sys.version_info >= (3, 11):
@@ -210,8 +210,8 @@ def test_commands_of_the_readme_name_real_settings(bundle, metadata):
 
 
 def test_channels_of_the_tiny_model_in_the_readme(bundle, config):
-    family = family_class(config.get("family", config["model_type"]))
-    channels = family.tiny_config(300, dict.fromkeys(family.tiny_tokens, 0)).get_text_config().hidden_size
+    tiny = tiny_model(config.get("family", config["model_type"]))
+    channels = tiny.config(300, dict.fromkeys(tiny.tokens, 0)).get_text_config().hidden_size
     text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"::pred::num_channels (\d+)$", text, flags=re.MULTILINE) == [str(channels)]
     assert f"the tiny one has {channels}." in text

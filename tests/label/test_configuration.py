@@ -11,7 +11,7 @@ from monai_medpruner.ask_arguments import bundles
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.label import configuration as module
 from monai_medpruner.label.configuration import configuration
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 def test_a_bundle_and_its_settings():

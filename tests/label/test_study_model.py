@@ -208,7 +208,7 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
 
 
 def test_report_of_settings_holds_no_path(tmp_path):
-    from monai_medpruner.networks.tiny import save_tiny_checkpoint
+    from monai_medpruner.testing import save_tiny_checkpoint
 
     folder = save_tiny_checkpoint("qwen3_vl", tmp_path / "my_model")
     model = StudyModel.from_configuration(configuration({"model": str(folder)}))

@@ -1,55 +1,33 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The independent check: the stock model on the full prompt, dropped tokens masked out of every layer's attention."""
+"""How the stock models number tokens, who sees whom, and which patches form a token, without the families' code.
+
+The masking oracle itself is :mod:`monai_medpruner.testing.masking_oracle`.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from monai_medpruner import testing
 from monai_medpruner.networks.families import family_of
+from monai_medpruner.testing.masking_oracle import additive, renumbered_positions
 
 
 def masked_logits(model, inputs, keep, new_ids=None, positions=None):
-    """Return the stock model's logits ``(B, L + n, vocabulary)`` on the full prompt and n new tokens.
-
-    A token is seen by itself and by later tokens that are kept; dropped tokens and padding are seen by nobody else.
-    The function ``positions`` numbers the tokens; None takes the family's way.
-    """
-    family = family_of(model)
-    positions = (positions or POSITIONS[model.config.model_type])(model, inputs, keep)
-    ids = inputs["input_ids"]
-    if new_ids is not None:
-        keep = torch.cat([keep, torch.ones_like(new_ids, dtype=torch.bool)], 1)
-        positions = torch.cat([positions, positions[..., -1:] + torch.arange(1, new_ids.shape[1] + 1)], -1)
-        ids = torch.cat([ids, new_ids], 1)
-    mask = MASKS.get(model.config.model_type, causal_mask)(model, ids, keep)
-    images = {name: inputs[name] for name in family.image_inputs}
-    with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask, position_ids=positions, **images, use_cache=False).logits
+    """The oracle's logits; the function ``positions`` numbers the tokens, None takes this file's."""
+    return testing.masked_logits(model, inputs, keep, new_ids, **_oracle(model, positions))
 
 
 def masked_greedy(model, inputs, keep, count, positions=None):
-    """Return the tokens that greedy decoding gives under the same mask, ``(B, count)``, without any cache."""
-    new_ids = torch.zeros(len(keep), 0, dtype=torch.long)
-    for _ in range(count):
-        logits = masked_logits(model, inputs, keep, new_ids, positions)
-        new_ids = torch.cat([new_ids, logits[:, -1].argmax(-1, keepdim=True)], 1)
-    return new_ids
+    """The oracle's tokens ``(B, count)``."""
+    return testing.masked_greedy(model, inputs, keep, count, **_oracle(model, positions))
 
 
-def additive(seen):
-    """Turn a bool mask ``(B, L, L)`` of who sees whom into what attention adds to its scores, ``(B, 1, L, L)``.
-
-    Everyone sees itself, so that no row is empty.
-    """
-    seen = seen | torch.eye(seen.shape[-1], dtype=torch.bool)
-    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
-
-
-def causal_mask(model, ids, keep):
-    """Every layer looks back at kept tokens."""
-    return additive(torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril() & keep[:, None, :])
+def _oracle(model, positions):
+    model_type = model.config.model_type
+    return {"positions": positions or POSITIONS[model_type], "mask": MASKS.get(model_type)}
 
 
 def mrope_positions(model, inputs, keep):
@@ -61,11 +39,6 @@ def mrope_positions(model, inputs, keep):
         attention_mask=inputs["attention_mask"],
     )
     return positions
-
-
-def renumbered_positions(model, inputs, keep):
-    """Kept tokens counted without gaps."""
-    return (keep.cumsum(1) - 1).clamp(min=0)
 
 
 def renumbered_mrope_positions(model, inputs, keep):

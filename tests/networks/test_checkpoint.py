@@ -17,8 +17,8 @@ from transformers import AutoConfig, BertConfig
 from monai_medpruner.errors import CheckpointError, ModelMemoryError, UnsupportedModelError
 from monai_medpruner.networks import PrunedVLM, VolumeQA
 from monai_medpruner.networks import checkpoint as loading
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks import convert_hulumed as module
 from monai_medpruner.networks.checkpoint import load_model, load_processors
 from monai_medpruner.networks.convert_hulumed import convert_hulumed
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
 
 INDEX = "model.safetensors.index.json"
 # the form in which Hulu-Med writes a conversation; its processor hands over image_token

@@ -12,15 +12,16 @@ import pytest
 import torch
 from conftest import SIZES
 from PIL import Image
+from recorded_vlm import RecordedVLM
 from stock_oracle import block_masks, masked_greedy
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks import PrunedVLM, VolumePrompt, VolumeQA
+from monai_medpruner.networks import VolumePrompt, VolumeQA
 from monai_medpruner.networks.families import Gemma3Family
 from monai_medpruner.networks.slice_images import slice_images
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
-from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.pruners import Keys, NucleusPruner, ReceivedAttention
+from monai_medpruner.testing import TINY_MODELS, save_tiny_checkpoint
 
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
 NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
@@ -79,7 +80,7 @@ def test_the_pruner_sees_the_cells_that_the_model_pools(model, prompts, merge_sp
     """Not 16 patches in a row: importance, keys and tokens against the model's own pooling of a plain attention."""
     SpyPruner.seen.clear()
     inputs = prompts([(64, 96), (128, 64)])
-    vlm = PrunedVLM(model, SpyPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
+    vlm = RecordedVLM(model, SpyPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
     vlm.encode(**inputs)
     (seen,) = SpyPruner.seen
     vision = model.model.vision_tower
@@ -102,8 +103,10 @@ def test_the_pruner_sees_the_cells_that_the_model_pools(model, prompts, merge_sp
         expected = pooled(model, received)[:, 0]
         in_a_row = received.reshape(9, 16).mean(1)
         assert (expected - in_a_row).abs().max() > 1e-3
-        torch.testing.assert_close(seen.importance[index].double(), expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(seen.keys[index].double(), pooled(model, keys.mean(1)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(seen.signal(ReceivedAttention())[index].double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            seen.signal(Keys())[index].double(), pooled(model, keys.mean(1)), atol=1e-5, rtol=1e-5
+        )
         tokens = pooled(model, last[index])
         if merge_space == "projected":
             projector = model.model.multi_modal_projector
@@ -134,13 +137,13 @@ def test_tiny_tokens_are_not_zero(checkpoint):
 def test_a_slice_stays_one_block(model, prompts):
     """The first token of a slice sees its last one; no earlier token does, and no other slice's."""
     inputs = prompts(SIZES[:2])
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     encoded = vlm.encode(**inputs)
     text = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
     def layers(encoded):
         with torch.no_grad():
-            return vlm(encoded, **text, output_hidden_states=True).hidden_states
+            return vlm(encoded=encoded, **text, output_hidden_states=True).hidden_states
 
     # from the first layer's output on: one layer passes on what a token sees itself
     before = layers(encoded)[1][0]
@@ -165,7 +168,7 @@ def test_token_types_are_pruned_with_the_ids(model, prompts, given, monkeypatch)
     calls = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda **named: calls.append(named) or forward(**named))
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     vlm(**inputs)
     (sent,) = calls
     assert sent["token_type_ids"].shape == sent["input_ids"].shape
@@ -178,15 +181,15 @@ def test_token_types_are_pruned_with_the_ids(model, prompts, given, monkeypatch)
 
 def test_sliding_layers_count_kept_tokens(checkpoint):
     """In a model of one sliding layer a token sees the last 8 kept ones, whatever lay between."""
-    config = Gemma3Family.tiny_config(300, {"image_token_id": 7, "boi_token_id": 8, "eoi_token_id": 9})
+    config = TINY_MODELS["gemma3"].config(300, {"image_token_id": 7, "boi_token_id": 8, "eoi_token_id": 9})
     config.text_config.num_hidden_layers = 1
     config.text_config.layer_types = ["sliding_attention"]
     torch.manual_seed(0)
     model = Gemma3ForConditionalGeneration(config).eval()
-    Gemma3Family.tiny_initialize(model)
+    TINY_MODELS["gemma3"].initialize(model)
     ids = torch.tensor([[20, 21, 22, 8, *[7] * 9, 9, 23, 24]])
     pixels = torch.randn(1, 3, 168, 168, generator=torch.Generator().manual_seed(1))
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     encoded = vlm.encode(pixel_values=pixels)
     places = [*range(4), *(4 + encoded.keep[0].nonzero()[:, 0]).tolist(), 13, 14, 15]
     assert 10 <= len(places) < 16
@@ -195,10 +198,10 @@ def test_sliding_layers_count_kept_tokens(checkpoint):
         other = ids.clone()
         other[0, changed] += 100
         with torch.no_grad():
-            return vlm(encoded, input_ids=other).logits[0, -1]
+            return vlm(encoded=encoded, input_ids=other).logits[0, -1]
 
     with torch.no_grad():
-        unchanged = vlm(encoded, input_ids=ids).logits[0, -1]
+        unchanged = vlm(encoded=encoded, input_ids=ids).logits[0, -1]
     for distance, place in enumerate(reversed(places)):
         if 0 < distance and ids[0, place] not in (7,):
             assert torch.equal(last(place), unchanged) == (distance >= 8), distance
@@ -208,7 +211,7 @@ def test_a_follow_up_turn_with_the_cache(model, prompts):
     """Prefill by the wrapper, then the stock model goes on with the cache: as the masked stock model without one."""
     inputs = prompts(SIZES[:3])
     assert inputs["input_ids"].shape[1] > 3 * model.config.text_config.sliding_window
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     with torch.no_grad():
         output = vlm(**inputs, use_cache=True)
         keep = vlm.record.keep
@@ -229,7 +232,7 @@ def test_a_follow_up_turn_with_the_cache(model, prompts):
 def test_generation_without_a_cache(model, prompts):
     """Every step then reads the whole pruned prompt again, with its token types."""
     inputs = prompts(SIZES[:2])
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     model.generation_config.eos_token_id = None
     output = vlm.generate(**inputs, max_new_tokens=5, do_sample=False, use_cache=False)
     assert torch.equal(output[:, -5:], masked_greedy(model, inputs, vlm.record.keep, 5))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorded_vlm import RecordedVLM
 from stock_oracle import masked_logits
 from transformers import InternVLProcessor
 
 from monai_medpruner.errors import UnsupportedModelError
-from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_each_tile_is_pruned_for_itself(checkpoint, model):
     assert tiles == 7
     text = tokenizer(stock_image_text(tiles) + " What is it?", return_tensors="pt")
     inputs = {**text, "pixel_values": pixels["pixel_values"]}
-    vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0))
+    vlm = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0))
     with torch.no_grad():
         logits = vlm(**inputs).logits[0]
     keep = vlm.record.keep

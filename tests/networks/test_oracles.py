@@ -9,10 +9,10 @@ import json
 
 import pytest
 import torch
+from recorded_vlm import RecordedVLM
 from safetensors import safe_open
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.pruners import NucleusPruner
 
 
@@ -45,7 +45,7 @@ def test_released_numbers(oracle, vision_batch_size):
         temperature=float(settings["temperature"]),
         contextual_ratio=float(settings["contextual_ratio"]),
     )
-    vlm = PrunedVLM(model, pruner, vision_batch_size)
+    vlm = RecordedVLM(model, pruner, vision_batch_size)
     ids = expected["input_ids"]
     with torch.no_grad():
         output = vlm(input_ids=ids, pixel_values=expected["pixel_values"], image_grid_thw=expected["image_grid_thw"])

@@ -10,9 +10,10 @@ import torch
 from conftest import SIZES
 
 from monai_medpruner.errors import UnsupportedModelError
-from monai_medpruner.networks.encoding import capture_inputs, packed_attention
+from monai_medpruner.networks.block_signals import capture_inputs
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.networks.packed_attention import packed_attention
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def images(family, prompts):
 def segments(family, images, attention):
     """Lengths of the segments that an attention module of the encoder is given."""
     captured = []
-    with torch.no_grad(), capture_inputs(attention, captured, True):
+    with torch.no_grad(), capture_inputs(attention, captured):
         family.encode(images)
     return captured[0][1]["cu_seqlens"].diff().tolist()
 
@@ -67,5 +68,7 @@ def test_tokens_before_the_projector_are_in_the_order_of_the_prompt(family, imag
 
 def test_no_block_sees_a_whole_slice(family):
     family.model.model.visual.fullatt_block_indexes = [7, 15]
-    with pytest.raises(UnsupportedModelError, match=r"it has 4, and fullatt_block_indexes is \[7, 15\]"):
+    with pytest.raises(
+        UnsupportedModelError, match="none of the 4 blocks of the vision encoder attends to a whole slice"
+    ):
         _ = family.scoring_attention

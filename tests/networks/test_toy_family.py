@@ -10,6 +10,7 @@ import stock_oracle
 from test_pruned_vlm import *  # noqa: F403 - the matrix, with the checkpoint of this module
 from test_volume_qa import *  # noqa: F403
 from toy_family import ToyFamily
+from toy_model import TINY_TOY
 
 from monai_medpruner.errors import SettingsError, UnsupportedModelError
 from monai_medpruner.networks.families import (
@@ -19,14 +20,14 @@ from monai_medpruner.networks.families import (
     register_family,
     unregister_family,
 )
-from monai_medpruner.networks.tiny import save_tiny_checkpoint
+from monai_medpruner.testing import save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     register_family(ToyFamily)
     stock_oracle.POSITIONS["toy_slices"] = stock_oracle.renumbered_positions
-    yield save_tiny_checkpoint("toy_slices", tmp_path_factory.mktemp("toy_slices"))
+    yield save_tiny_checkpoint(TINY_TOY, tmp_path_factory.mktemp("toy_slices"))
     del stock_oracle.POSITIONS["toy_slices"]
     unregister_family(ToyFamily)
 

@@ -13,6 +13,7 @@ import stock_oracle
 import torch
 from conftest import SIZES
 from PIL import Image
+from recorded_vlm import RecordedVLM
 from stock_oracle import masked_greedy, masked_logits
 
 from monai_medpruner.errors import PromptError
@@ -62,7 +63,7 @@ def test_encoder_tokens_are_block_means(model, images):
 
 def test_importance_is_that_of_the_block(model, images):
     """Patches in merge groups and patches row by row say the same of every place."""
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     raster, merged = (vlm.encode(**images(merge_size)).records for merge_size in (1, 2))
     for one, other in zip(raster, merged, strict=True):
         assert (one.grid, other.grid) == ((8, 12), (4, 6))
@@ -70,7 +71,7 @@ def test_importance_is_that_of_the_block(model, images):
 
 
 def test_unmerged_slices_equal_masked_stock_model(model, checkpoint, images):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     inputs = prompt(checkpoint, vlm.family, images(1))
     with torch.no_grad():
         logits = vlm(**inputs).logits[0]
@@ -98,7 +99,7 @@ def test_given_positions_follow_the_tokens(model, prompts, monkeypatch):
     inputs = prompts(SIZES[:2])
     positions = torch.arange(inputs["input_ids"].shape[1])[None]
     monkeypatch.setitem(stock_oracle.POSITIONS, "video_llama_3", lambda *_: positions)
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     with torch.no_grad():
         renumbered = vlm(**inputs).logits
         logits = vlm(**inputs, position_ids=positions).logits
@@ -118,7 +119,7 @@ def test_images_bring_no_reduction_of_their_own(images):
 @pytest.mark.parametrize("route", ["video_compression_mask", "pixel_values_videos"])
 def test_own_token_reduction_is_refused(model, checkpoint, images, pruner, route):
     """The model reduces nothing but videos: neither they nor their mask get past a wrapper."""
-    vlm = PrunedVLM(model, pruner)
+    vlm = RecordedVLM(model, pruner)
     inputs = prompt(checkpoint, vlm.family, images(2))
     for run in (vlm, vlm.generate):
         with pytest.raises(PromptError, match=route):

@@ -14,7 +14,7 @@ import torch
 from conftest import SIZES
 
 from monai_medpruner.networks import PrunedVLM
-from monai_medpruner.pruners import NucleusPruner, SliceTokens, TokenPruner
+from monai_medpruner.pruners import Keys, NucleusPruner, ReceivedAttention, SliceTokens, TokenPruner
 
 SLICE = NucleusPruner(tau=0.7, temperature=0.1, max_importance=1.2, min_tokens=2, contextual_ratio=0.1)
 VOLUME = replace(SLICE, scope="volume")
@@ -121,6 +121,9 @@ def test_what_the_pruner_is_given(model, prompts, merge_space):
     for index, one in enumerate(Onlooker.given):
         assert one.numbers == [index]
         length = one.valid.shape[1]
-        for part in ("tokens", "valid", "importance", "keys"):
-            assert torch.equal(getattr(given, part)[index, :length], getattr(one, part)[0])
-            assert not getattr(given, part)[index, length:].any()
+        assert set(one.signals) == set(given.signals) == {ReceivedAttention(), Keys()}
+        parts = [(given.tokens, one.tokens), (given.valid, one.valid)]
+        parts += [(given.signal(signal), one.signal(signal)) for signal in given.signals]
+        for whole, alone in parts:
+            assert torch.equal(whole[index, :length], alone[0])
+            assert not whole[index, length:].any()

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from toy_model import ToyConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.utils import ModelOutput
 
 from monai_medpruner.networks.families import EncodedSlices, FamilySummary, ModelFamily
@@ -25,31 +24,13 @@ class ToyFamily(ModelFamily):
     )
     image_inputs = ("pixel_values",)
 
-    tiny_tokens: ClassVar[dict[str, str]] = {"image_token_id": "<|image|>"}
-    tiny_image = "<|image|>"
-
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> ToyConfig:
-        text = {
-            "vocab_size": vocab_size,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        }
-        return ToyConfig(text_config=text, **token_ids)
-
-    @classmethod
-    def tiny_image_processor(cls) -> SiglipImageProcessorPil:
-        return SiglipImageProcessorPil(size={"height": 64, "width": 128})
-
     @property
-    def scoring_attention(self) -> Any:
-        return self.model.blocks[-1]
+    def attention_blocks(self) -> Sequence[Any]:
+        return list(self.model.blocks)
 
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        attention = self.scoring_attention
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         query, key, _ = attention.qkv(attention.norm(args[0])).unflatten(-1, (3, attention.heads, -1)).unbind(2)
         return list(zip(query.transpose(1, 2), key.transpose(1, 2), strict=True))
 

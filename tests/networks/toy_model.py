@@ -17,6 +17,9 @@ from transformers import (
     Qwen2Config,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from monai_medpruner.testing import TinyModel
 
 
 class ToyConfig(PreTrainedConfig):
@@ -114,3 +117,24 @@ class ToyForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 AutoConfig.register(ToyConfig.model_type, ToyConfig)
 AutoModelForImageTextToText.register(ToyConfig, ToyForConditionalGeneration)
+
+
+def tiny_toy_config(vocab_size, token_ids):
+    text = {
+        "vocab_size": vocab_size,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return ToyConfig(text_config=text, **token_ids)
+
+
+TINY_TOY = TinyModel(
+    model_type="toy_slices",
+    tokens={"image_token_id": "<|image|>"},
+    image="<|image|>",
+    config=tiny_toy_config,
+    image_processor=lambda: SiglipImageProcessorPil(size={"height": 64, "width": 128}),
+)

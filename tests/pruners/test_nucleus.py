@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruner_oracles import REACHED, nucleus_masses, nucleus_oracle
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners import NucleusPruner, SliceTokens, nucleus
+from monai_medpruner.pruners import Keys, NucleusPruner, ReceivedAttention, SliceTokens, nucleus
 
 # steps of 1/8: ties are frequent and exact, different scores stay different in float32
 SCORES = st.lists(st.integers(0, 60).map(lambda steps: steps / 8), min_size=1, max_size=40)
@@ -30,9 +30,8 @@ def slice_tokens(importance: torch.Tensor, patches_per_token: int = 1) -> SliceT
     return SliceTokens(
         tokens=torch.zeros(1, length, 1),
         valid=torch.ones(1, length, dtype=torch.bool),
-        importance=importance[None].float(),
-        keys=None,
         grids=[(1, length)],
+        signals={ReceivedAttention(): importance[None].float(), Keys(): torch.zeros(1, length, 1)},
         patches_per_token=patches_per_token,
     )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pruner_oracles import nuclei_oracle
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners import PRUNERS, NucleusPruner, SliceTokens
+from monai_medpruner.pruners import PRUNERS, Keys, NucleusPruner, ReceivedAttention, SliceTokens
 
 # steps of 1/8: ties are frequent and exact, also after clipping
 STEPS = st.integers(0, 60).map(lambda steps: steps / 8)
@@ -33,7 +33,8 @@ def padded(volume: list[list[float]], places: list[list[int]], length: int, patc
         scores[index, own] = torch.tensor(one)
         valid[index, own] = True
     grids = [(1, len(one)) for one in volume]
-    return SliceTokens(torch.zeros(len(volume), length, 1), valid, scores, None, grids, patches_per_token)
+    tokens = torch.zeros(len(volume), length, 1)
+    return SliceTokens(tokens, valid, grids, {ReceivedAttention(): scores, Keys(): tokens}, patches_per_token)
 
 
 def ragged(*volume: list[float], patches_per_token: int = 1) -> SliceTokens:

@@ -16,66 +16,62 @@ import pytest
 import torch
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners import PRUNERS, PrunedTokens, SliceTokens, TokenPruner, attention_received, build_pruner
+from monai_medpruner.pruners import (
+    PRUNERS,
+    Keys,
+    PrunedTokens,
+    ReceivedAttention,
+    SliceTokens,
+    TokenPruner,
+    select_pruner,
+)
+from monai_medpruner.testing import check_pruner, padded_batch, random_slices
 
 GRIDS = [(4, 5), (12, 12), (1, 1), (3, 7), (1, 2)]
-# settings of one method are no error for another
+# of every pruner, and of some
 SETTINGS = [
     {},
     {"contextual_ratio": 0.0},
     {"contextual_ratio": 0.1, "merge_space": "encoder"},
     {"importance_scale": "paper", "temperature": 0.01, "tau": 0.7},
     {"max_importance": 1.5, "min_tokens": 3, "temperature": 0.1},
+    {"pool": 3},
+    {"keep_ratio": 0.6, "seed": 3},
 ]
 WHOLE_VOLUME = {"scope": "volume", "temperature": 0.1}
+CASES = [
+    pytest.param(name, settings, id=f"{name}-{settings}")
+    for name, pruner in sorted(PRUNERS.items())
+    for settings in [*SETTINGS, WHOLE_VOLUME]
+    if set(settings) <= {field.name for field in dataclasses.fields(pruner)}
+]
 
 every_pruner = pytest.mark.parametrize("name", sorted(PRUNERS))
-every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 
 
 @pytest.fixture(scope="module")
 def slices() -> list[SliceTokens]:
     """Slices of several sizes, one by one, with uneven attention."""
-    generator = torch.Generator().manual_seed(0)
-    result = []
-    for number, (rows, columns) in enumerate(GRIDS):
-        length = rows * columns
-        query, key = (torch.randn(2, length, 8, generator=generator) * 3 for _ in range(2))
-        result.append(
-            SliceTokens(
-                tokens=torch.randn(1, length, 6, generator=generator),
-                valid=torch.ones(1, length, dtype=torch.bool),
-                importance=attention_received(query, key)[None],
-                keys=key.mean(0)[None],
-                grids=[(rows, columns)],
-                patches_per_token=4,
-                numbers=[number],
-            )
-        )
-    return result
+    return random_slices([ReceivedAttention(), Keys()], GRIDS)
 
 
 def batch(slices: list[SliceTokens]) -> SliceTokens:
     """All slices in one batch, whose padding is longer than needed and full of large values."""
-    length = max(one.valid.shape[1] for one in slices) + 2
-    parts = {}
-    for part, filler in (("tokens", 1e6), ("valid", False), ("importance", 1e6), ("keys", 1e6)):
-        first = getattr(slices[0], part)
-        parts[part] = first.new_full((len(slices), length, *first.shape[2:]), filler)
-        for index, one in enumerate(slices):
-            parts[part][index, : one.valid.shape[1]] = getattr(one, part)[0]
-    grids, numbers = ([getattr(one, part)[0] for one in slices] for part in ("grids", "numbers"))
-    return SliceTokens(**parts, grids=grids, patches_per_token=4, numbers=numbers)
+    return padded_batch(slices)
 
 
 def masks(pruned: PrunedTokens) -> torch.Tensor:
     return torch.stack([pruned.primary, pruned.contextual, pruned.merged_into])
 
 
-@every_pruner
-@every_setting
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_passes_what_others_run_on_theirs(name, settings):
+    check_pruner(select_pruner(name, **settings))
+
+
+@pytest.mark.parametrize(("name", "settings"), [case for case in CASES if "scope" not in case.values[1]])
 def test_batch_equals_one_by_one(name, settings, slices):
-    pruner = build_pruner(name, **settings)
+    pruner = select_pruner(name, **settings)
     together = pruner(batch(slices))
     assert masks(together).shape == (3, *batch(slices).valid.shape)
     for index, one in enumerate(slices):
@@ -87,11 +83,10 @@ def test_batch_equals_one_by_one(name, settings, slices):
         assert (together.merged_into[index, length:] == -1).all()
 
 
-@every_pruner
-@pytest.mark.parametrize("settings", [*SETTINGS, WHOLE_VOLUME], ids=str)
+@pytest.mark.parametrize(("name", "settings"), CASES)
 def test_keeps_some_of_every_slice_and_no_padding(name, settings, slices):
     together = batch(slices)
-    pruned = build_pruner(name, **settings)(together)
+    pruned = select_pruner(name, **settings)(together)
     assert pruned.keep.any(dim=1).all()
     assert not (pruned.keep & ~together.valid).any()
     assert not (pruned.primary & pruned.contextual).any()
@@ -109,22 +104,24 @@ def test_keeps_some_of_every_slice_and_no_padding(name, settings, slices):
 @every_pruner
 def test_deterministic_and_leaves_its_inputs_alone(name, slices):
     together, untouched = batch(slices), batch(slices)
-    pruner = build_pruner(name)
+    pruner = select_pruner(name)
     first, second = pruner(together), pruner(together)
     assert torch.equal(masks(first), masks(second))
     assert torch.equal(first.tokens, second.tokens)
-    assert torch.equal(masks(first), masks(build_pruner(name)(untouched)))
-    for part in ("tokens", "valid", "importance", "keys"):
+    assert torch.equal(masks(first), masks(select_pruner(name)(untouched)))
+    for part in ("tokens", "valid"):
         assert torch.equal(getattr(together, part), getattr(batch(slices), part))
+    for signal, values in batch(slices).signals.items():
+        assert torch.equal(together.signal(signal), values)
 
 
 @every_pruner
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_tokens(name, dtype, slices):
     together = batch(slices)
-    full = build_pruner(name)(together)
-    together.tokens = together.tokens.clamp(max=1e3).to(dtype)
-    pruned = build_pruner(name)(together)
+    full = select_pruner(name)(together)
+    together = dataclasses.replace(together, tokens=together.tokens.clamp(max=1e3).to(dtype))
+    pruned = select_pruner(name)(together)
     assert pruned.tokens.dtype == dtype
     assert torch.equal(masks(pruned), masks(full))  # keys and importance decide, and these are the same
     assert pruned.tokens[pruned.keep].isfinite().all()
@@ -133,23 +130,23 @@ def test_half_precision_tokens(name, dtype, slices):
 
 @every_pruner
 def test_attention_only_where_it_is_declared(name, slices):
-    without = dataclasses.replace(batch(slices), importance=None, keys=None)
-    pruner = build_pruner(name)
-    if pruner.needs_attention:
-        with pytest.raises(SettingsError, match="needs the attention"):
+    without = dataclasses.replace(batch(slices), signals={})
+    pruner = select_pruner(name)
+    if pruner.signals:
+        with pytest.raises(SettingsError, match=rf"{type(pruner).__name__} needs Keys\(.*ReceivedAttention"):
             pruner(without)
     else:
         assert pruner(without).keep.any(dim=1).all()
 
 
 @every_pruner
-def test_frozen_dataclass_that_build_pruner_rebuilds(name):
+def test_frozen_dataclass_that_its_fields_rebuild(name):
     pruner = PRUNERS[name]()
     with pytest.raises(dataclasses.FrozenInstanceError):
         pruner.contextual_ratio = 0.5
-    assert build_pruner(name, **dataclasses.asdict(pruner)) == pruner
-    assert build_pruner(name) == pruner
-    changed = build_pruner(name, contextual_ratio=0.25, merge_space="encoder")
+    assert select_pruner(name, **dataclasses.asdict(pruner)) == pruner
+    assert select_pruner(name) == pruner
+    changed = select_pruner(name, contextual_ratio=0.25, merge_space="encoder")
     assert (type(changed), changed.contextual_ratio, changed.merge_space) == (PRUNERS[name], 0.25, "encoder")
     assert pickle.loads(pickle.dumps(changed)) == changed
     assert len({changed, pruner, PRUNERS[name]()}) == 2
@@ -162,27 +159,7 @@ def test_frozen_dataclass_that_build_pruner_rebuilds(name):
 )
 def test_settings_outside_their_range(name, wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
-        build_pruner(name, **wrong)
-
-
-@pytest.mark.parametrize("name", ["Nucleus", "", "random "])
-def test_unknown_name(name):
-    with pytest.raises(SettingsError, match="nucleus"):
-        build_pruner(name)
-
-
-# the last is a class variable of every pruner, not a setting
-@pytest.mark.parametrize("name", ["nucleus", "none", None])
-@pytest.mark.parametrize("setting", ["taus", "temperatur", "needs_attention"])
-def test_unknown_setting(name, setting):
-    with pytest.raises(SettingsError, match=f"named {setting};"):
-        build_pruner(name, **{"tau": 0.5, setting: 1})
-
-
-@pytest.mark.parametrize("name", ["none", None])
-def test_no_pruning(name):
-    assert build_pruner(name) is None
-    assert build_pruner(name, tau=0.5, temperature=1.0) is None
+        select_pruner(name, **wrong)
 
 
 @dataclass(frozen=True)
@@ -191,7 +168,9 @@ class FirstTokens(TokenPruner):
 
     count: int = 3
 
-    needs_attention = False
+    @property
+    def signals(self):
+        return frozenset()
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         return torch.zeros(slices.valid.shape)
@@ -200,20 +179,27 @@ class FirstTokens(TokenPruner):
         return torch.arange(score.shape[1]).expand_as(score) < self.count
 
 
-def test_one_set_of_settings_serves_every_method(monkeypatch):
-    monkeypatch.setitem(PRUNERS, "first", FirstTokens)
-    assert build_pruner("first", tau=0.5, count=2) == FirstTokens(count=2)
-    assert build_pruner("nucleus", tau=0.5, count=2).tau == 0.5
+@dataclass(frozen=True)
+class FirstTokensMergedByKeys(FirstTokens):
+    @property
+    def signals(self):
+        return frozenset({Keys()})
 
 
 def test_base_class_masks_padding_and_merges_by_tokens_without_keys(slices):
-    together = dataclasses.replace(batch(slices), importance=None, keys=None)
+    together = dataclasses.replace(batch(slices), signals={})
     pruned = FirstTokens(contextual_ratio=0.1)(together)
     assert pruned.primary.sum(1).tolist() == [3, 3, 1, 3, 2]
-    by_tokens = FirstTokens(contextual_ratio=0.1)(dataclasses.replace(together, keys=together.tokens))
-    by_keys = FirstTokens(contextual_ratio=0.1)(batch(slices))
+    merged_by_keys = FirstTokensMergedByKeys(contextual_ratio=0.1)
+    by_tokens = merged_by_keys(dataclasses.replace(together, signals={Keys(): together.tokens}))
+    by_keys = merged_by_keys(batch(slices))
     assert torch.equal(pruned.merged_into, by_tokens.merged_into)
     assert not torch.equal(pruned.merged_into, by_keys.merged_into)
+
+
+def test_a_signal_that_was_not_computed(slices):
+    with pytest.raises(SettingsError, match=r"Keys\(block=2\) was not computed .* only Keys\(block=None\), Received"):
+        slices[0].signal(Keys(2))
 
 
 def test_abstract_base_class_selects_nothing():

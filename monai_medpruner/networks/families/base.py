@@ -1,26 +1,27 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the wrapper has to know of a model family: geometry, scoring layer, positions."""
+"""What a model family says of itself: geometry, scoring layer, positions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from monai_medpruner.errors import SettingsError
+from monai_medpruner.errors import SettingsError, UnsupportedModelError
 
-__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily", "packed_slices", "square_cells"]
+__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily", "packed_segments", "packed_slices", "square_cells"]
 
 
 @dataclass
 class EncodedSlices:
-    """What the vision encoder says of S slices; lists hold one tensor per slice, of N_i tokens each.
+    """The vision encoder's output for S slices; lists hold one tensor per slice, of N_i tokens each.
 
     Args:
         tokens: projected tokens, ``(N_i, C)``.
@@ -74,33 +75,9 @@ class ModelFamily(ABC):
     #: whether kept tokens keep their positions of the unpruned prompt where the caller does not say
     preserves_position_ids: ClassVar[bool] = False
 
-    #: special tokens of the tiny checkpoint's tokenizer, by the name its configuration gives their ids
-    tiny_tokens: ClassVar[dict[str, str]]
-    #: how the tiny checkpoint's chat template writes an image
-    tiny_image: ClassVar[str]
-
     def __init__(self, model: PreTrainedModel) -> None:
         # the attributes of a family's modules are its own: no type that all models share knows them
         self.model: Any = model
-
-    @classmethod
-    @abstractmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:
-        """Configuration of a shrunk model of this family, for tests and trials without a download.
-
-        Args:
-            vocab_size: of the tiny tokenizer.
-            token_ids: the ids of :attr:`tiny_tokens`, under the same names.
-        """
-
-    @classmethod
-    @abstractmethod
-    def tiny_image_processor(cls) -> Any:
-        """Image processor that goes with :meth:`tiny_config`; one that works without torchvision."""
-
-    @classmethod  # noqa: B027 - most families leave nothing at zero
-    def tiny_initialize(cls, model: Any) -> None:
-        """Give random values to weights of a tiny model that the stock initialization leaves at zero."""
 
     @property
     def image_token_id(self) -> int:
@@ -138,17 +115,89 @@ class ModelFamily(ABC):
 
     @property
     @abstractmethod
+    def attention_blocks(self) -> Sequence[Any]:
+        """The attention modules of the vision encoder's blocks, from the first to the last."""
+
+    @property
+    def whole_slice_blocks(self) -> Sequence[int]:
+        """Indices of the blocks that attend to the whole slice; by default all."""
+        return range(len(self.attention_blocks))
+
+    @property
     def scoring_attention(self) -> Any:
-        """The attention module of the vision encoder whose attention scores the tokens (the last block's)."""
+        """The attention module that scores the tokens: that of the last block that attends to the whole slice.
+
+        Raises:
+            UnsupportedModelError: no block does.
+        """
+        if not self.whole_slice_blocks:
+            raise UnsupportedModelError(
+                f"none of the {len(self.attention_blocks)} blocks of the vision encoder attends to a whole slice: its "
+                "tokens cannot be scored"
+            )
+        return self.attention_blocks[self.whole_slice_blocks[-1]]
+
+    def attention_block(self, block: int | None) -> Any:
+        """The attention module of a block; of the scoring layer where the index is None.
+
+        Args:
+            block: index of the block, counted from 0; negative ones count from the last.
+
+        Raises:
+            SettingsError: there is no such block, or it attends within windows.
+        """
+        if block is None:
+            return self.scoring_attention
+        count = len(self.attention_blocks)
+        if not -count <= block < count:
+            raise SettingsError(f"the vision encoder has {count} blocks, and none has the index {block}")
+        if block % count not in self.whole_slice_blocks:
+            raise SettingsError(
+                f"block {block} of the vision encoder attends within windows, so it does not relate the patches of a "
+                f"whole slice; the blocks that do are {list(self.whole_slice_blocks)}"
+            )
+        return self.attention_blocks[block]
+
+    def hidden_states(self, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """The input of a block's attention, from the arguments of its forward.
+
+        Returns:
+            Per slice ``(M_i, E)``, in the order of :meth:`queries_and_keys`, without class tokens. By default the
+            rows of the first argument are the slices.
+        """
+        return list(args[0] if args else kwargs["hidden_states"])
 
     @abstractmethod
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Recompute queries and keys of the scoring layer from the arguments of its forward.
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Recompute queries and keys of a block's attention from the arguments of its forward.
+
+        Args:
+            attention: the module, one of :attr:`attention_blocks`.
+            args: positional arguments.
+            kwargs: named arguments.
 
         Returns:
             Per slice a pair of shape ``(heads, M_i, d)``, M_i being the slice's patches, in an order in which
-            :meth:`group_patches` finds the patches of one token.
+            :meth:`group_patches` finds the patches of one token; class tokens are left out.
         """
+
+    def class_queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Recompute the class token's query and all keys of a block; arguments as in :meth:`queries_and_keys`.
+
+        Returns:
+            Per slice the query ``(heads, 1, d)`` and the keys ``(heads, 1 + M_i, d)``, the class token's own first.
+
+        Raises:
+            SettingsError: the encoder has no class token.
+        """
+        raise SettingsError(
+            f"the vision encoder of {self.model.config.model_type} has no class token, so a pruner that needs "
+            "ClassAttention cannot be used with it"
+        )
 
     @abstractmethod
     def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -162,7 +211,7 @@ class ModelFamily(ABC):
     def patches_per_token_in(self, inputs: dict[str, Any]) -> int:
         """Patches that form one token of these inputs.
 
-        :attr:`patches_per_token`, save where the image processor and not the model decides how many are merged.
+        :attr:`patches_per_token`, except where the image processor and not the model decides how many are merged.
         """
         return self.patches_per_token
 
@@ -221,6 +270,12 @@ def packed_slices(inputs: dict[str, Any], start: int, stop: int) -> dict[str, An
     patches = grids.prod(-1)
     first, last = int(patches[:start].sum()), int(patches[:stop].sum())
     return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
+
+
+def packed_segments(args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The hidden states of each segment of ``cu_seqlens``, where one segment is one slice; ``(M_i, E)`` each."""
+    hidden = args[0] if args else kwargs["hidden_states"]
+    return list(hidden.split(kwargs["cu_seqlens"].diff().tolist()))
 
 
 def square_cells(patches: torch.Tensor, grid: tuple[int, int], side: int) -> torch.Tensor:

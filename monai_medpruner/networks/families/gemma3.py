@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from transformers import Gemma3Config
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.utils import ModelOutput
 
 from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, square_cells
@@ -37,52 +36,6 @@ class Gemma3Family(ModelFamily):
     image_inputs = ("pixel_values",)
     token_inputs: ClassVar[dict[str, int]] = {"token_type_ids": 0}
 
-    tiny_tokens: ClassVar[dict[str, str]] = {
-        "image_token_id": "<image_soft_token>",
-        "boi_token_id": "<start_of_image>",
-        "eoi_token_id": "<end_of_image>",
-    }
-    tiny_image = "<start_of_image>"
-
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Gemma3Config:
-        """12 by 12 patches in 9 cells of the real size; sliding layers whose window is shorter than a slice."""
-        vision = {
-            "model_type": "siglip_vision_model",
-            "image_size": 168,
-            "patch_size": 14,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "vision_use_head": False,
-        }
-        text = {
-            "vocab_size": vocab_size,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": 8,
-            "layer_types": ["sliding_attention", "full_attention"] * 2,
-        }
-        return Gemma3Config(vision_config=vision, text_config=text, mm_tokens_per_image=9, **token_ids)
-
-    @classmethod
-    def tiny_image_processor(cls) -> Gemma3ImageProcessorPil:
-        """The real preprocessing at the tiny model's image size; no pan-and-scan."""
-        return Gemma3ImageProcessorPil(
-            size={"height": 168, "width": 168}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_pan_and_scan=False
-        )
-
-    @classmethod
-    def tiny_initialize(cls, model: Any) -> None:
-        """The projection starts at zero, and every image's tokens with it."""
-        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
-
     def image_marker(self, tokenizer: Any) -> str:
         """The begin-of-image token."""
         return tokenizer.convert_ids_to_tokens(self.model.config.boi_token_index)
@@ -98,18 +51,19 @@ class Gemma3Family(ModelFamily):
         return self.model.model.multi_modal_projector
 
     @property
-    def scoring_attention(self) -> Any:
-        """The last block's attention."""
-        return self.model.model.vision_tower.encoder.layers[-1].self_attn
+    def attention_blocks(self) -> Sequence[Any]:
+        """The attention of each block."""
+        return [layer.self_attn for layer in self.model.model.vision_tower.encoder.layers]
 
     @property
     def patches_per_token(self) -> int:
         """The pooling cell's area."""
         return self._projector.kernel_size**2
 
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Queries and keys of each slice of the batch; SigLIP has no rotary embedding."""
-        attention = self.scoring_attention
         hidden = args[0] if args else kwargs["hidden_states"]
         query, key = (
             layer(hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import InternVLConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import UnsupportedModelError
@@ -42,13 +42,6 @@ class InternVLFamily(ModelFamily):
     )
     image_inputs = ("pixel_values",)
 
-    tiny_tokens: ClassVar[dict[str, str]] = {
-        "image_token_id": "<IMG_CONTEXT>",
-        "start_image_token_id": "<img>",
-        "end_image_token_id": "</img>",
-    }
-    tiny_image = "<IMG_CONTEXT>\n"
-
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         if (layer := self.model.config.vision_feature_layer) != -1:
@@ -57,44 +50,14 @@ class InternVLFamily(ModelFamily):
                 f"vision_feature_layer is {layer}"
             )
 
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> InternVLConfig:
-        """8 by 8 patches, norms on queries and keys, three language layers."""
-        vision = {
-            "image_size": [112, 112],
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "attention_bias": True,
-            "use_qk_norm": True,
-        }
-        text = {
-            "model_type": "qwen2",
-            "vocab_size": vocab_size,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        }
-        return InternVLConfig(
-            vision_config=vision, text_config=text, image_token_id=token_ids["image_token_id"], image_seq_length=16
-        )
-
-    @classmethod
-    def tiny_image_processor(cls) -> GotOcr2ImageProcessorPil:
-        """The real preprocessing at the tiny model's image size."""
-        return GotOcr2ImageProcessorPil(size={"height": 112, "width": 112})
-
     def image_text(self, tokenizer: Any, tokens: int) -> str:
         """Context tokens between begin and end of image."""
         return f"<img>{super().image_text(tokenizer, tokens)}</img>"
 
     @property
-    def scoring_attention(self) -> Any:
-        """The last block's attention."""
-        return self.model.model.vision_tower.encoder.layer[-1].attention
+    def attention_blocks(self) -> Sequence[Any]:
+        """The attention of each block."""
+        return [layer.attention for layer in self.model.model.vision_tower.encoder.layer]
 
     @property
     def _side(self) -> int:
@@ -106,13 +69,23 @@ class InternVLFamily(ModelFamily):
         """The area of a token's square."""
         return self._side**2
 
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def hidden_states(self, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """Of each slice of the batch without the class token."""
+        return list((args[0] if args else kwargs["hidden_states"])[:, 1:])
+
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Queries and keys of each slice of the batch without the class token."""
-        attention = self.scoring_attention
         hidden = (args[0] if args else kwargs["hidden_states"])[:, 1:]
-        query, key = attention.q_norm(attention.q_proj(hidden)), attention.k_norm(attention.k_proj(hidden))
-        heads = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query, key))
-        return list(zip(*heads, strict=True))
+        return list(zip(*_heads(attention, hidden, hidden), strict=True))
+
+    def class_queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The class token is the first row."""
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return list(zip(*_heads(attention, hidden[:, :1], hidden), strict=True))
 
     def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Gather the squares of the raster."""
@@ -153,3 +126,10 @@ class InternVLFamily(ModelFamily):
         """
         packed: dict[str, Any] = {"pooler_output": torch.cat(tokens)[:, None]}
         return BaseModelOutputWithPooling(**packed)
+
+
+def _heads(attention: Any, queried: torch.Tensor, keyed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries ``(S, heads, Q, d)`` and keys ``(S, heads, K, d)`` of hidden states ``(S, Q, E)`` and ``(S, K, E)``."""
+    query, key = attention.q_norm(attention.q_proj(queried)), attention.k_norm(attention.k_proj(keyed))
+    split = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (query, key))
+    return next(split), next(split)

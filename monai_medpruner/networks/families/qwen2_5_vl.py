@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLConfig
 from transformers.vision_utils import get_vision_window_index
 
-from monai_medpruner.errors import UnsupportedModelError
 from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary
 from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
 
@@ -34,35 +33,11 @@ class Qwen25VLFamily(QwenGeometry):
         scored_layer="last full-attention",
     )
 
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Qwen2_5_VLConfig:
-        """Four vision blocks, of which the second and third see the whole slice, windows of 2 x 2 tokens."""
-        vision = {
-            "depth": 4,
-            "hidden_size": 32,
-            "num_heads": 2,
-            "intermediate_size": 64,
-            "out_hidden_size": 64,
-            "window_size": 56,
-            "fullatt_block_indexes": [1, 2],
-        }
-        return Qwen2_5_VLConfig(vision_config=vision, text_config=cls._tiny_text(vocab_size), **token_ids)
-
     @property
-    def scoring_attention(self) -> Any:
-        """The attention of the last block that sees the whole slice; in the released models that is the last block.
-
-        Raises:
-            UnsupportedModelError: no block does.
-        """
+    def whole_slice_blocks(self) -> Sequence[int]:
+        """The full-attention blocks; in the released models the last block is one."""
         full = self._vision.fullatt_block_indexes
-        blocks = [block for index, block in enumerate(self._vision.blocks) if index in full]
-        if not blocks:
-            raise UnsupportedModelError(
-                f"no block of the vision encoder attends to a whole slice: it has {len(self._vision.blocks)}, and "
-                f"fullatt_block_indexes is {list(full)}. Tokens can only be scored at a full-attention block"
-            )
-        return blocks[-1].attn
+        return [index for index in range(len(self._vision.blocks)) if index in full]
 
     def group_patches(self, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Patches lie group by group, and the groups window by window."""

@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from transformers import Qwen2VLConfig
-
 from monai_medpruner.networks.families.base import FamilySummary
 from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
 
@@ -22,9 +18,3 @@ class Qwen2VLFamily(QwenGeometry):
     summary = FamilySummary(
         serves="Qwen2-VL", merge="2×2 merge group", positions="original, M-RoPE", scored_layer="last"
     )
-
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> Qwen2VLConfig:
-        """Three vision blocks, three language layers."""
-        vision = {"depth": 3, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}
-        return Qwen2VLConfig(vision_config=vision, text_config=cls._tiny_text(vocab_size), **token_ids)

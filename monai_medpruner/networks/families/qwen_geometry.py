@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily, packed_slices
+from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily, packed_segments, packed_slices
 
 __all__ = ["QwenGeometry"]
 
@@ -29,14 +29,6 @@ class QwenGeometry(ModelFamily):
     token_inputs: ClassVar[dict[str, int]] = {"mm_token_type_ids": 0}
     preserves_position_ids = True
 
-    tiny_tokens: ClassVar[dict[str, str]] = {
-        "image_token_id": "<|image_pad|>",
-        "video_token_id": "<|video_pad|>",
-        "vision_start_token_id": "<|vision_start|>",
-        "vision_end_token_id": "<|vision_end|>",
-    }
-    tiny_image = "<|vision_start|><|image_pad|><|vision_end|>"
-
     @property
     def _vision(self) -> Any:
         return self.model.model.visual
@@ -48,9 +40,9 @@ class QwenGeometry(ModelFamily):
         return {"size": {"shortest_edge": min(image_processor.size["shortest_edge"], most), "longest_edge": most}}
 
     @property
-    def scoring_attention(self) -> Any:
-        """The last block's attention."""
-        return self._vision.blocks[-1].attn
+    def attention_blocks(self) -> Sequence[Any]:
+        """The attention of each block."""
+        return [block.attn for block in self._vision.blocks]
 
     @property
     def patches_per_token(self) -> int:
@@ -62,9 +54,14 @@ class QwenGeometry(ModelFamily):
         """The encoder loops over segments under eager and SDPA; a packed implementation spares the loop."""
         return [self.scoring_attention.config]
 
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def hidden_states(self, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """Per segment of ``cu_seqlens``; one segment is one slice."""
+        return packed_segments(args, kwargs)
+
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Queries and keys after rotary embedding, per segment of ``cu_seqlens`` (one segment is one slice)."""
-        attention = self.scoring_attention
         hidden = args[0] if args else kwargs["hidden_states"]
         query, key, _ = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
         query, key = apply_rotary_pos_emb_vision(query, key, *kwargs["position_embeddings"])
@@ -123,22 +120,3 @@ class QwenGeometry(ModelFamily):
         )
         text = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         return torch.cat([text[None], mrope.gather(2, order[None].expand(3, -1, -1)) * attention_mask])
-
-    @classmethod
-    def tiny_image_processor(cls) -> Qwen2VLImageProcessorPil:
-        """The real preprocessing with the real patch size; slices end up with 112² to 280² pixels."""
-        return Qwen2VLImageProcessorPil(size={"shortest_edge": 112 * 112, "longest_edge": 280 * 280})
-
-    @staticmethod
-    def _tiny_text(vocab_size: int) -> dict[str, Any]:
-        """Three language layers of a tiny checkpoint, heads of 16."""
-        return {
-            "vocab_size": vocab_size,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 262144,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
-        }

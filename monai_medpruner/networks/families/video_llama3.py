@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import VideoLlama3Config
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 from transformers.models.video_llama_3.modeling_video_llama_3 import apply_rotary_pos_emb_vision
 from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, packed_slices
+from monai_medpruner.networks.families.base import (
+    EncodedSlices,
+    FamilySummary,
+    ModelFamily,
+    packed_segments,
+    packed_slices,
+)
 
 __all__ = ["VideoLlama3Family"]
 
@@ -41,52 +46,15 @@ class VideoLlama3Family(ModelFamily):
     )
     image_inputs = ("pixel_values", "image_grid_thw", "image_merge_sizes")
 
-    tiny_tokens: ClassVar[dict[str, str]] = {"image_token_id": "<image>", "video_token_id": "<|video_pad|>"}
-    tiny_image = "<image>\n"
-
-    @classmethod
-    def tiny_config(cls, vocab_size: int, token_ids: dict[str, Any]) -> VideoLlama3Config:
-        """Four vision blocks and three language layers, with the real patch size."""
-        vision = {
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 2,
-            "patch_size": 14,
-        }
-        text = {
-            "model_type": "qwen2",
-            "vocab_size": vocab_size,
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        }
-        return VideoLlama3Config(vision_config=vision, text_config=text, **token_ids)
-
-    @classmethod
-    def tiny_image_processor(cls) -> VideoLlama3ImageProcessorPil:
-        """Hulu-Med's preprocessing of a volume's slices; at least 16 tokens, slices above 256² pixels are shrunk."""
-        return VideoLlama3ImageProcessorPil(
-            patch_size=14,
-            merge_size=2,
-            image_mean=[0.5] * 3,
-            image_std=[0.5] * 3,
-            size={"shortest_edge": 16 * 28 * 28, "longest_edge": 256 * 256},
-        )
-
     def image_size_for(self, image_processor: Any, tokens: int) -> dict[str, Any]:
         """The makers' rule: an equal share of the pixels, and never fewer than 16 tokens."""
         area = (image_processor.patch_size * image_processor.merge_size) ** 2
         return {"size": {"shortest_edge": 16 * area, "longest_edge": max(tokens, 16) * area}}
 
     @property
-    def scoring_attention(self) -> Any:
-        """The last block's attention."""
-        return self.model.model.vision_model.encoder.layers[-1].self_attn
+    def attention_blocks(self) -> Sequence[Any]:
+        """The attention of each block."""
+        return [layer.self_attn for layer in self.model.model.vision_model.encoder.layers]
 
     @property
     def patches_per_token(self) -> int:
@@ -109,9 +77,14 @@ class VideoLlama3Family(ModelFamily):
         """The encoder loops over segments under eager and SDPA; a packed implementation spares the loop."""
         return [self.scoring_attention.config]
 
-    def queries_and_keys(self, args: tuple, kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def hidden_states(self, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """Per segment of ``cu_seqlens``; one segment is one slice."""
+        return packed_segments(args, kwargs)
+
+    def queries_and_keys(
+        self, attention: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Queries and keys after rotary embedding, per segment of ``cu_seqlens`` (one segment is one slice)."""
-        attention = self.scoring_attention
         hidden = args[0] if args else kwargs["hidden_states"]
         query, key = (
             projection(hidden).unflatten(-1, (attention.num_heads, -1))

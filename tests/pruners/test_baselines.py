@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is special to the rivals: pooling against PyTorch's, random tokens against their promises."""
+"""The baselines: pooling against PyTorch's, random tokens against their promises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def slices(*grids, channels=6, numbers=None):
     generator = torch.Generator().manual_seed(1)
     valid = torch.stack([torch.arange(length) < rows * columns for rows, columns in grids])
     tokens = torch.randn(len(grids), length, channels, generator=generator)
-    return SliceTokens(tokens, valid, None, None, list(grids), numbers=numbers)
+    return SliceTokens(tokens, valid, list(grids), numbers=numbers)
 
 
 @pytest.mark.parametrize("pool", [2, 3])

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a pruner may ask for besides the tokens themselves; a pruner lists what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "BlockSignal",
+    "ClassAttention",
+    "HiddenStates",
+    "Keys",
+    "QuestionEmbedding",
+    "ReceivedAttention",
+    "Signal",
+    "SlicePositions",
+]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Base class of all signals. Two signals with equal fields are the same signal."""
+
+
+@dataclass(frozen=True)
+class BlockSignal(Signal):
+    """A signal that is read off the attention of one block of the vision encoder.
+
+    Args:
+        block: index of the block, counted from 0; negative ones count from the last. None is the family's scoring
+            layer, the last block that attends to the whole slice.
+    """
+
+    block: int | None = None
+
+
+@dataclass(frozen=True)
+class ReceivedAttention(BlockSignal):
+    """Attention that each token receives from its slice, relative to uniform (MedPruner, eq. 3, times M).
+
+    float32 ``(S, M)``, averaged over heads and over a token's patches; mean 1 over a slice. See
+    :func:`monai_medpruner.pruners.attention_received`. Class tokens take no part.
+    """
+
+
+@dataclass(frozen=True)
+class ClassAttention(BlockSignal):
+    """Attention that the class token pays to each token, relative to uniform.
+
+    float32 ``(S, M)``: the class token's row of the softmax over class token and patches, times the number of patches,
+    averaged over heads and over a token's patches. See :func:`monai_medpruner.pruners.class_attention`. Only families
+    whose encoder has a class token have this signal.
+    """
+
+
+@dataclass(frozen=True)
+class HiddenStates(BlockSignal):
+    """Input of the block's attention, float32 ``(S, M, E)``, averaged over a token's patches."""
+
+
+@dataclass(frozen=True)
+class Keys(BlockSignal):
+    """Keys of the block's attention, float32 ``(S, M, d)``, averaged over heads and over a token's patches.
+
+    They are taken after rotary embedding where there is one.
+    """
+
+
+@dataclass(frozen=True)
+class SlicePositions(Signal):
+    """Position of each slice along the slice axis in mm, float32 ``(S,)``."""
+
+
+@dataclass(frozen=True)
+class QuestionEmbedding(Signal):
+    """Input embeddings that the language model has for the question's T tokens, ``(T, C)``.
+
+    A pruner that asks for it is run once per question, after the slices are encoded.
+    """

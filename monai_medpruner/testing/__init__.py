@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What others run on their own pruner or model family, and tiny models to try things on without a download."""
+
+from __future__ import annotations
+
+from monai_medpruner.testing.byte_tokenizer import byte_tokenizer
+from monai_medpruner.testing.check_family import check_family
+from monai_medpruner.testing.check_pruner import check_pruner
+from monai_medpruner.testing.masking_oracle import masked_greedy, masked_logits
+from monai_medpruner.testing.random_inputs import padded_batch, prompt_inputs, random_slices, randomize_weights
+from monai_medpruner.testing.tiny_checkpoint import TINY, save_tiny_checkpoint
+from monai_medpruner.testing.tiny_models import TINY_MODELS, TinyModel, tiny_model
+
+__all__ = [
+    "TINY",
+    "TINY_MODELS",
+    "TinyModel",
+    "byte_tokenizer",
+    "check_family",
+    "check_pruner",
+    "masked_greedy",
+    "masked_logits",
+    "padded_batch",
+    "prompt_inputs",
+    "random_slices",
+    "randomize_weights",
+    "save_tiny_checkpoint",
+    "tiny_model",
+]

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from monai.transforms import Compose
-
 from monai_medpruner.errors import RequestError, SettingsError
 from monai_medpruner.label.parameters import ADJUSTABLE
 from monai_medpruner.pruners import TokenPruner
-from monai_medpruner.transforms import InterSliceAnchorFilterd, TimedCompose
+from monai_medpruner.transforms import with_threshold
 
 __all__ = ["adjust", "adjustable"]
 
@@ -29,7 +27,7 @@ def adjustable(settings: Mapping[str, Any], pruner: TokenPruner | None) -> dict[
     own = {field.name for field in fields(pruner)} if pruner is not None else set()
     known = {name for name in ADJUSTABLE if name == "gamma" or name in own}
     values = {name: settings[name] for name in ADJUSTABLE if name in known}
-    # a server whose slices are not filtered has "none" here
+    # null where the server does not filter slices
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 
@@ -52,21 +50,7 @@ def adjust(
     changed = {name: value for name, value in given.items() if value != server[name]}
     try:
         if "gamma" in changed:
-            preprocessing = _with_threshold(preprocessing, changed.pop("gamma"))
+            preprocessing = with_threshold(preprocessing, changed.pop("gamma"))
         return preprocessing, replace(pruner, **changed) if changed else pruner  # type: ignore[type-var]
     except SettingsError as error:
         raise RequestError(str(error)) from error
-
-
-def _with_threshold(transform: Any, threshold: float) -> Any:
-    """The same transforms with another threshold of the slice filter."""
-    if isinstance(transform, InterSliceAnchorFilterd):
-        guard = transform.selection
-        return InterSliceAnchorFilterd(
-            transform.keys, threshold, guard_mm=guard.guard_mm, guard_threshold=guard.guard_threshold
-        )
-    if isinstance(transform, TimedCompose):
-        return TimedCompose(transform.stage, [_with_threshold(one, threshold) for one in transform.transforms])
-    if isinstance(transform, Compose):
-        return Compose([_with_threshold(one, threshold) for one in transform.transforms])
-    return transform

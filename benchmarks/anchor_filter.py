@@ -94,7 +94,7 @@ def main() -> None:
         volume = make(arguments.shape)
         total = fastest(volume.sum, 3 * arguments.repeats)
         seconds = fastest(lambda: anchor_slices(volume, -1, gamma), arguments.repeats)  # noqa: B023 - called at once
-        kept = len(anchor_slices(volume, -1, gamma))
+        kept = len(anchor_slices(volume, -1, gamma).kept)
         line = f"{name:38s} kept {kept:4d}  sum {total:.4f} s  filter {seconds:.4f} s  ratio {seconds / total:6.1f}"
         if arguments.plain_loop:
             loop = fastest(lambda: plain_loop(volume, gamma), 1)  # noqa: B023 - called at once

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import tempfile
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +134,20 @@ def open_checkpoint(
         attn_implementation: as there.
         tiny_model_type: family of the tiny model.
     """
-    folder = tempfile.TemporaryDirectory(prefix="medpruner_") if model_id == TINY else None
-    path = model_id if folder is None else str(save_tiny_checkpoint(tiny_model_type, Path(folder.name) / TINY))
-    checkpoint = Checkpoint(
-        path,
-        revision=None if folder else revision,
-        device=device,
-        dtype=dtype,
-        attn_implementation=attn_implementation,
-    )
-    if folder is not None:
-        weakref.finalize(checkpoint, folder.cleanup)
-    return checkpoint
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "attn_implementation": attn_implementation}
+    if model_id == TINY:
+        return _TinyCheckpoint(tiny_model_type, **loading)
+    return Checkpoint(model_id, revision=revision, **loading)
+
+
+class _TinyCheckpoint(Checkpoint):
+    """A small model with random weights, which is written and loaded at its first use."""
+
+    def __init__(self, model_type: str, **loading: Any) -> None:
+        super().__init__(TINY, name=TINY, **loading)
+        self.model_type = model_type
+
+    @contextmanager
+    def _folder(self) -> Iterator[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(save_tiny_checkpoint(self.model_type, folder))

@@ -7,8 +7,11 @@
 ``slice_axis``: array axis (0 to 2, channel excluded) along which slices were acquired (DICOM). ``slice_positions_mm``:
 position of each slice along that axis. ``nonuniform``: slices are not spaced evenly. ``gantry_tilt_degrees``: present
 for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled to [0, 1] or 0 to 255 before they were
-stored. ``kept_indices`` and ``source_depth``: which slices of how many are left. ``plane``: "axial", "coronal" or
-"sagittal". ``notes``: what was seen and how it was handled.
+stored. ``kept_indices``: which slices are left, in the numbering of the source volume, that is before any selection.
+``source_depth``, ``source_affine`` and ``source_positions_mm``: its number of slices, its affine and the position of
+each of its slices. ``slice_distances``: of each of its slices to the anchor that the filter compared it with; NaN for a
+slice that the filter was not given. ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
+volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``: what was seen and how it was handled.
 """
 
 from __future__ import annotations

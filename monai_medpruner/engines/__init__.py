@@ -1,13 +1,14 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loops over data sets: evaluation of a benchmark."""
+"""Language engines: an encoded study and questions to answers."""
 
 from __future__ import annotations
 
-from monai_medpruner.engines.benchmark_evaluator import BenchmarkEvaluator
-from monai_medpruner.engines.item_groups import group_items, item_prompt
-from monai_medpruner.engines.sweep_evaluator import SweepEvaluator
-from monai_medpruner.engines.variant_evaluator import Variant, VariantEvaluator
+from monai_medpruner.engines.conversation import Conversation
+from monai_medpruner.engines.language_engine import LanguageEngine
+from monai_medpruner.engines.transformers_engine import TransformersEngine
+from monai_medpruner.engines.volume_prompt import VolumePrompt
+from monai_medpruner.engines.volume_qa import VolumeQA
 
-__all__ = ["BenchmarkEvaluator", "SweepEvaluator", "Variant", "VariantEvaluator", "group_items", "item_prompt"]
+__all__ = ["Conversation", "LanguageEngine", "TransformersEngine", "VolumePrompt", "VolumeQA"]

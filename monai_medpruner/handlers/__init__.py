@@ -6,6 +6,5 @@
 from __future__ import annotations
 
 from monai_medpruner.handlers.answer_writer import AnswerWriter
-from monai_medpruner.handlers.prediction_folder import PredictionFolder
 
-__all__ = ["AnswerWriter", "PredictionFolder"]
+__all__ = ["AnswerWriter"]

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from itertools import count
 from pathlib import Path
@@ -18,8 +16,8 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from monai_medpruner.errors import OutputFolderError
-from monai_medpruner.handlers.volume_record_file import STAGES, package_versions, save_volume_record
 from monai_medpruner.memory import peak_memory
+from monai_medpruner.results import StudyAnswers, append_line, result_line
 
 __all__ = ["AnswerWriter"]
 
@@ -28,32 +26,25 @@ logger = logging.getLogger(__name__)
 
 
 class AnswerWriter:
-    """Writes ``answers.jsonl``, a line per volume and question, and ``records/<id>.safetensors``, a file per volume.
+    """Writes ``answers.jsonl``, a line per volume and question, and a record per volume in ``records/``.
 
-    Every line is on disk before the next volume is read, so that a run that breaks off loses nothing. The answers of an
-    earlier run into the same folder are kept under a name that holds their time.
+    Every line is on disk before the next volume is read, so that an interrupted run loses nothing. The answers of an
+    earlier run into the same folder are kept under a name that holds their time. Lines follow
+    :data:`~monai_medpruner.results.LINE_SCHEMA`; records are read back with
+    :meth:`StudyRecord.load <monai_medpruner.results.StudyRecord.load>`.
 
-    A line holds: ``id`` (hash of the volume), ``image`` (as given), ``question``, ``answer``, ``slices`` {``total``,
-    ``kept``, ``indices`` counted from 0}, ``tokens`` {``unpruned``, of all slices; ``kept``; ``per_slice``, of the kept
-    slices}, ``seconds`` per stage (the first question about a volume bears the stages that all share),
-    ``peak_memory_mb`` (on the GPU since the volume began; on a CPU the process's so far), ``settings``, ``versions``,
-    and ``notes``, what was seen in the volume and how it was handled.
-
-    The evaluator's network is a :class:`~monai_medpruner.networks.VolumeQA`; its batches hold MetaTensors under
-    "image", lists of texts under "question" and stage times under "seconds", and stay whole (``decollate=False``).
+    The evaluator's network is a :class:`~monai_medpruner.engines.VolumeQA`; its batches hold MetaTensors under "image"
+    and lists of texts under "question", and stay whole (``decollate=False``).
 
     Args:
         output_dir: made where it is missing.
-        settings: what goes into each line beside the network's own settings.
 
     Raises:
         OutputFolderError: the folder cannot be written.
     """
 
-    def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, output_dir: str | Path) -> None:
         self.output_dir = Path(output_dir)
-        self.settings = dict(settings or {})
-        self.versions = package_versions()
 
     @property
     def answers_file(self) -> Path:
@@ -89,42 +80,30 @@ class AnswerWriter:
 
     def write(self, engine: Any) -> None:
         """Write the answers about the volumes of a batch."""
-        batch, answers = engine.state.batch, engine.state.output[CommonKeys.PRED]
-        settings = {**self.settings, **engine.network.settings}
-        for index, record in enumerate(engine.network.records):
-            meta = batch[CommonKeys.IMAGE][index].meta
-            questions = batch["question"][index]
-            save_volume_record(self.output_dir / "records", meta, record, settings)
-            shared, peak = batch["seconds"][index], peak_memory()
-            for number, (question, answer) in enumerate(zip(questions, answers[index], strict=True)):
-                spent = {**({} if number else shared), **record.seconds[number]}
-                self._append(
-                    {
-                        "id": meta["volume_id"],
-                        "image": str(meta["filename_or_obj"]),
-                        "question": question,
-                        "answer": answer,
-                        "slices": {
-                            "total": record.total_slices,
-                            "kept": len(record.slice_indices),
-                            "indices": record.slice_indices,
-                        },
-                        "tokens": {
-                            "unpruned": record.unpruned_tokens,
-                            "kept": sum(record.kept_tokens),
-                            "per_slice": record.kept_tokens,
-                        },
-                        "seconds": {stage: round(spent.get(stage, 0.0), 6) for stage in STAGES},
-                        "peak_memory_mb": None if peak is None else round(peak / 1e6, 1),
-                        "settings": settings,
-                        "versions": self.versions,
-                        "notes": list(meta.get("notes", ())),
-                    }
-                )
-        logger.info(f"{len(engine.network.records)} volume(s) answered in {self.answers_file}")
-
-    def _append(self, line: dict[str, Any]) -> None:
+        batch = engine.state.batch
+        studies: list[StudyAnswers] = engine.state.output[CommonKeys.PRED]
+        network = {name: value for name, value in engine.network.describe().items() if name in ("prompt", "engine")}
+        identities = batch.get("question_id", [None] * len(studies))
         with self.answers_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            for study, questions, names in zip(studies, batch["question"], identities, strict=True):
+                record = study.record
+                record.save(self.output_dir / "records" / f"{record.volume_id}.safetensors")
+                peak = peak_memory()
+                for number, (question, answer) in enumerate(zip(questions, study.answers, strict=True)):
+                    given = names[number] if names else None
+                    item = {
+                        "id": given or f"{record.volume_id[:12]}-{number}",
+                        "image": record.image,
+                        "question": question,
+                        "prompt": question,
+                    }
+                    line = result_line(
+                        item,
+                        {**record.settings, **network},
+                        record=record,
+                        answer=answer,
+                        first=number == 0,
+                        peak_memory=peak,
+                    )
+                    append_line(file, line)
+        logger.info(f"{len(studies)} volume(s) answered in {self.answers_file}")

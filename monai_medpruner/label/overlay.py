@@ -11,8 +11,7 @@ import itk
 import nibabel as nib
 import numpy as np
 
-from monai_medpruner.label.study_cache import CachedStudy
-from monai_medpruner.networks import SliceRecord
+from monai_medpruner.results import SliceRecord, StudyRecord
 
 __all__ = ["OVERLAY_LABELS", "overlay", "present_labels", "write_overlay"]
 
@@ -23,23 +22,23 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHEAR = 1e-4
 
 
-def overlay(study: CachedStudy) -> tuple[np.ndarray, np.ndarray]:
+def overlay(record: StudyRecord) -> tuple[np.ndarray, np.ndarray]:
     """Paint what was kept of a study.
 
     Args:
-        study: encoded.
+        record: of the study.
 
     Returns:
         The label map on the grid of the study's file, uint8 ``(X, Y, Z)``, with the values of :data:`OVERLAY_LABELS`,
         and that file's affine, RAS mm.
     """
-    height, width = study.slice_size
-    record = study.encoded.record
-    labels = np.zeros((height, width, record.total_slices), dtype=np.uint8)
+    geometry = record.geometry
+    height, width, _ = geometry.shape
+    labels = np.zeros(geometry.shape, dtype=np.uint8)
     for index, one in zip(record.slice_indices, record.slices, strict=True):
         labels[..., index] = _paint(one, height, width)
-    affine = np.asarray(study.meta["original_affine"], dtype=np.float64)
-    return _on_file_grid(labels, np.asarray(study.meta["affine"], dtype=np.float64), affine), affine
+    affine = geometry.original_affine.numpy()
+    return _on_file_grid(labels, geometry.affine.numpy(), affine), affine
 
 
 def present_labels(labels: np.ndarray) -> dict[str, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -18,13 +17,15 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import CommonKeys
 
 from monai_medpruner.ask import open_bundle
-from monai_medpruner.handlers.volume_record_file import STAGES
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.label.configuration import Configuration
 from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay
 from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.request_settings import adjust, adjustable
-from monai_medpruner.label.study_cache import CachedStudy, StudyCache
-from monai_medpruner.networks import EncodedVolume, VolumeQA
+from monai_medpruner.label.study_cache import StudyCache
+from monai_medpruner.networks import EncodedStudy
+from monai_medpruner.results import STAGES
+from monai_medpruner.transforms import describe_transform
 
 __all__ = ["StudyModel"]
 
@@ -52,9 +53,10 @@ class StudyModel:
     def __init__(self, workflow: ConfigWorkflow, cache_bytes: int) -> None:
         self.preprocessing: Any = workflow.preprocessing
         self.network: VolumeQA = workflow.network_def
-        self.settings = _reported(workflow.parser.get_parsed_content("settings"), self.network.settings)
+        self.encoder: Any = self.network.encoder
+        self.settings = _reported(self.preprocessing, self.network)
         #: what requests may change for themselves, with the server's values
-        self.adjustable = adjustable(self.settings, self.network.pruner)
+        self.adjustable = adjustable(self.preprocessing, self.encoder.pruner)
         self.cache = StudyCache(cache_bytes)
         self._lock = threading.Lock()
         self._numbers = count(1)
@@ -97,13 +99,11 @@ class StudyModel:
         number = next(self._numbers)
         with _Turn(self._lock, number, "a question"):
             study, seconds = self._encoded(image, key, settings or {}, number)
-            # a record of this request's own, which gets its times
-            kept = replace(study.encoded.record, seconds=[])
             turns = [text for turn in history for text in turn]
-            answer = self.network.answer(EncodedVolume(study.encoded.slices, kept, asked=1), [*turns, question])
-            spent = kept.seconds[0]
+            answer = self.network.answer(study, [*turns, question])
+            spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer, **self._described(study, {**spent, **seconds}, settings or {})}
+        return {"answer": answer.text, **self._described(study, {**spent, **seconds}, settings or {})}
 
     def write_overlay(
         self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
@@ -125,8 +125,8 @@ class StudyModel:
         number = next(self._numbers)
         with _Turn(self._lock, number, "an overlay"):
             study, seconds = self._encoded(image, key, form.settings, number)
-            labels, affine = overlay(study)
-            file = folder / f"pruning_overlay_{study.meta['volume_id'][:12]}{form.extension}"
+            labels, affine = overlay(study.record)
+            file = folder / f"pruning_overlay_{study.record.volume_id[:12]}{form.extension}"
             write_overlay(labels.astype(form.dtype), affine, file, form.compress)
             logger.info(f"request {number}: overlay written")
         described = self._described(study, seconds, form.settings)
@@ -136,49 +136,38 @@ class StudyModel:
 
     def _encoded(
         self, image: Path, key: tuple[str, ...], settings: Mapping[str, float], number: int
-    ) -> tuple[CachedStudy, dict[str, float]]:
+    ) -> tuple[EncodedStudy, dict[str, float]]:
         """The study, and the seconds that this request spent on it."""
-        preprocessing, pruner = adjust(self.preprocessing, self.network.pruner, self.adjustable, settings)
+        preprocessing, pruner = adjust(self.preprocessing, self.encoder.pruner, self.adjustable, settings)
         key = (*key, *(str(value) for value in {**self.adjustable, **settings}.values()))
         study = self.cache.get(key)
         if study is not None:
             logger.info(f"request {number}: the study is in memory")
             return study, {}
-        item = preprocessing({CommonKeys.IMAGE: str(image)})
-        volume = item[CommonKeys.IMAGE]
-        loaded = dict(item["seconds"])
+        volume = preprocessing({CommonKeys.IMAGE: str(image)})[CommonKeys.IMAGE]
+        loaded: dict[str, float] = dict(volume.meta["seconds"])
         logger.info(
             f"request {number}: {volume.shape[-1]} of {volume.meta.get('source_depth', volume.shape[-1])} slices kept "
             f"({sum(loaded.values()):.1f} s); encoding"
         )
-        (encoded,) = self.network.encode_each(volume, [pruner])
-        record = encoded.record
-        study = CachedStudy(encoded, tuple(volume.shape[1:3]), dict(volume.meta), loaded)
+        (study,) = self.encoder.encode_each(volume, [pruner])
         self.cache.put(key, study)
-        spent = record.seconds[0]
+        record, spent = study.record, study.record.seconds
         logger.info(
             f"request {number}: {sum(record.kept_tokens)} of {record.unpruned_tokens} tokens kept "
             f"({spent['encode'] + spent['select']:.1f} s)"
         )
-        return study, {**loaded, **spent}
+        return study, dict(spent)
 
     def _described(
-        self, study: CachedStudy, seconds: Mapping[str, float], settings: Mapping[str, float]
+        self, study: EncodedStudy, seconds: Mapping[str, float], settings: Mapping[str, float]
     ) -> dict[str, Any]:
-        record = study.encoded.record
+        record, summary = study.record, study.record.summary()
         kept = zip(record.slice_indices, record.slices, strict=True)
         return {
-            "study": study.meta["volume_id"],
-            "slices": {
-                "total": record.total_slices,
-                "kept": len(record.slice_indices),
-                "indices": list(record.slice_indices),
-            },
-            "tokens": {
-                "unpruned": record.unpruned_tokens,
-                "kept": sum(record.kept_tokens),
-                "per_slice": record.kept_tokens,
-            },
+            "study": record.volume_id,
+            "slices": summary["slices"],
+            "tokens": summary["tokens"],
             "record": [
                 {
                     "index": index,
@@ -190,7 +179,7 @@ class StudyModel:
             ],
             "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in STAGES},
             "settings": {**self.settings, **settings},
-            "notes": [*study.meta.get("notes", ()), *record.notes],
+            "notes": summary["notes"],
         }
 
 
@@ -211,8 +200,9 @@ class _Turn:
         self.lock.release()
 
 
-def _reported(settings: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+def _reported(preprocessing: Any, network: VolumeQA) -> dict[str, Any]:
     """The settings as answers hold them: of a checkpoint folder its name alone."""
-    model_id = str(settings["model_id"])
+    settings = {**network.describe(), "preprocessing": describe_transform(preprocessing)}
+    model_id = str(settings["model"]["model_id"])
     name = Path(model_id).name if Path(model_id).is_dir() else model_id
-    return {**settings, "model_id": name, **network}
+    return {**settings, "model": {**settings["model"], "model_id": name}}

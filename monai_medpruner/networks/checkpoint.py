@@ -5,27 +5,130 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 
-from monai_medpruner.errors import CheckpointError, ModelMemoryError
+from monai_medpruner.errors import CheckpointError, ModelMemoryError, SettingsError
 from monai_medpruner.memory import free_memory
-from monai_medpruner.networks.families import family_class
+from monai_medpruner.networks.checkpoint_files import checkpoint_digest
+from monai_medpruner.networks.families import ModelFamily, family_class, family_of
 
-__all__ = ["default_device", "default_dtype", "load_config", "load_model", "load_processors"]
+__all__ = ["Checkpoint", "default_device", "default_dtype", "load_config", "load_model", "load_processors"]
 
 _CONVERSION = (
     "hf download ZJU-AI4H/Hulu-Med-7B --local-dir SOURCE; python -m monai_medpruner convert_hulumed SOURCE DESTINATION"
 )
 # the weights must leave this share of the free memory to activations and the cache
 _MEMORY_MARGIN = 0.1
+#: key of a checkpoint's configuration that says that its weights are random
+RANDOM_WEIGHTS = "medpruner_random_weights"
+
+
+class Checkpoint(nn.Module):
+    """A checkpoint that is loaded at its first use; encoder and engine of one process share it.
+
+    Args:
+        path_or_id: a local checkpoint folder or a Hub id.
+        revision: commit of a Hub checkpoint.
+        device: None takes the first GPU where there is one, else the CPU.
+        dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
+        attn_implementation: None leaves it to transformers.
+        parts: "all"; or "vision", the vision encoder and the projector without the language model's layers, for an
+            engine in another process.
+        name: what results call the checkpoint; None for ``path_or_id``.
+
+    Raises:
+        SettingsError: ``parts`` has another value.
+    """
+
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str | None = None,
+        parts: Literal["all", "vision"] = "all",
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if parts not in ("all", "vision"):
+            raise SettingsError(f"parts must be 'all' or 'vision', got {parts!r}")
+        self.path_or_id = str(path_or_id)
+        self.revision = None if Path(self.path_or_id).is_dir() else revision
+        self.parts = parts
+        self.name = name or self.path_or_id
+        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "attn_implementation": attn_implementation}
+        self._model: PreTrainedModel | None = None
+        self._processors: tuple[Any, Any] = (None, None)
+        self._digest: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> Any:
+        """The stock model; loaded at the first use.
+
+        Raises:
+            MedPrunerError: see :func:`load_model`.
+        """
+        with self._lock:
+            if self._model is None:
+                with self._folder() as place:
+                    self._processors = load_processors(place, revision=self.revision)
+                    self._digest = checkpoint_digest(place)
+                    self._model = load_model(place, revision=self.revision, parts=self.parts, **self._loading)
+        return self._model
+
+    @contextmanager
+    def _folder(self) -> Iterator[str]:
+        """Where the checkpoint is while it is loaded; for subclasses that make it first."""
+        yield self.path_or_id
+
+    @property
+    def family(self) -> ModelFamily:
+        """The model's family, bound to it."""
+        return family_of(self.model)
+
+    @property
+    def image_processor(self) -> Any:
+        """The checkpoint's image processor; loaded with the model."""
+        return self.model and self._processors[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; loaded with the model."""
+        return self.model and self._processors[1]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the language model can read."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    def describe(self) -> dict[str, Any]:
+        """What the loaded model is and runs on, as JSON holds it."""
+        model = self.model
+        return {
+            "model_id": self.name,
+            "revision": self.revision,
+            "digest": self._digest,
+            "model_type": model.config.model_type,
+            "random_weights": bool(getattr(model.config, RANDOM_WEIGHTS, False)),
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
+            "image_processor": type(self._processors[0]).__name__,
+        }
 
 
 def default_device() -> torch.device:
@@ -45,6 +148,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
     device: torch.device | str | None = None,
+    parts: Literal["all", "vision"] = "all",
 ) -> PreTrainedModel:
     """Load a supported vision-language model from safetensors, in evaluation mode; never runs a checkpoint's code.
 
@@ -54,6 +158,8 @@ def load_model(
         dtype: of the weights, or its name ("bfloat16"); see :func:`default_dtype` for None.
         attn_implementation: "sdpa", "eager", "flash_attention_2" ...; None leaves it to transformers.
         device: see :func:`default_device` for None.
+        parts: "vision" leaves out the language model: its layers are not there, and its embeddings hold one row. The
+            configuration stays the checkpoint's.
 
     Raises:
         CheckpointError: the checkpoint is not there, gated, unreachable or incomplete.
@@ -64,16 +170,18 @@ def load_model(
     kind = default_dtype(target) if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
     config = load_config(path_or_id, revision=revision)
     family_class(config.model_type)
-    _check_memory(path_or_id, config, kind, target)
+    built = _vision_config(config) if parts == "vision" else config
+    _check_memory(path_or_id, built, kind, target)
     with _explained(path_or_id):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path_or_id,
             revision=revision,
-            config=config,
+            config=built,
             dtype=kind,
             attn_implementation=attn_implementation,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=parts == "vision",
         )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
@@ -81,7 +189,22 @@ def load_model(
             f"the checkpoint {path_or_id} lacks {len(missing)} weights of its model, {missing[0]} among them; "
             "download it again"
         )
+    if parts == "vision":
+        attention = model.config._attn_implementation
+        model.config = config
+        config._attn_implementation = attention
     return model.to(target).eval()
+
+
+def _vision_config(config: Any) -> Any:
+    """The configuration of the same model without the layers and the vocabulary of its language model."""
+    smaller = copy.deepcopy(config)
+    text = smaller.get_text_config()
+    text.num_hidden_layers, text.vocab_size = 0, 1
+    if getattr(text, "layer_types", None) is not None:
+        text.layer_types = []
+    text.pad_token_id = None
+    return smaller
 
 
 def load_config(path_or_id: str, *, revision: str | None = None) -> Any:

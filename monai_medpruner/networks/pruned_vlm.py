@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,9 +22,8 @@ from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
-from monai_medpruner.networks.record import PruningRecord
 from monai_medpruner.pruners import TokenPruner
-from monai_medpruner.results import SliceRecord, synchronize
+from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
 
 __all__ = ["PrunedVLM"]
 
@@ -39,8 +38,10 @@ class PrunedVLM(nn.Module):
     .. code-block:: python
 
         vlm = PrunedVLM(model, NucleusPruner(tau=0.9, temperature=2.0))
-        output = vlm.generate(**inputs, max_new_tokens=64)
+        records = []
+        output = vlm.generate(**inputs, max_new_tokens=64, on_record=records.append)
         answer = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :])
+        print(records[0].kept_tokens, "of", records[0].unpruned_tokens, "visual tokens")
 
     Args:
         model: a stock model of a supported family, on its device and in its dtype.
@@ -69,7 +70,6 @@ class PrunedVLM(nn.Module):
         self.vision_batch_size = vision_batch_size
         self.preserve_position_ids = preserve_position_ids
         self.family = family_of(model)
-        self._last = threading.local()
         # what each cache holds, as long as the caller keeps the cache
         self._cached: WeakKeyDictionary[Any, CachedPrompt] = WeakKeyDictionary()
 
@@ -93,18 +93,12 @@ class PrunedVLM(nn.Module):
         return cls(model, pruner, vision_batch_size, preserve_position_ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy of the network starts without a record: the last call's belongs to its thread
-        return {name: value for name, value in self.__dict__.items() if name not in ("_last", "_cached")}
+        # a copy of the network knows no caches: each belongs to the network whose generate returned it
+        return {name: value for name, value in self.__dict__.items() if name != "_cached"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._last = threading.local()
         self._cached = WeakKeyDictionary()
-
-    @property
-    def record(self) -> PruningRecord | None:
-        """What the last call in this thread kept; None before the first."""
-        return getattr(self._last, "record", None)
 
     def encode(self, vision_batch_size: int | None = None, **inputs: Any) -> PrunedSlices:
         """Encode and prune slices once, for any number of questions about them.
@@ -137,33 +131,55 @@ class PrunedVLM(nn.Module):
         """
         return self._shortened(checked_inputs(self._on_device(inputs)), encoded)[0]
 
-    def forward(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
+    def forward(
+        self,
+        *,
+        encoded: PrunedSlices | None = None,
+        on_record: Callable[[PruningRecord], object] | None = None,
+        **inputs: Any,
+    ) -> Any:
         """Run the model on the pruned prompt.
 
         Args:
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
+            on_record: called with the record of this call, in the calling thread; see :meth:`generate`.
             inputs: what the model's processor returns, and any further argument of the model's forward. Per-token
                 inputs (``labels``, ``position_ids``, token types) are pruned alike.
 
         Returns:
             The model's own output. Its logits have the length of the **pruned** prompt: ``(B, L', vocabulary)``,
-            padded on the left where the prompts of a batch differ; ``record.keep`` tells which tokens they belong to.
+            padded on the left where the prompts of a batch differ; the record's ``keep`` tells which tokens they belong
+            to.
 
         Raises:
             PromptError: the inputs do not fit together.
         """
-        if self._is_stock(encoded, inputs):
-            return self.model(**self._on_device(inputs))
+        if (stock := self._stock_record(encoded, inputs)) is not None:
+            output = self.model(**self._on_device(inputs))
+            _report(on_record, stock)
+            return output
         pruned, record = self._prune(inputs, encoded)
-        with record.seconds.stage("prefill", self.model.device):
-            return self.model(**pruned)
+        seconds = StageTimes(record.seconds)
+        with seconds.stage("prefill", self.model.device):
+            output = self.model(**pruned)
+        _report(on_record, replace(record, seconds=seconds))
+        return output
 
     @torch.no_grad()
-    def generate(self, encoded: PrunedSlices | None = None, **inputs: Any) -> Any:
+    def generate(
+        self,
+        *,
+        encoded: PrunedSlices | None = None,
+        on_record: Callable[[PruningRecord], object] | None = None,
+        **inputs: Any,
+    ) -> Any:
         """Generate from the pruned prompt.
 
         Args:
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
+            on_record: called with the record of this call when it is complete: what was kept, and the seconds of each
+                stage. It runs in the thread of the call, so that ``records.append`` of a list works from anywhere, also
+                where ``generate`` runs in a streamer's thread.
             inputs: what the model's processor returns, and any argument of the model's ``generate``. ``max_length``
                 and ``min_length`` count the caller's prompt, as they do with the stock model.
 
@@ -177,8 +193,10 @@ class PrunedVLM(nn.Module):
         Raises:
             PromptError: the inputs do not fit together.
         """
-        if self._is_stock(encoded, inputs):
-            return self.model.generate(**self._on_device(inputs))
+        if (stock := self._stock_record(encoded, inputs)) is not None:
+            output = self.model.generate(**self._on_device(inputs))
+            _report(on_record, stock)
+            return output
         ids = inputs["input_ids"].to(self.model.device)
         pruned, record = self._prune(inputs, encoded)
         length = pruned["input_ids"].shape[1]
@@ -188,38 +206,42 @@ class PrunedVLM(nn.Module):
         start = perf_counter()
         output = self.model.generate(**pruned)
         synchronize(self.model.device)
-        record.seconds["prefill"] = clock.first_step - start
-        record.seconds["decode"] = perf_counter() - clock.first_step
-        sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        prompts = ids.repeat_interleave(len(sequences) // len(ids), dim=0)
-        sequences = torch.cat([prompts, sequences[:, length:]], dim=1)
+        spent = {"prefill": clock.first_step - start, "decode": perf_counter() - clock.first_step}
+        _report(on_record, replace(record, seconds={**record.seconds, **spent}))
+        return self._with_callers_prompt(output, ids, pruned, record.keep)
+
+    def _with_callers_prompt(
+        self, output: Any, ids: torch.Tensor, pruned: dict[str, Any], keep: torch.Tensor
+    ) -> torch.Tensor | Any:
+        """The output of generation with the caller's prompt in place of the pruned one; its cache is remembered."""
+        new_tokens = output if isinstance(output, torch.Tensor) else output.sequences
+        prompts = ids.repeat_interleave(len(new_tokens) // len(ids), dim=0)
+        sequences = torch.cat([prompts, new_tokens[:, pruned["input_ids"].shape[1] :]], dim=1)
         if isinstance(output, torch.Tensor):
             return sequences
         output.sequences = sequences
         # a beam search leaves one row a beam in its cache, which no further turn fits
         beams = getattr(output, "beam_indices", None) is not None or len(sequences) != len(ids)
         if output.past_key_values is not None and not beams:
-            self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, record.keep, sequences)
+            self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, keep, sequences)
         return output
 
-    def _is_stock(self, encoded: PrunedSlices | None, inputs: dict[str, Any]) -> bool:
-        """Whether the call is the stock model's: nothing to prune with, or nothing to prune."""
+    def _stock_record(self, encoded: PrunedSlices | None, inputs: dict[str, Any]) -> PruningRecord | None:
+        """The record of a call that is the stock model's, since nothing is pruned in it; None for any other call."""
         cached = inputs.get("past_key_values") in self._cached
-        stock = encoded is None and not cached and (self.pruner is None or not self._has_images(inputs))
-        if stock:
-            checked = checked_inputs(inputs)
-            keep = checked["attention_mask"].bool()
-            if self._has_images(inputs):
-                grids = self.family.token_grids(inputs)
-                self._remember(checked, keep, [SliceRecord.unpruned(grid) for grid in grids])
-            elif self.pruner is not None and (checked["input_ids"] == self.family.image_token_id).any():
-                raise PromptError(
-                    "the prompt holds placeholders of visual tokens, but neither images nor a cache that this model's "
-                    "generate returned for them (a copied cache, or one of a beam search, is not known)"
-                )
-            else:
-                self._last.record = PruningRecord(keep, [[] for _ in keep])
-        return stock
+        if encoded is not None or cached or (self.pruner is not None and self._has_images(inputs)):
+            return None
+        checked = checked_inputs(inputs)
+        keep = checked["attention_mask"].bool()
+        if self._has_images(inputs):
+            slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(inputs)]
+            return PruningRecord(keep, self._by_prompt(checked, slices))
+        if self.pruner is not None and (checked["input_ids"] == self.family.image_token_id).any():
+            raise PromptError(
+                "the prompt holds placeholders of visual tokens, but neither images nor a cache that this model's "
+                "generate returned for them (a copied cache, or one of a beam search, is not known)"
+            )
+        return PruningRecord(keep, [[] for _ in keep])
 
     def _has_images(self, inputs: dict[str, Any]) -> bool:
         return any(inputs.get(name) is not None for name in self.family.image_inputs)
@@ -232,9 +254,7 @@ class PrunedVLM(nn.Module):
         if encoded is None:
             encoded = self.encode(**checked)
         pruned, keep = self._shortened(checked, encoded)
-        record = self._remember(checked, keep, encoded.records)
-        record.seconds.add(encoded.seconds)
-        return pruned, record
+        return pruned, PruningRecord(keep, self._by_prompt(checked, encoded.records), encoded.seconds)
 
     def _shortened(self, checked: dict[str, Any], encoded: PrunedSlices) -> tuple[dict[str, Any], torch.Tensor]:
         """Return the inputs of the language model and the mask of the prompt's tokens that are among them."""
@@ -253,11 +273,10 @@ class PrunedVLM(nn.Module):
             raise PromptError("the cache is not one that this model's generate returned for a pruned prompt")
         further, keep = self._cached[cache].follow_up(checked)
         others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
-        self._last.record = PruningRecord(keep, [[] for _ in keep])
-        return {**others, **further}, self._last.record
+        return {**others, **further}, PruningRecord(keep, [[] for _ in keep])
 
-    def _remember(self, inputs: dict[str, Any], keep: torch.Tensor, slices: list[SliceRecord]) -> PruningRecord:
-        """Make the record of this thread's call, its slices shared out over the prompts of the batch."""
+    def _by_prompt(self, inputs: dict[str, Any], slices: Sequence[SliceRecord]) -> list[list[SliceRecord]]:
+        """Share the slices of a call out over the prompts of its batch."""
         placeholders = (inputs["input_ids"] == self.family.image_token_id) & inputs["attention_mask"].bool()
         prompts: list[list[SliceRecord]] = []
         rest = iter(slices)
@@ -268,12 +287,16 @@ class PrunedVLM(nn.Module):
                 tokens -= prompts[-1][-1].keep.numel()
             if tokens < 0:
                 raise PromptError("a slice's visual tokens are spread over two prompts of the batch")
-        self._last.record = PruningRecord(keep, prompts)
-        return self._last.record
+        return prompts
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self.model.device
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def _report(on_record: Callable[[PruningRecord], object] | None, record: PruningRecord) -> None:
+    if on_record is not None:
+        on_record(record)
 
 
 class _StepClock(StoppingCriteria):

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from monai_medpruner.networks.byte_tokenizer import byte_tokenizer
+from monai_medpruner.networks.checkpoint import RANDOM_WEIGHTS
 from monai_medpruner.networks.families import family_class
 
 __all__ = ["TINY", "save_tiny_checkpoint"]
@@ -37,6 +38,7 @@ def save_tiny_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> 
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in family.tiny_tokens.items()}
     config = family.tiny_config(len(tokenizer), ids)
+    setattr(config, RANDOM_WEIGHTS, True)
     text = config.get_text_config()
     text.pad_token_id, text.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     with torch.random.fork_rng(devices=[]):

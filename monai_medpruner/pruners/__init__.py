@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from monai_medpruner.errors import SettingsError
@@ -28,6 +28,7 @@ __all__ = [
     "build_pruner",
     "merge_contextual",
     "nucleus",
+    "pruner_settings",
 ]
 
 #: every pruner by the name that configurations use; a new one adds its line here
@@ -63,3 +64,11 @@ def build_pruner(name: str | None, **settings: Any) -> TokenPruner | None:
         raise SettingsError(f"no pruner is named {name!r}; there are: {', '.join(sorted(PRUNERS))}, none")
     own = {field.name for field in fields(PRUNERS[name])}
     return PRUNERS[name](**{setting: value for setting, value in settings.items() if setting in own})
+
+
+def pruner_settings(pruner: TokenPruner | None) -> dict[str, Any] | None:
+    """A pruner's name and fields, as JSON holds them; None for no pruner."""
+    if pruner is None:
+        return None
+    names = {kind: name for name, kind in PRUNERS.items()}
+    return {"name": names.get(type(pruner), type(pruner).__name__), **asdict(pruner)}

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from monai_medpruner.errors import BenchmarkError, OutputFolderError
+from monai_medpruner.results import read_lines
 
 __all__ = ["answer_table"]
 
@@ -46,11 +46,8 @@ def answer_table(answers: Path, truth: Path | None = None) -> str:
 
 
 def _read_answers(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise OutputFolderError(f"{file} cannot be read as the answers of a run: {error}") from error
-    if not lines or not all(isinstance(line, dict) and line.keys() >= _FIELDS for line in lines):
+    lines = read_lines(file)
+    if not lines or not all(line.keys() >= _FIELDS for line in lines):
         raise OutputFolderError(f"{file} is not what a bundle's inference writes; its lines have {sorted(_FIELDS)}.")
     return lines
 
@@ -83,8 +80,9 @@ def _volume(
             rows[-1].append(_UNKNOWN if truth is None else truth if right[-1] else f"{truth}  <- the answer is wrong")
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     settings, slices, tokens = (lines[0][name] for name in ("settings", "slices", "tokens"))
-    random = " with random weights" if settings["random_weights"] else ""
-    text = [f"{image}, read by {settings['model_type']}{random} from {settings['model_id']}", ""]
+    model = settings["model"]
+    random = " with random weights" if model["random_weights"] else ""
+    text = [f"{image}, read by {model['model_type']}{random} from {model['model_id']}", ""]
     text += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text.append("")
     if right:

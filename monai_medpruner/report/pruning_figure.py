@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_medpruner.errors import VolumeShapeError
-from monai_medpruner.networks import SliceRecord, VolumeRecord
+from monai_medpruner.results import SliceRecord, StudyRecord
 
 __all__ = ["pruning_figure"]
 
@@ -22,7 +22,7 @@ _DROPPED, _CONTEXTUAL = np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.6, 0.0])
 
 
 def pruning_figure(
-    volume: torch.Tensor, record: VolumeRecord, slices: Sequence[int] | None = None, columns: int = _COLUMNS
+    volume: torch.Tensor, record: StudyRecord, slices: Sequence[int] | None = None, columns: int = _COLUMNS
 ) -> Figure:
     """Draw slices of a volume with the tokens that were kept.
 

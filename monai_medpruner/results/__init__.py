@@ -5,7 +5,30 @@
 
 from __future__ import annotations
 
+from monai_medpruner.results.answer import Answer, StudyAnswers
+from monai_medpruner.results.lines import LINE_SCHEMA, append_line, result_line
+from monai_medpruner.results.pruning_record import PruningRecord
+from monai_medpruner.results.result_folder import RunResults, read_lines, read_results
 from monai_medpruner.results.slice_record import SliceRecord
 from monai_medpruner.results.stage_times import STAGES, StageTimes, synchronize
+from monai_medpruner.results.study_record import StudyRecord, VolumeGeometry
+from monai_medpruner.results.versions import package_versions
 
-__all__ = ["STAGES", "SliceRecord", "StageTimes", "synchronize"]
+__all__ = [
+    "LINE_SCHEMA",
+    "STAGES",
+    "Answer",
+    "PruningRecord",
+    "RunResults",
+    "SliceRecord",
+    "StageTimes",
+    "StudyAnswers",
+    "StudyRecord",
+    "VolumeGeometry",
+    "append_line",
+    "package_versions",
+    "read_lines",
+    "read_results",
+    "result_line",
+    "synchronize",
+]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from monai_medpruner.training.answer_training import (
+    PHANTOM_PROMPT,
     AnswerBatches,
     AnswerLoss,
     AnswerNetwork,
@@ -25,7 +26,7 @@ from monai_medpruner.training.phantom_pool import (
 from monai_medpruner.training.small_models import IMAGE_SIZE, TOKEN_PIXELS, save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.vision_warm_up import VisionWarmUp, WarmUpBatches, WarmUpLoss, prepare_warm_up_batch
-from monai_medpruner.training.workflow import PHANTOM_PROMPT, save_trained, training_handlers, untrained_network
+from monai_medpruner.training.workflow import save_trained, training_handlers, untrained_network
 
 __all__ = [
     "BLOCK_PIXELS",

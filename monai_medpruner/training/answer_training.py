@@ -16,16 +16,29 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from monai_medpruner.data.phantom import QUESTIONS
+from monai_medpruner.engines import VolumePrompt
+from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks import Checkpoint, PrunedVLM
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.results import SliceRecord
 from monai_medpruner.training.phantom_pool import NO_FINDING, TrainingPhantom
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.vision_warm_up import VisionWarmUp, is_language
 
-__all__ = ["AnswerBatches", "AnswerLoss", "AnswerNetwork", "EncodedPhantom", "encode_phantoms", "prepare_answer_batch"]
+__all__ = [
+    "PHANTOM_PROMPT",
+    "AnswerBatches",
+    "AnswerLoss",
+    "AnswerNetwork",
+    "EncodedPhantom",
+    "encode_phantoms",
+    "prepare_answer_batch",
+]
 
+#: how the small models read a volume: slices and question, and no text between slices, which would be half of a pruned
+#: prompt; the same as in ``configs/inference.json``
+PHANTOM_PROMPT = VolumePrompt(before_slice="")
 _IGNORED_LABEL = -100
 _LETTERS = "ABCD"
 # forms of a question: as a closed and an open one of the protocol, and alone
@@ -98,7 +111,7 @@ class AnswerBatches(StepBatches):
 
     def __init__(
         self,
-        network: VolumeQA,
+        network: Checkpoint,
         phantoms: Sequence[EncodedPhantom],
         batch_size: int,
         questions: int,
@@ -143,7 +156,9 @@ class AnswerBatches(StepBatches):
             self._append(generator, encoded, phantom, indices, token_share)
             grids = [phantom.grid] * len(indices)
             for kind in generator.choice(list(phantom.phantom.answers), self.questions).tolist():
-                texts.append(self.network.prompt_text(grids, indices, self._question(generator, kind)))
+                conversation = Conversation.about(PHANTOM_PROMPT, self._question(generator, kind))
+                text = conversation_text(conversation, self.network.tokenizer, self.network.family, grids, indices)
+                texts.append(text)
                 answers.append(phantom.phantom.answers[kind])
         return {"encoded": encoded, "texts": texts, "answers": answers, "questions": self.questions}
 
@@ -208,10 +223,10 @@ class AnswerNetwork(nn.Module):
         network: whose language model is trained in place; its encoder and projector are frozen.
     """
 
-    def __init__(self, network: VolumeQA) -> None:
+    def __init__(self, network: Checkpoint) -> None:
         super().__init__()
         self._network = [network]
-        self.model = network.vlm.model
+        self.model = network.model
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad = is_language(name)
 
@@ -229,7 +244,7 @@ class AnswerNetwork(nn.Module):
             Logits ``(B, L, vocabulary)`` of the questions' tokens and the answers', and the token ids that follow each
             ``(B, L)``, -100 but where the answer stands.
         """
-        tokenizer, vlm, each = self._network[0].tokenizer, self._network[0].vlm, batch["questions"]
+        tokenizer, vlm, each = self._network[0].tokenizer, PrunedVLM(self.model), batch["questions"]
         prompts = tokenizer(batch["texts"], add_special_tokens=False)["input_ids"]
         # what the questions about a volume share is run once: all up to the text behind the last visual token
         ends = [len(prompt) - prompt[::-1].index(vlm.family.image_token_id) + 1 for prompt in prompts]

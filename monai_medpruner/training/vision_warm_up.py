@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from monai_medpruner.data.phantom import ORGANS, PHASES, PLANES
-from monai_medpruner.networks import VolumeQA
+from monai_medpruner.networks import Checkpoint, TransformersEncoder
 from monai_medpruner.networks.encoding import packed_attention
 from monai_medpruner.training.phantom_pool import BLOCK_PIXELS, FINDINGS, IGNORED, NO_FINDING, TrainingPhantom
 from monai_medpruner.training.small_models import TOKEN_PIXELS
@@ -130,11 +130,11 @@ class VisionWarmUp(nn.Module):
         seed: of the heads' initial weights.
     """
 
-    def __init__(self, network: VolumeQA, seed: int = 0) -> None:
+    def __init__(self, network: Checkpoint, seed: int = 0) -> None:
         super().__init__()
         # outside of the modules: the model alone is trained and stored
         self._network = [network]
-        self.model = network.vlm.model
+        self.model = network.model
         width = self.model.config.get_text_config().hidden_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -189,7 +189,7 @@ def is_language(name: str) -> bool:
     return "language_model" in name or "lm_head" in name
 
 
-def encode_slices(network: VolumeQA, image: torch.Tensor) -> list[torch.Tensor]:
+def encode_slices(network: Checkpoint, image: torch.Tensor) -> list[torch.Tensor]:
     """Projected tokens of slices of one size and the side rows that go with them, by way of the image processor.
 
     Args:
@@ -200,9 +200,9 @@ def encode_slices(network: VolumeQA, image: torch.Tensor) -> list[torch.Tensor]:
         Tokens ``(S, N, C)``, then the rows of each DeepStack layer, alike.
     """
     volume = image.permute(1, 2, 0)[None].float() / 255
-    inputs = network.image_inputs(volume)
-    family = network.vlm.family
-    inputs = {name: value.to(network.vlm.model.device) for name, value in inputs.items() if name in family.image_inputs}
+    family = network.family
+    inputs = TransformersEncoder(network).image_inputs(volume)
+    inputs = {name: value for name, value in inputs.items() if name in family.image_inputs}
     with packed_attention(family.vision_configs):
         encoded = family.encode(inputs)
     return [torch.stack(rows) for rows in (encoded.tokens, *encoded.deepstack_features)]

@@ -17,22 +17,19 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
 from torch import nn
 
-from monai_medpruner.networks import VolumePrompt, VolumeQA
+from monai_medpruner.networks import Checkpoint
 from monai_medpruner.training.small_models import save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 
-__all__ = ["PHANTOM_PROMPT", "save_trained", "training_handlers", "untrained_network"]
+__all__ = ["save_trained", "training_handlers", "untrained_network"]
 
-#: how the small models read a volume: slices and question, and no text between slices, which would be half of a pruned
-#: prompt; the same as in ``configs/inference.json``
-PHANTOM_PROMPT = VolumePrompt(before_slice="")
 _CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 
 
 def untrained_network(
     model_type: str, folder: str, seed: int = 0, device: torch.device | str | None = None
-) -> VolumeQA:
-    """A small model with random weights behind the interface by which the trained one is asked.
+) -> Checkpoint:
+    """The checkpoint of a small model with random weights.
 
     Args:
         model_type: see :func:`~.small_models.save_small_checkpoint`.
@@ -41,7 +38,7 @@ def untrained_network(
         device: where it is trained; float32 on any.
     """
     path = save_small_checkpoint(model_type, folder, seed)
-    return VolumeQA(str(path), prompt=PHANTOM_PROMPT, device=device, dtype=torch.float32)
+    return Checkpoint(str(path), device=device, dtype=torch.float32)
 
 
 def training_handlers(
@@ -111,13 +108,13 @@ class _TrainerCheckpoints:
         CheckpointSaver(str(self.place), stored, save_interval=1, n_saved=1).attach(engine)
 
 
-def save_trained(network: VolumeQA, folder: str) -> None:
+def save_trained(network: Checkpoint, folder: str) -> None:
     """Write the trained model as a checkpoint in float16, with tokenizer and image processor.
 
     Args:
         network: holds all of them; its own weights stay in float32.
         folder: where to write.
     """
-    deepcopy(network.vlm.model).half().save_pretrained(folder)
+    deepcopy(network.model).half().save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)
     network.image_processor.save_pretrained(folder)

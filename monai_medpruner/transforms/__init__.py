@@ -10,8 +10,10 @@ from monai_medpruner.transforms.anchor_filter import (
     InterSliceAnchorFilterD,
     InterSliceAnchorFilterd,
     InterSliceAnchorFilterDict,
+    with_threshold,
 )
 from monai_medpruner.transforms.check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
+from monai_medpruner.transforms.describe import describe_transform
 from monai_medpruner.transforms.hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
 from monai_medpruner.transforms.intensity_windows import (
     IntensityWindows,
@@ -73,4 +75,6 @@ __all__ = [
     "SliceRangeDict",
     "SliceRanged",
     "TimedCompose",
+    "describe_transform",
+    "with_threshold",
 ]

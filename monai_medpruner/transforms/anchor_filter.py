@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from math import isfinite
 
 import torch
@@ -13,6 +14,7 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
+from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 
 from monai_medpruner.errors import SettingsError, SpacingError, VolumeShapeError
@@ -24,6 +26,7 @@ __all__ = [
     "InterSliceAnchorFilterD",
     "InterSliceAnchorFilterDict",
     "InterSliceAnchorFilterd",
+    "with_threshold",
 ]
 
 
@@ -35,8 +38,13 @@ class InterSliceAnchorFilter(SliceSelection):
     .. math:: \frac{1}{C H W} \sum |I_t - I_{\mathrm{anchor}}| > \gamma
 
     over all pixels and channels. Decisions are exact, see :func:`~.anchor_rule.anchor_slices`: those of a loop in
-    float64, on any layout and device; a step of exactly γ is not greater. Metadata: see
-    :class:`~.slice_selection.SliceSelection`. ``inverse`` fills each dropped slice from the anchor that stood for it.
+    float64, on any layout and device; a step of exactly γ is not greater. ``inverse`` fills each dropped slice from the
+    anchor that stood for it.
+
+    Metadata: see :class:`~.slice_selection.SliceSelection`. ``meta["slice_distances"]`` has one value for every slice
+    of the source volume: its distance to the anchor that it was compared with, see
+    :class:`~.anchor_rule.AnchoredSlices`, or NaN for a slice that an earlier selection dropped. The key is absent where
+    no filter with a threshold ran.
 
     A small lesion hardly moves the mean of a whole slice. With ``guard_mm`` set, slice :math:`I_t` is also kept when
 
@@ -48,10 +56,10 @@ class InterSliceAnchorFilter(SliceSelection):
 
     Args:
         threshold: γ, in the units of the image, at least 0. The default is for intensities in [0, 1]; the paper's
-            released code uses 0.05 on [-1, 1], which is the same. None or ``"none"`` keeps every slice.
+            released code uses 0.05 on [-1, 1], which is the same. None keeps every slice.
         spatial_dim: slice axis among the spatial axes, channel excluded; negative values count from the last.
         guard_mm: side of a block in mm, above 0: along either axis of a slice, as many pixels as come nearest, at least
-            one. The spacing is that of the MetaTensor's affine, else 1 mm. None or ``"none"`` is no guard.
+            one. The spacing is that of the MetaTensor's affine, else 1 mm. None is no guard.
         guard_threshold: :math:`g`, in the units of the image, above 0.
 
     Raises:
@@ -63,22 +71,15 @@ class InterSliceAnchorFilter(SliceSelection):
 
     def __init__(
         self,
-        threshold: float | str | None = 0.025,
+        threshold: float | None = 0.025,
         spatial_dim: int = -1,
-        guard_mm: float | str | None = None,
+        guard_mm: float | None = None,
         guard_threshold: float = 0.25,
     ) -> None:
         super().__init__(spatial_dim)
-        self.guard_mm = None if guard_mm is None or guard_mm == "none" else _positive("guard_mm", guard_mm)
+        self.guard_mm = None if guard_mm is None else _positive("guard_mm", guard_mm, " or None")
         self.guard_threshold = _positive("guard_threshold", guard_threshold)
-        self.threshold: float | None = None
-        if threshold is None or threshold == "none":
-            return
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-            raise SettingsError(f"threshold must be a number, None or 'none', got {threshold!r}.")
-        if not isfinite(threshold) or threshold < 0:
-            raise SettingsError(f"threshold must be finite and at least 0, got {threshold}.")
-        self.threshold = float(threshold)
+        self.threshold = _threshold(threshold)
 
     def kept_slices(self, image: NdarrayOrTensor) -> list[int]:
         """Return the indices of the kept slices, ascending, always with 0.
@@ -91,24 +92,52 @@ class InterSliceAnchorFilter(SliceSelection):
             VolumeShapeError: there is a guard, and the volume has not three spatial axes.
             SpacingError: there is a guard, and the volume's affine is not finite.
         """
+        return self.choose(image)[0]
+
+    def choose(self, image: NdarrayOrTensor) -> tuple[list[int], list[float] | None]:
+        """Return :meth:`kept_slices`, and the distance of every slice to its anchor; None without a threshold."""
         axis = self.slice_axis(image)
         if self.threshold is None:
-            return list(range(image.shape[axis]))
+            return list(range(image.shape[axis])), None
         voxels = convert_to_tensor(image, track_meta=False)
         if self.guard_mm is None:
             return anchor_slices(voxels, axis, self.threshold)
         block = _block_pixels(image, axis, self.guard_mm)
         return guarded_slices(voxels, axis, self.threshold, block, self.guard_threshold)
 
+    def with_threshold(self, threshold: float | None) -> InterSliceAnchorFilter:
+        """Return a copy with another threshold and everything else the same.
+
+        Args:
+            threshold: see the class.
+
+        Raises:
+            SettingsError: ``threshold`` is not as described.
+        """
+        changed = copy(self)
+        changed.threshold = _threshold(threshold)
+        return changed
+
     def fill(self, image: torch.Tensor, kept: Sequence[int], depth: int, axis: int) -> torch.Tensor:
         """Fill each dropped slice from the last kept slice before it: the anchor that stood for it."""
         return fill_from_anchor(image, kept, depth, axis)
 
 
-def _positive(name: str, value: object) -> float:
-    """A setting that must be a finite number above 0."""
+def _threshold(value: object) -> float | None:
+    """A threshold: a finite number of at least 0, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SettingsError(f"threshold must be a number, or None to keep every slice, got {value!r}.")
+    if not isfinite(value) or value < 0:
+        raise SettingsError(f"threshold must be finite and at least 0, got {value}.")
+    return float(value)
+
+
+def _positive(name: str, value: object, alternative: str = "") -> float:
+    """A setting that must be a finite number above 0; ``alternative`` is what the message also offers."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value <= 0:
-        raise SettingsError(f"{name} must be a finite number above 0, got {value!r}.")
+        raise SettingsError(f"{name} must be a finite number above 0{alternative}, got {value!r}.")
     return float(value)
 
 
@@ -150,20 +179,64 @@ class InterSliceAnchorFilterd(SliceSelectiond):
         guard_threshold: see :class:`InterSliceAnchorFilter`.
     """
 
-    selection: InterSliceAnchorFilter
+    array_form: InterSliceAnchorFilter
 
     def __init__(
         self,
         keys: KeysCollection,
-        threshold: float | str | None = 0.025,
+        threshold: float | None = 0.025,
         spatial_dim: int = -1,
         ref_key: Hashable | None = None,
         allow_missing_keys: bool = False,
-        guard_mm: float | str | None = None,
+        guard_mm: float | None = None,
         guard_threshold: float = 0.25,
     ) -> None:
-        selection = InterSliceAnchorFilter(threshold, spatial_dim, guard_mm, guard_threshold)
-        super().__init__(keys, selection, ref_key, allow_missing_keys)
+        array_form = InterSliceAnchorFilter(threshold, spatial_dim, guard_mm, guard_threshold)
+        super().__init__(keys, array_form, ref_key, allow_missing_keys)
+
+    def with_threshold(self, threshold: float | None) -> InterSliceAnchorFilterd:
+        """Return a copy with another threshold and everything else the same.
+
+        Args:
+            threshold: see :class:`InterSliceAnchorFilter`.
+
+        Raises:
+            SettingsError: ``threshold`` is not as described.
+        """
+        changed = copy(self)
+        changed.array_form = self.array_form.with_threshold(threshold)
+        return changed
+
+
+def with_threshold(transform: Callable, threshold: float | None) -> Callable:
+    """Return ``transform`` with another threshold of its slice filter; ``transform`` itself is not changed.
+
+    Args:
+        transform: a filter, in array or dictionary form, or a ``Compose`` that holds one at any depth. Every filter
+            in it gets the threshold; transforms without one are shared with the copy.
+        threshold: see :class:`InterSliceAnchorFilter`.
+
+    Raises:
+        SettingsError: there is no filter in ``transform``, or ``threshold`` is not as described.
+    """
+    changed = _replaced(transform, threshold)
+    if changed is transform:
+        raise SettingsError(f"{type(transform).__name__} has no InterSliceAnchorFilter whose threshold could be set.")
+    return changed
+
+
+def _replaced(transform: Callable, threshold: float | None) -> Callable:
+    """A copy of ``transform`` with another threshold; ``transform`` itself where there is no filter in it."""
+    if isinstance(transform, (InterSliceAnchorFilter, InterSliceAnchorFilterd)):
+        return transform.with_threshold(threshold)
+    if not isinstance(transform, Compose):
+        return transform
+    children = [_replaced(child, threshold) for child in transform.transforms]
+    if all(new is old for new, old in zip(children, transform.transforms, strict=True)):
+        return transform
+    changed = copy(transform)
+    changed.transforms = tuple(children)
+    return changed
 
 
 InterSliceAnchorFilterD = InterSliceAnchorFilterDict = InterSliceAnchorFilterd

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import isfinite
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import avg_pool2d
 
 from monai_medpruner.errors import NonFiniteVoxelsError
 
-__all__ = ["anchor_slices", "exact_mean", "guarded_slices"]
+__all__ = ["AnchoredSlices", "anchor_slices", "exact_mean", "guarded_slices"]
 
 _EXACT_IN_FLOAT32 = (
     torch.float32,
@@ -42,9 +43,24 @@ _PASSES = 3  # guesses before slices are read in blocks
 _BLOCK_SLICES = 16  # float32 values in a cache line: slices that are read together
 
 
+class AnchoredSlices(NamedTuple):
+    """What the anchor rule decided.
+
+    Attributes:
+        kept: indices of the kept slices, ascending, always with 0.
+        distances: one value a slice, in the units of the image: the mean absolute difference to the anchor that the
+            slice was compared with, 0.0 for the first. Where slices are the fastest axis in memory and voxels fit into
+            float32, the mean is a sum in float32 and its relative error about 1e-7; elsewhere it is within float64
+            rounding. By the mean alone, a slice after the first is kept exactly where its distance is greater than γ.
+    """
+
+    kept: list[int]
+    distances: list[float]
+
+
 @torch.no_grad()
-def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> list[int]:
-    """Return the indices of the slices that the anchor rule keeps.
+def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> AnchoredSlices:
+    """Decide which slices the anchor rule keeps.
 
     The first slice is kept. A later one is kept, and becomes the anchor, when the mean absolute difference to the
     current anchor is greater than ``threshold``. Voxels and differences are float64 (64-bit integers beyond 2**53 are
@@ -62,22 +78,24 @@ def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> list[int]
     depth = image.shape[axis]
     rows = _as_rows(image, axis)
     reader = _reader(image, axis, rows)
-    kept, start = [0], 1
+    decided = AnchoredSlices([0], [0.0])
     if rows is not None:
         measure = _Measurement(rows, threshold)
         for _ in range(_PASSES):
-            start = _follow_guess(measure, reader, kept, start)
-    for index in range(start, depth):
-        if _exceeds(reader.difference(index, kept[-1]), threshold):
-            kept.append(index)
-    return kept
+            _follow_guess(measure, reader, decided)
+    for index in range(len(decided.distances), depth):
+        distance = _mean(reader.difference(index, decided.kept[-1]), threshold)
+        decided.distances.append(distance)
+        if distance > threshold:
+            decided.kept.append(index)
+    return decided
 
 
 @torch.no_grad()
 def guarded_slices(
     image: torch.Tensor, axis: int, threshold: float, block: tuple[int, int], guard_threshold: float
-) -> list[int]:
-    """Return the indices of the slices that the anchor rule, or its guard for small lesions, keeps.
+) -> AnchoredSlices:
+    """Decide which slices the anchor rule, or its guard for small lesions, keeps.
 
     As :func:`anchor_slices`, but a slice is also kept, and becomes the anchor, when in some channel and block of pixels
     the mean difference to the anchor is above ``guard_threshold`` or below its negative. Signed differences are
@@ -95,13 +113,15 @@ def guarded_slices(
     """
     reader = _reader(image, axis, _as_rows(image, axis))
     plane = image.movedim(axis, 0).shape[1:]
-    kept = [0]
+    decided = AnchoredSlices([0], [0.0])
     for index in range(1, image.shape[axis]):
-        difference = reader.signed_difference(index, kept[-1])
+        difference = reader.signed_difference(index, decided.kept[-1])
         # the mean comes first, for it refuses NaN
-        if _exceeds(difference.abs(), threshold) or _block_mean(difference.reshape(plane), block) > guard_threshold:
-            kept.append(index)
-    return kept
+        distance = _mean(difference.abs(), threshold)
+        decided.distances.append(distance)
+        if distance > threshold or _block_mean(difference.reshape(plane), block) > guard_threshold:
+            decided.kept.append(index)
+    return decided
 
 
 def _block_mean(difference: torch.Tensor, block: tuple[int, int]) -> float:
@@ -109,20 +129,19 @@ def _block_mean(difference: torch.Tensor, block: tuple[int, int]) -> float:
     return float(avg_pool2d(difference, block, ceil_mode=True, count_include_pad=False).abs_().max())
 
 
-def _follow_guess(measure: _Measurement, reader: _SliceReader, kept: list[int], start: int) -> int:
-    """Decide slices from ``start`` on while the guessed anchors are right; extend ``kept``, return the next slice."""
+def _follow_guess(measure: _Measurement, reader: _SliceReader, decided: AnchoredSlices) -> None:
+    """Decide the slices that come next, while the guessed anchors are right; extend ``decided``."""
+    start = len(decided.distances)
     if start == measure.depth:
-        return start
-    anchors, means = measure.guess_and_measure(kept[-1], start)
+        return
+    anchors, means = measure.guess_and_measure(decided.kept[-1], start)
     for index, (anchor, mean) in enumerate(zip(anchors, means, strict=True), start):
-        if anchor != kept[-1]:
-            return index
-        keep = measure.verdict(mean)
-        if keep is None:
-            keep = _exceeds(reader.difference(index, anchor), measure.threshold)
-        if keep:
-            kept.append(index)
-    return measure.depth
+        if anchor != decided.kept[-1]:
+            return
+        distance = mean if measure.decides(mean) else _mean(reader.difference(index, anchor), measure.threshold)
+        decided.distances.append(distance)
+        if distance > measure.threshold:
+            decided.kept.append(index)
 
 
 def _as_rows(image: torch.Tensor, axis: int) -> torch.Tensor | None:
@@ -141,8 +160,8 @@ def _reader(image: torch.Tensor, axis: int, rows: torch.Tensor | None) -> _Slice
     return _SliceReader(image.movedim(axis, 0) if rows is None else rows.t(), blocks=rows is not None)
 
 
-def _exceeds(difference: torch.Tensor, threshold: float) -> bool:
-    """Whether the exact mean of float64 ``difference``, rounded once to float64, is greater than ``threshold``."""
+def _mean(difference: torch.Tensor, threshold: float) -> float:
+    """Mean of float64 ``difference``, on the same side of ``threshold`` as the exact mean rounded once to float64."""
     count = difference.numel()
     mean = float(difference.sum()) / count
     if not isfinite(mean):
@@ -151,9 +170,7 @@ def _exceeds(difference: torch.Tensor, threshold: float) -> bool:
         )
     # a sum of ``count`` non-negative terms in any order is within (count - 1) roundings of the exact one
     bound = mean * (count + 2) * 2.0**-52
-    if abs(mean - threshold) > bound:
-        return mean > threshold
-    return exact_mean(difference) > threshold
+    return mean if abs(mean - threshold) > bound else exact_mean(difference)
 
 
 def exact_mean(values: torch.Tensor) -> float:
@@ -225,11 +242,9 @@ class _Measurement:
             sums += difference.sub_(strip[:, start:]).abs_().sum(0)
         return anchors, (sums / len(self.rows)).tolist()
 
-    def verdict(self, mean: float) -> bool | None:
-        """Whether a measured ``mean`` is greater than γ; None where rounding leaves that open."""
-        if not isfinite(mean) or abs(mean - self.threshold) <= mean * self.relative_error:
-            return None
-        return mean > self.threshold
+    def decides(self, mean: float) -> bool:
+        """Whether a measured ``mean`` lies on the same side of γ as the exact one, whatever was rounded."""
+        return isfinite(mean) and abs(mean - self.threshold) > mean * self.relative_error
 
 
 def _slices_first(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import TransformBackends, convert_to_tensor
 
 from monai_medpruner.errors import (
@@ -23,6 +22,7 @@ from monai_medpruner.errors import (
     VolumeShapeError,
     ZeroVarianceError,
 )
+from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = ["CheckVolume", "CheckVolumeD", "CheckVolumeDict", "CheckVolumed", "voxel_range"]
 
@@ -122,7 +122,7 @@ def _check_spacing(img: MetaTensor) -> None:
         raise SpacingError("two axes of the affine are parallel: the header's geometry is unusable.")
 
 
-class CheckVolumed(MapTransform):
+class CheckVolumed(EachKeyd):
     """Dictionary-based wrapper of :class:`CheckVolume`.
 
     Args:
@@ -133,15 +133,7 @@ class CheckVolumed(MapTransform):
     backend = CheckVolume.backend
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.checker = CheckVolume()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check every key; see :class:`CheckVolume` for the errors."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.checker(d[key])
-        return d
+        super().__init__(keys, CheckVolume(), allow_missing_keys)
 
 
 CheckVolumeD = CheckVolumeDict = CheckVolumed

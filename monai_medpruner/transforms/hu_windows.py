@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -14,11 +14,12 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import TransformBackends, convert_to_tensor
 
 from monai_medpruner.errors import IntensityUnitsError, SettingsError, VolumeShapeError
 from monai_medpruner.transforms.check_volume import voxel_range
+from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = [
     "HU_WINDOWS",
@@ -148,7 +149,7 @@ class HUWindows(Transform):
             )
 
 
-class HUWindowsd(MapTransform):
+class HUWindowsd(EachKeyd):
     """Dictionary-based wrapper of :class:`HUWindows`.
 
     Args:
@@ -167,15 +168,7 @@ class HUWindowsd(MapTransform):
         assume_hu: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.windower = HUWindows(windows, assume_hu)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Apply the windows to every key."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.windower(d[key])
-        return d
+        super().__init__(keys, HUWindows(windows, assume_hu), allow_missing_keys)
 
 
 HUWindowsD = HUWindowsDict = HUWindowsd

@@ -5,20 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import TransformBackends, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import append_note
 from monai_medpruner.errors import IntensityUnitsError, SettingsError, ZeroVarianceError
 from monai_medpruner.transforms.check_volume import voxel_range
+from monai_medpruner.transforms.each_key import EachKeyd
 from monai_medpruner.transforms.hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
 from monai_medpruner.transforms.slice_min_max import SliceMinMax
 from monai_medpruner.transforms.stored_range import STORED_RANGES, scale_stored_range
@@ -181,7 +179,7 @@ class IntensityWindows(Transform):
         return "ct", f"The file names no modality; voxels reach down to {lowest:g}, so it was taken for CT in HU."
 
 
-class PercentileWindowd(MapTransform):
+class PercentileWindowd(EachKeyd):
     """Dictionary-based wrapper of :class:`PercentileWindow`.
 
     Args:
@@ -196,18 +194,10 @@ class PercentileWindowd(MapTransform):
     def __init__(
         self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.scaler = PercentileWindow(lower, upper)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale every key by its own percentiles."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.scaler(d[key])
-        return d
+        super().__init__(keys, PercentileWindow(lower, upper), allow_missing_keys)
 
 
-class IntensityWindowsd(MapTransform):
+class IntensityWindowsd(EachKeyd):
     """Dictionary-based wrapper of :class:`IntensityWindows`.
 
     Args:
@@ -228,15 +218,7 @@ class IntensityWindowsd(MapTransform):
         assume_hu: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.scaler = IntensityWindows(modality, windows, assume_hu)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale every key as its own modality asks for."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.scaler(d[key])
-        return d
+        super().__init__(keys, IntensityWindows(modality, windows, assume_hu), allow_missing_keys)
 
 
 PercentileWindowD = PercentileWindowDict = PercentileWindowd

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.data import MetaTensor, get_track_meta
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import ImageMetaKey, TransformBackends
 
 from monai_medpruner.data.volume_reader import VolumeReader
+from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = ["LoadVolume", "LoadVolumeD", "LoadVolumeDict", "LoadVolumed"]
 
@@ -32,6 +30,7 @@ class LoadVolume(Transform):
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
     def __init__(self, series_uid: str | None = None) -> None:
+        self.series_uid = series_uid
         self.reader = VolumeReader(series_uid)
 
     def __call__(self, path: PathLike) -> torch.Tensor:
@@ -56,7 +55,7 @@ class LoadVolume(Transform):
         return MetaTensor(tensor, meta=meta)
 
 
-class LoadVolumed(MapTransform):
+class LoadVolumed(EachKeyd):
     """Dictionary form of :py:class:`LoadVolume`: replaces the path under each key by the volume.
 
     Args:
@@ -68,15 +67,7 @@ class LoadVolumed(MapTransform):
     backend = LoadVolume.backend
 
     def __init__(self, keys: KeysCollection, series_uid: str | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.load = LoadVolume(series_uid)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` in which each path is replaced by its volume."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.load(result[key])
-        return result
+        super().__init__(keys, LoadVolume(series_uid), allow_missing_keys)
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

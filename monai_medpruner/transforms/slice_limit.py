@@ -36,7 +36,7 @@ class SliceLimit(SliceSelection):
     Metadata and inverse: see :class:`~.slice_selection.SliceSelection`; slices that were not taken come back as zeros.
 
     Args:
-        max_slices: limit of at least 1; None or "none" sets none.
+        max_slices: limit of at least 1; None sets none.
         rule: "linspace" or "medgemma".
         spatial_dim: slice axis among the spatial axes, channel excluded.
 
@@ -44,14 +44,15 @@ class SliceLimit(SliceSelection):
         SettingsError: ``max_slices`` or ``rule`` is not as described.
     """
 
-    def __init__(self, max_slices: int | str | None = None, rule: str = "linspace", spatial_dim: int = -1) -> None:
+    def __init__(self, max_slices: int | None = None, rule: str = "linspace", spatial_dim: int = -1) -> None:
         super().__init__(spatial_dim)
-        limit = None if max_slices == "none" else max_slices
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise SettingsError(f"max_slices must be an integer of at least 1, or 'none', got {max_slices!r}.")
+        if max_slices is not None and (
+            isinstance(max_slices, bool) or not isinstance(max_slices, int) or max_slices < 1
+        ):
+            raise SettingsError(f"max_slices must be an integer of at least 1, or None, got {max_slices!r}.")
         if rule not in _RULES:
             raise SettingsError(f"the rule must be one of {list(_RULES)}, got {rule!r}.")
-        self.max_slices = limit
+        self.max_slices = max_slices
         self.rule = rule
 
     def kept_slices(self, image: NdarrayOrTensor) -> list[int]:
@@ -67,10 +68,12 @@ class SliceLimit(SliceSelection):
             return np.linspace(0, depth - 1, limit, dtype=int).tolist()
         return [round(i / limit * (depth - 1)) for i in range(1, limit + 1)]
 
-    def select(self, img: NdarrayOrTensor, kept: Sequence[int]) -> torch.Tensor:
+    def select(
+        self, img: NdarrayOrTensor, kept: Sequence[int], distances: Sequence[float] | None = None
+    ) -> torch.Tensor:
         """Keep the slices ``kept`` of ``img``, and note it where there were more."""
         depth = img.shape[self.slice_axis(img)]
-        out = super().select(img, kept)
+        out = super().select(img, kept, distances)
         if len(kept) < depth and isinstance(out, MetaTensor):
             append_note(out.meta, f"{depth} slices passed the filter, {len(kept)} of them were taken (max_slices).")
         return out
@@ -91,7 +94,7 @@ class SliceLimitd(SliceSelectiond):
     def __init__(
         self,
         keys: KeysCollection,
-        max_slices: int | str | None = None,
+        max_slices: int | None = None,
         rule: str = "linspace",
         spatial_dim: int = -1,
         ref_key: Hashable | None = None,

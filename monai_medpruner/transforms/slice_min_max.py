@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from monai.utils import TransformBackends, convert_to_tensor
 
+from monai_medpruner.transforms.each_key import EachKeyd
 from monai_medpruner.transforms.hu_windows import require_one_channel
 
 __all__ = ["SliceMinMax", "SliceMinMaxD", "SliceMinMaxDict", "SliceMinMaxd"]
@@ -53,7 +51,7 @@ class SliceMinMax(Transform):
         return MetaTensor(out).copy_meta_from(image) if isinstance(image, MetaTensor) else out
 
 
-class SliceMinMaxd(MapTransform):
+class SliceMinMaxd(EachKeyd):
     """Dictionary-based wrapper of :class:`SliceMinMax`.
 
     Args:
@@ -64,15 +62,7 @@ class SliceMinMaxd(MapTransform):
     backend = SliceMinMax.backend
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.scaler = SliceMinMax()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale the slices of every key."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.scaler(d[key])
-        return d
+        super().__init__(keys, SliceMinMax(), allow_missing_keys)
 
 
 SliceMinMaxD = SliceMinMaxDict = SliceMinMaxd

@@ -16,11 +16,12 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, Orientation
+from monai.transforms import InvertibleTransform, Orientation
 from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import PerVolumeList, collatable, positions_from_affine
 from monai_medpruner.errors import SettingsError, SliceGeometryError, SpacingError, VolumeShapeError
+from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = ["SLICE_ORDERS", "SlicePlane", "SlicePlaneD", "SlicePlaneDict", "SlicePlaned"]
 
@@ -162,7 +163,7 @@ def _require_grid(meta: Mapping[str, Any], plane: str) -> None:
         )
 
 
-class SlicePlaned(MapTransform, InvertibleTransform):
+class SlicePlaned(EachKeyd, InvertibleTransform):
     """Dictionary-based wrapper of :class:`SlicePlane`.
 
     Args:
@@ -171,24 +172,17 @@ class SlicePlaned(MapTransform, InvertibleTransform):
         allow_missing_keys: skip absent keys.
     """
 
+    array_form: SlicePlane
     backend = SlicePlane.backend
 
     def __init__(self, keys: KeysCollection, plane: str = "acquired", allow_missing_keys: bool = False) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.orienter = SlicePlane(plane)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Orient every key."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.orienter(d[key])
-        return d
+        super().__init__(keys, SlicePlane(plane), allow_missing_keys)
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Undo the orientation of every key."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.orienter.inverse(d[key])
+            d[key] = self.array_form.inverse(d[key])
         return d
 
 

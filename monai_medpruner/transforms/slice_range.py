@@ -30,7 +30,7 @@ class SliceRange(SliceSelection):
     come back as zeros.
 
     Args:
-        slices: ``"start:stop"``; None, ``"all"`` or ``"none"`` keeps all slices.
+        slices: ``"start:stop"``; None or ``"all"`` keeps all slices.
         spatial_dim: slice axis among the spatial axes, channel excluded.
 
     Raises:
@@ -40,9 +40,9 @@ class SliceRange(SliceSelection):
     def __init__(self, slices: str | None = None, spatial_dim: int = -1) -> None:
         super().__init__(spatial_dim)
         self.slices = slices
-        match = _RANGE.fullmatch(":" if slices in (None, "all", "none") else slices if isinstance(slices, str) else "")
+        match = _RANGE.fullmatch(":" if slices in (None, "all") else slices if isinstance(slices, str) else "")
         if match is None:
-            raise SettingsError(f"slices must be a text such as '40:120', or 'all', got {slices!r}.")
+            raise SettingsError(f"slices must be a text such as '40:120', 'all' or None, got {slices!r}.")
         start, stop = (None if bound is None else int(bound) for bound in match.groups())
         self.range = slice(start, stop)
 
@@ -61,10 +61,12 @@ class SliceRange(SliceSelection):
             raise SettingsError(f"slices={self.slices!r} holds no slice: the volume has {depth} (0 to {depth - 1}).")
         return list(kept)
 
-    def select(self, img: NdarrayOrTensor, kept: Sequence[int]) -> torch.Tensor:
+    def select(
+        self, img: NdarrayOrTensor, kept: Sequence[int], distances: Sequence[float] | None = None
+    ) -> torch.Tensor:
         """Keep the slices ``kept`` of ``img``, and note where the range reached beyond the volume."""
         depth = img.shape[self.slice_axis(img)]
-        out = super().select(img, kept)
+        out = super().select(img, kept, distances)
         reach = max((bound if bound >= 0 else -bound) for bound in (self.range.start or 0, self.range.stop or 0))
         if reach > depth and isinstance(out, MetaTensor):
             append_note(

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
+from math import nan
 from typing import Any
 
 import torch
@@ -16,15 +17,17 @@ from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms import InvertibleTransform
 from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import PerVolumeList, collatable, positions_from_affine
 from monai_medpruner.errors import SettingsError, SliceGeometryError, VolumeShapeError
+from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = ["SliceSelection", "SliceSelectiond"]
 
-_FOLLOWING_KEYS = ("kept_indices", "source_depth", "slice_positions_mm", "nonuniform", "pixdim")
+_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm")
+_FOLLOWING_KEYS = ("kept_indices", "slice_positions_mm", "slice_distances", "nonuniform", "pixdim", *_SOURCE_KEYS)
 
 
 class SliceSelection(InvertibleTransform):
@@ -32,8 +35,9 @@ class SliceSelection(InvertibleTransform):
 
     The affine's origin moves to the first kept slice; the spacing along the axis is scaled where the kept indices are
     evenly spaced, and left alone where they are not (``meta["nonuniform"]`` is then true). ``meta["kept_indices"]`` is
-    in the numbering of the source volume, whose depth is ``meta["source_depth"]``, also after several selections.
-    ``meta["slice_positions_mm"]`` are the positions of the kept slices.
+    in the numbering of the source volume, that is the volume before the first selection, also after several ones.
+    ``meta["source_depth"]``, ``meta["source_affine"]`` (4 x 4, nested lists) and ``meta["source_positions_mm"]``
+    (all slices) are the source volume's own. ``meta["slice_positions_mm"]`` are the positions of the kept slices.
 
     Not lazy: what is kept may depend on the voxels.
 
@@ -81,10 +85,23 @@ class SliceSelection(InvertibleTransform):
             The kept slices, dtype unchanged; a MetaTensor unless metadata tracking is off.
         """
         image = convert_to_tensor(img, track_meta=get_track_meta())
-        return self.select(image, self.kept_slices(image))
+        kept, distances = self.choose(image)
+        return self.select(image, kept, distances)
 
-    def select(self, img: NdarrayOrTensor, kept: Sequence[int]) -> torch.Tensor:
-        """Keep the slices ``kept`` (ascending) of ``img``, e.g. of a label map, as chosen on another volume."""
+    def choose(self, image: NdarrayOrTensor) -> tuple[list[int], list[float] | None]:
+        """Return :meth:`kept_slices`, and the distance of every slice of ``image`` where the choice rests on one."""
+        return self.kept_slices(image), None
+
+    def select(
+        self, img: NdarrayOrTensor, kept: Sequence[int], distances: Sequence[float] | None = None
+    ) -> torch.Tensor:
+        """Keep the slices ``kept`` of ``img``, e.g. of a label map, as chosen on another volume.
+
+        Args:
+            img: channel-first volume, any dtype.
+            kept: indices to keep, ascending.
+            distances: of every slice of ``img`` to the anchor it was compared with; recorded in the metadata.
+        """
         image = convert_to_tensor(img, track_meta=get_track_meta())
         axis = self.slice_axis(image)
         selected = _take(image.as_tensor() if isinstance(image, MetaTensor) else image, kept, axis)
@@ -101,6 +118,8 @@ class SliceSelection(InvertibleTransform):
             transform_info=self.get_transform_info(),
         )
         tracked.meta.update(_selection_meta(image, kept, axis))
+        if distances is not None:
+            tracked.meta["slice_distances"] = _source_distances(image, distances)
         return out.copy_meta_from(tracked)
 
     def inverse(self, data: torch.Tensor) -> torch.Tensor:
@@ -178,20 +197,33 @@ def _selection_meta(image: MetaTensor, kept: Sequence[int], axis: int) -> dict[s
             )
     selected: dict[str, Any] = {
         "kept_indices": PerVolumeList(int(numbering[index]) for index in kept),
-        "source_depth": int(meta.get("source_depth", depth)),
         "nonuniform": bool(meta.get("nonuniform", False)) or _even_step(kept) is None,
     }
     if positions is not None:
         selected["slice_positions_mm"] = PerVolumeList(float(positions[index]) for index in kept)
+    if "kept_indices" not in meta:  # the first selection: the volume is the source
+        selected["source_depth"] = depth
+        selected["source_affine"] = PerVolumeList(image.affine.tolist())
+        if positions is not None:
+            selected["source_positions_mm"] = PerVolumeList(map(float, positions))
     return selected
 
 
-class SliceSelectiond(MapTransform, InvertibleTransform):
+def _source_distances(image: MetaTensor, distances: Sequence[float]) -> PerVolumeList:
+    """Distances of the slices of ``image`` in the numbering of the source volume; NaN for slices that are not in it."""
+    depth = int(image.meta.get("source_depth", len(distances)))
+    placed = PerVolumeList([nan] * depth)
+    for index, distance in zip(image.meta.get("kept_indices", range(depth)), distances, strict=True):
+        placed[int(index)] = distance
+    return placed
+
+
+class SliceSelectiond(EachKeyd, InvertibleTransform):
     """Base of the dictionary forms: the slices are chosen on one key, and every key keeps the same ones.
 
     Args:
         keys: volumes of equal depth, e.g. image and label.
-        selection: the array form.
+        array_form: makes the choice, and selects.
         ref_key: key on which slices are chosen; the first of ``keys`` by default.
         allow_missing_keys: skip absent keys; the reference key may be absent only where all are.
 
@@ -200,19 +232,19 @@ class SliceSelectiond(MapTransform, InvertibleTransform):
         VolumeShapeError: a volume's depth differs from the reference's.
     """
 
+    array_form: SliceSelection
     backend = SliceSelection.backend
 
     def __init__(
         self,
         keys: KeysCollection,
-        selection: SliceSelection,
+        array_form: SliceSelection,
         ref_key: Hashable | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
+        super().__init__(keys, array_form, allow_missing_keys)
         if ref_key is not None and ref_key not in self.keys:
             raise SettingsError(f"ref_key={ref_key!r} is not one of keys={self.keys}.")
-        self.selection = selection
         self.ref_key = self.keys[0] if ref_key is None else ref_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -224,18 +256,21 @@ class SliceSelectiond(MapTransform, InvertibleTransform):
         if self.ref_key not in d:
             raise KeyError(f"{type(self).__name__}: the reference key {self.ref_key!r} is missing.")
         reference = convert_to_tensor(d[self.ref_key], track_meta=get_track_meta())
-        kept = self.selection.kept_slices(reference)
-        depth = reference.shape[self.selection.slice_axis(reference)]
+        kept, distances = self.array_form.choose(reference)
+        depth = reference.shape[self.array_form.slice_axis(reference)]
         for key in present:
-            found = d[key].shape[self.selection.slice_axis(d[key])]
+            found = d[key].shape[self.array_form.slice_axis(d[key])]
             if found != depth:
                 raise VolumeShapeError(f"{key!r} has {found} slices, the reference {self.ref_key!r} has {depth}.")
-            d[key] = self.selection.select(reference if key == self.ref_key else d[key], kept)
+            if key == self.ref_key:
+                d[key] = self.array_form.select(reference, kept, distances)
+            else:  # the distances are not this volume's
+                d[key] = self.array_form.select(d[key], kept)
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Give every key its full depth back."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.selection.inverse(d[key])
+            d[key] = self.array_form.inverse(d[key])
         return d

@@ -16,7 +16,7 @@ def test_gamma_of_a_request_leaves_the_guard_for_small_lesions():
         [TimedCompose("filter", InterSliceAnchorFilterd("image", 0.025, guard_mm=12, guard_threshold=0.3))]
     )
     changed, _ = adjust(server, None, {"gamma": 0.025}, {"gamma": 0.1})
-    chosen = changed.transforms[0].transforms[0].selection
+    chosen = changed.transforms[0].transforms[0].array_form
     assert (chosen.threshold, chosen.guard_mm, chosen.guard_threshold) == (0.1, 12.0, 0.3)
 
 

@@ -15,6 +15,7 @@ import weakref
 import pytest
 import torch
 from conftest import SIZES, RandomPruner
+from recorded_vlm import RecordedVLM
 from stock_oracle import (
     OTHER_POSITIONS,
     PATCHES,
@@ -23,11 +24,12 @@ from stock_oracle import (
     masked_greedy,
     masked_logits,
 )
-from transformers import GenerationConfig
+from transformers import GenerationConfig, TextIteratorStreamer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from monai_medpruner.errors import NonFiniteAttentionError, PromptError, SettingsError
 from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.pruners import NucleusPruner
 
@@ -56,7 +58,7 @@ def pruned_logits(vlm, inputs):
 
 @pytest.mark.parametrize("pruner", [NUCLEUS, RandomPruner(contextual_ratio=0)], ids=["nucleus", "random"])
 def test_logits_equal_masked_stock_model(model, batch, pruner):
-    vlm = PrunedVLM(model, pruner)
+    vlm = RecordedVLM(model, pruner)
     pruned = pruned_logits(vlm, batch)
     keep = vlm.record.keep
     visual = is_visual(model, batch)
@@ -68,7 +70,7 @@ def test_logits_equal_masked_stock_model(model, batch, pruner):
 def test_generation_equals_masked_stock_model(model, batch):
     # no token ends the answer, and none is forbidden: the masked model knows no such rule
     model.generation_config.eos_token_id = None
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     details = vlm.generate(**batch, **FULL_LENGTH, return_dict_in_generate=True, output_logits=True)
     output = details.sequences
     length = batch["input_ids"].shape[1]
@@ -84,26 +86,26 @@ def test_generation_equals_masked_stock_model(model, batch):
 def test_the_other_way_to_number_tokens(model, batch):
     """Original positions where the family renumbers, renumbered ones where it keeps them; forward and generate."""
     positions = OTHER_POSITIONS[POSITIONS[model.config.model_type]]
-    vlm = PrunedVLM(model, NUCLEUS, preserve_position_ids=not family_of(model).preserves_position_ids)
+    vlm = RecordedVLM(model, NUCLEUS, preserve_position_ids=not family_of(model).preserves_position_ids)
     pruned = pruned_logits(vlm, batch)
     keep = vlm.record.keep
     expected = kept_logits(masked_logits(model, batch, keep, positions=positions), keep)
     torch.testing.assert_close(pruned, expected, **TOLERANCE)
-    assert not torch.allclose(pruned, pruned_logits(PrunedVLM(model, NUCLEUS), batch), atol=1e-3)
+    assert not torch.allclose(pruned, pruned_logits(RecordedVLM(model, NUCLEUS), batch), atol=1e-3)
     model.generation_config.eos_token_id = None
     output = vlm.generate(**batch, **FULL_LENGTH)
     assert torch.equal(output[:, -20:], masked_greedy(model, batch, keep, 20, positions))
 
 
 def test_the_familys_way_to_number_tokens_is_the_default(model, batch):
-    default = PrunedVLM(model, NUCLEUS)
-    named = PrunedVLM(model, NUCLEUS, preserve_position_ids=default.family.preserves_position_ids)
+    default = RecordedVLM(model, NUCLEUS)
+    named = RecordedVLM(model, NUCLEUS, preserve_position_ids=default.family.preserves_position_ids)
     assert torch.equal(pruned_logits(default, batch), pruned_logits(named, batch))
 
 
 def test_token_types_left_out_are_the_processors(model, batch):
     """A prompt that a tokenizer alone wrote is read like the processor's."""
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     expected = pruned_logits(vlm, batch)
     bare = {name: value for name, value in batch.items() if name not in vlm.family.token_inputs}
     assert torch.equal(pruned_logits(vlm, bare), expected)
@@ -111,7 +113,7 @@ def test_token_types_left_out_are_the_processors(model, batch):
 
 @pytest.mark.parametrize("contextual_ratio", [0, 0.05])
 def test_tau_one_equals_stock_model(model, batch, contextual_ratio):
-    vlm = PrunedVLM(model, NucleusPruner(tau=1, contextual_ratio=contextual_ratio))
+    vlm = RecordedVLM(model, NucleusPruner(tau=1, contextual_ratio=contextual_ratio))
     with torch.no_grad():
         stock = model(**batch).logits
     keep = batch["attention_mask"].bool()
@@ -121,7 +123,7 @@ def test_tau_one_equals_stock_model(model, batch, contextual_ratio):
 
 
 def test_no_pruner_is_the_stock_model(model, batch):
-    vlm = PrunedVLM(model)
+    vlm = RecordedVLM(model)
     with torch.no_grad():
         assert torch.equal(vlm(**batch).logits, model(**batch).logits)
     assert torch.equal(vlm.generate(**batch, **FULL_LENGTH), model.generate(**batch, **FULL_LENGTH))
@@ -131,7 +133,7 @@ def test_no_pruner_is_the_stock_model(model, batch):
 
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
 def test_batch_equals_one_by_one(model, prompts, merge_space):
-    vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
+    vlm = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
     together = prompts(SIZES[:3], SIZES[3:])
     both = vlm.generate(**together, **FULL_LENGTH)
     record = vlm.record
@@ -147,13 +149,13 @@ def test_batch_equals_one_by_one(model, prompts, merge_space):
 @pytest.mark.parametrize("vision_batch_size", [1, 2])
 def test_vision_batch_size_changes_nothing(model, batch, vision_batch_size):
     pruner = NucleusPruner(tau=0.5, temperature=0.5)
-    whole, parts = PrunedVLM(model, pruner), PrunedVLM(model, pruner, vision_batch_size)
+    whole, parts = RecordedVLM(model, pruner), RecordedVLM(model, pruner, vision_batch_size)
     torch.testing.assert_close(pruned_logits(parts, batch), pruned_logits(whole, batch), **TOLERANCE)
     assert torch.equal(parts.record.keep, whole.record.keep)
 
 
 def test_record_tells_where_tokens_went(model, batch):
-    vlm = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.2))
+    vlm = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.2))
     output = vlm(**batch)
     record = vlm.record
     assert output.logits.shape[1] == record.keep.sum(1).max()
@@ -177,7 +179,7 @@ def test_record_tells_where_tokens_went(model, batch):
 def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
     """Against the weights that an eager last block computes, summed up here."""
     inputs = prompts([(64, 96)])
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     vlm(**inputs)
     weights = []
     attention = vlm.family.scoring_attention
@@ -209,8 +211,8 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
 def test_merging_before_the_projector(model, prompts):
     """Contextual tokens are projections of what was merged in the encoder's space; primary tokens are the same."""
     inputs = prompts([(128, 96)])
-    projected = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1))
-    before = PrunedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1, merge_space="encoder"))
+    projected = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1))
+    before = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1, merge_space="encoder"))
     first, second = projected.encode(**inputs), before.encode(**inputs)
     record = second.records[0]
     assert torch.equal(first.records[0].merged_into, record.merged_into)
@@ -231,7 +233,7 @@ def test_merging_before_the_projector(model, prompts):
 
 
 def test_encoded_slices_serve_several_questions(model, batch):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     expected = vlm.generate(**batch, **FULL_LENGTH)
     encoded = vlm.encode(**batch)
     text = {name: batch[name] for name in ("input_ids", "attention_mask", *vlm.family.token_inputs)}
@@ -242,7 +244,7 @@ def test_encoded_slices_serve_several_questions(model, batch):
 @pytest.mark.parametrize("settings", [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
 def test_expanded_generation(model, batch, settings):
     """Beams and several sequences: the same as one prompt at a time with every token kept by the stock model."""
-    vlm = PrunedVLM(model, NucleusPruner(tau=1))
+    vlm = RecordedVLM(model, NucleusPruner(tau=1))
     arguments = {"max_new_tokens": 6, **settings}
     torch.manual_seed(0)
     pruned = vlm.generate(**batch, **arguments)
@@ -252,7 +254,7 @@ def test_expanded_generation(model, batch, settings):
 
 def test_several_sequences_of_a_ragged_batch_equal_masked_stock_model(model, batch):
     """Each sequence gets all images of its prompt in their order; drawn from the one best token, all are greedy."""
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     model.generation_config.eos_token_id = None
     output = vlm.generate(**batch, max_new_tokens=6, do_sample=True, top_k=1, num_return_sequences=3)
     expected = masked_greedy(model, batch, vlm.record.keep, 6).repeat_interleave(3, 0)
@@ -261,7 +263,7 @@ def test_several_sequences_of_a_ragged_batch_equal_masked_stock_model(model, bat
 
 def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
     """The tokens of each prompt are expanded with their prompt, however many are left."""
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     arguments = {"max_new_tokens": 6, "min_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
     both = vlm.generate(**batch, **arguments)
     assert len(both) == 4
@@ -275,7 +277,7 @@ def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
 def test_follow_up_turn_with_the_cache(model, batch):
     """Equal to the stock model under the mask, over prompt, answer and new turn; nothing is encoded again."""
     model.generation_config.eos_token_id = None
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     first = vlm.generate(**batch, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
     keep = vlm.record.keep
     turn = batch["input_ids"][:, -6:]
@@ -304,19 +306,19 @@ def test_follow_up_turn_with_the_cache(model, batch):
 
 
 def test_caches_of_other_prompts_are_refused(model, batch):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True)
     other = output.sequences.clone()
     other[0, -1] += 1
     with pytest.raises(PromptError, match="must begin with"):
         vlm.generate(input_ids=other, past_key_values=output.past_key_values, max_new_tokens=1)
     with pytest.raises(PromptError, match="not one that"):
-        PrunedVLM(model, NUCLEUS).generate(**batch, past_key_values=output.past_key_values, max_new_tokens=1)
+        RecordedVLM(model, NUCLEUS).generate(**batch, past_key_values=output.past_key_values, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("how", ["copied", "beams"])
 def test_caches_that_no_turn_can_follow(model, batch, how):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     beams = {"num_beams": 2} if how == "beams" else {}
     output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True, **beams)
     cache = copy.deepcopy(output.past_key_values) if how == "copied" else output.past_key_values
@@ -326,7 +328,7 @@ def test_caches_that_no_turn_can_follow(model, batch, how):
 
 def test_follow_up_turn_of_the_stock_model(model, batch):
     """Without a pruner a cache is the stock model's own; its turn needs no images."""
-    vlm = PrunedVLM(model)
+    vlm = RecordedVLM(model)
     first = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
     ones = torch.ones(len(first.sequences), 3, dtype=torch.long)
     turn = {
@@ -342,7 +344,7 @@ def test_follow_up_turn_of_the_stock_model(model, batch):
 
 
 def test_dictionary_output_holds_the_callers_prompt(model, batch):
-    output = PrunedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
+    output = RecordedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
     assert torch.equal(output.sequences[:, : batch["input_ids"].shape[1]], batch["input_ids"])
 
 
@@ -352,14 +354,14 @@ def test_max_length_counts_the_callers_prompt(model, batch, form):
     limits = (
         {"max_length": length} if form == "argument" else {"generation_config": GenerationConfig(max_length=length)}
     )
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     assert vlm.generate(**batch, **limits, do_sample=False).shape[1] == length
     if form == "config":
         assert limits["generation_config"].max_length == length
 
 
 def test_labels_follow_the_tokens(model, batch):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     labels = batch["input_ids"].masked_fill(is_visual(model, batch) | ~batch["attention_mask"].bool(), -100)
     with torch.no_grad():
         loss = vlm(**batch, labels=labels).loss
@@ -395,7 +397,7 @@ def snapshot(model):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_left_as_it_was(model, batch, monkeypatch, fails):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     before, implementation = snapshot(model), [one._attn_implementation for one in vlm.family.vision_configs]
     if fails:
         monkeypatch.setattr(type(vlm.family.scoring_attention), "forward", lambda *_, **__: 1 / 0)
@@ -409,7 +411,7 @@ def test_the_model_is_left_as_it_was(model, batch, monkeypatch, fails):
 
 
 def test_the_model_is_freed(model, batch):
-    vlm = PrunedVLM(copy.deepcopy(model), NUCLEUS)
+    vlm = RecordedVLM(copy.deepcopy(model), NUCLEUS)
     vlm.generate(**batch, max_new_tokens=2)
     wrapper, inner = weakref.ref(vlm), weakref.ref(vlm.model)
     del vlm
@@ -421,14 +423,19 @@ def test_the_model_is_freed(model, batch):
 def test_threads_do_not_mix(model, prompts):
     vlm = PrunedVLM(model, NUCLEUS)
     jobs = [prompts(SIZES[:count], seed=count) for count in (1, 2, 3, 4)]
-    serial = []
-    for job in jobs:
-        serial.append((vlm.generate(**job, max_new_tokens=4), vlm.record.keep))
+
+    def answered(job):
+        records = []
+        output = vlm.generate(**job, max_new_tokens=4, on_record=records.append)
+        (record,) = records
+        return output, record.keep
+
+    serial = [answered(job) for job in jobs]
     results = {}
 
     def work(index):
         for _ in range(3):
-            results[index] = (vlm.generate(**jobs[index], max_new_tokens=4), vlm.record.keep)
+            results[index] = answered(jobs[index])
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
@@ -440,18 +447,34 @@ def test_threads_do_not_mix(model, prompts):
         assert torch.equal(results[index][1], keep)
 
 
+def test_the_record_of_a_streamers_thread(checkpoint, model, batch):
+    """As transformers documents streaming: generate runs in a thread, the answer is read in another."""
+    _, tokenizer = load_processors(str(checkpoint))
+    vlm, records = PrunedVLM(model, NUCLEUS), []
+    one = {name: value[:1] for name, value in batch.items() if name not in vlm.family.image_inputs}
+    one |= vlm.family.slice_inputs(batch, 0, 3)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True)
+    arguments = {**one, "max_new_tokens": 4, "streamer": streamer, "on_record": records.append}
+    thread = threading.Thread(target=vlm.generate, kwargs=arguments)
+    thread.start()
+    "".join(streamer)
+    thread.join()
+    (record,) = records
+    assert 0 < record.kept_tokens < record.unpruned_tokens
+    assert set(record.seconds) == {"encode", "select", "prefill", "decode"}
+
+
 def test_copies_work_alone(model, batch):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     expected = vlm(**batch).logits
     for other in (copy.deepcopy(vlm), pickle.loads(pickle.dumps(vlm))):
-        assert other.record is None
         assert other.family.model is other.model
         torch.testing.assert_close(other(**batch).logits, expected, **TOLERANCE)
 
 
 def test_text_without_slices(model, batch):
     ids = batch["input_ids"][:, -5:]
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     with torch.no_grad():
         assert torch.equal(vlm(input_ids=ids).logits, model(input_ids=ids).logits)
     assert vlm.record.keep.all()
@@ -477,16 +500,16 @@ def broken(model, batch, change):
 @pytest.mark.parametrize("change", ["no ids", "embeddings", "videos", "mask", "placeholders"])
 def test_inputs_that_do_not_fit(model, batch, change):
     with pytest.raises(PromptError):
-        PrunedVLM(model, NUCLEUS)(**broken(model, batch, change))
+        RecordedVLM(model, NUCLEUS)(**broken(model, batch, change))
 
 
 def test_vision_batch_size_must_be_positive(model, batch):
     with pytest.raises(SettingsError, match="vision_batch_size"):
-        PrunedVLM(model, NUCLEUS, vision_batch_size=0)(**batch)
+        RecordedVLM(model, NUCLEUS, vision_batch_size=0)(**batch)
 
 
 def test_attention_that_overflows(model, batch):
-    vlm = PrunedVLM(model, NUCLEUS)
+    vlm = RecordedVLM(model, NUCLEUS)
     with torch.no_grad():
         for weight in vlm.family.scoring_attention.parameters():
             weight.fill_(torch.inf)

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from monai.data import MetaTensor
 from tokenizers import AddedToken
 
 from monai_medpruner.data import collate_volumes
+from monai_medpruner.engines import Conversation, TransformersEngine, VolumePrompt, VolumeQA
 from monai_medpruner.errors import (
     IntensityUnitsError,
     PromptError,
@@ -18,8 +22,9 @@ from monai_medpruner.errors import (
     SettingsError,
     VolumeShapeError,
 )
-from monai_medpruner.networks import ModelFamily, PrunedVLM, VolumePrompt, VolumeQA
-from monai_medpruner.networks import volume_qa as module
+from monai_medpruner.networks import Checkpoint, ModelFamily, PrunedVLM, TransformersEncoder
+from monai_medpruner.networks import checkpoint as loading
+from monai_medpruner.networks import transformers_encoder as encoding
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.pruners import NucleusPruner
 
@@ -28,7 +33,15 @@ PRUNER = NucleusPruner(tau=0.5, temperature=0.5)
 
 @pytest.fixture(scope="module")
 def network(checkpoint):
-    return VolumeQA(str(checkpoint), PRUNER, max_new_tokens=6)
+    return VolumeQA.from_pretrained(str(checkpoint), PRUNER, max_new_tokens=6)
+
+
+def model_of(network):
+    return network.engine.checkpoint.model
+
+
+def prompt_text(network, study, question):
+    return network.engine.prompt_text(study, Conversation.about(network.prompt, question))
 
 
 def volume(depth=5, channels=1, seed=0, **meta):
@@ -37,59 +50,66 @@ def volume(depth=5, channels=1, seed=0, **meta):
 
 
 def test_nothing_is_loaded_before_the_first_use(checkpoint, monkeypatch):
-    network = VolumeQA(str(checkpoint), PRUNER)
+    network = VolumeQA.from_pretrained(str(checkpoint), PRUNER)
     assert not list(network.parameters())
     network(volume()[None])
-    assert list(network.parameters())
-    monkeypatch.setattr(module, "load_processors", lambda *_, **__: pytest.fail("loaded twice"))
-    network(volume()[None])
+    # one model, which encoder and engine share
+    assert sum(one.numel() for one in network.parameters()) == sum(
+        one.numel() for one in model_of(network).parameters()
+    )
+    monkeypatch.setattr(loading, "load_processors", lambda *_, **__: pytest.fail("loaded twice"))
+    network(volume()[None], [["a?"]])
 
 
 def test_answers_keep_the_nesting(network):
     answers = network(torch.stack([volume(seed=1), volume(seed=2)]), [["a?", "b?", "a?"], ["c?"]])
-    assert [len(one) for one in answers] == [3, 1]
-    assert all(isinstance(text, str) for one in answers for text in one)
-    assert answers[0][0] == answers[0][2]
-    assert network(torch.stack([volume(seed=2)]), [["c?"]])[0] == answers[1]
+    texts = [one.texts for one in answers]
+    assert [len(one) for one in texts] == [3, 1]
+    assert all(isinstance(text, str) for one in texts for text in one)
+    assert texts[0][0] == texts[0][2]
+    assert network(torch.stack([volume(seed=2)]), [["c?"]])[0].texts == texts[1]
+    assert str(answers[0].answers[0]) == texts[0][0]
 
 
 def test_answer_is_that_of_the_wrapped_model(network):
     """The prompt written by hand, through the wrapper alone."""
     one = volume(depth=3)
-    answer = network(one[None], [["Is it?"]])[0][0]
-    tokenizer, processor = network._tokenizer, network._image_processor
+    (answered,) = network(one[None], [["Is it?"]])
+    checkpoint = network.encoder.checkpoint
+    tokenizer, processor = checkpoint.tokenizer, checkpoint.image_processor
     pixels = processor(images=slice_images(one), return_tensors="pt")
-    vlm = PrunedVLM(network.vlm.model, PRUNER)
+    vlm, records = PrunedVLM(checkpoint.model, PRUNER), []
     inputs = {name: pixels[name] for name in vlm.family.image_inputs}
-    text = tokenizer(network.prompt_text(vlm.family.token_grids(inputs), [0, 1, 2], "Is it?"), return_tensors="pt")
-    output = vlm.generate(**text, **inputs, max_new_tokens=6, do_sample=False)
-    assert tokenizer.decode(output[0, text["input_ids"].shape[1] :], skip_special_tokens=True).strip() == answer
+    text = tokenizer(prompt_text(network, network.encode(one), "Is it?"), return_tensors="pt")
+    output = vlm.generate(**text, **inputs, max_new_tokens=6, do_sample=False, on_record=records.append)
+    new_tokens = output[0, text["input_ids"].shape[1] :]
+    (answer,) = answered.answers
+    assert tokenizer.decode(new_tokens, skip_special_tokens=True).strip() == answer.text
+    assert answer.prompt_tokens == records[0].keep.sum()
+    assert answer.visual_tokens == records[0].kept_tokens == sum(answered.record.kept_tokens)
+    assert answer.new_tokens == len(new_tokens)
 
 
 def test_a_volume_is_encoded_once(network, monkeypatch):
     calls = []
-    encode = PrunedVLM.encode_each
-    monkeypatch.setattr(PrunedVLM, "encode_each", lambda *args, **inputs: calls.append(1) or encode(*args, **inputs))
-    network(volume()[None], [["a?", "b?", "c?"]])
+    encode = encoding.encode_and_prune_each
+    monkeypatch.setattr(
+        encoding, "encode_and_prune_each", lambda *args, **more: calls.append(1) or encode(*args, **more)
+    )
+    (study,) = network(volume()[None], [["a?", "b?", "c?"]])
     assert len(calls) == 1
-    first, *others = network.records[0].seconds
-    assert first["encode"] > 0
-    assert all(other["encode"] == other["select"] == 0 for other in others)
-    assert all(set(one) == {"encode", "select", "prefill", "decode"} for one in (first, *others))
+    assert set(study.record.seconds) == {"encode", "select"}
+    assert study.record.seconds["encode"] > 0
+    assert all(set(answer.seconds) == {"prefill", "decode"} for answer in study.answers)
 
 
 def test_prompt_bears_the_original_slice_numbers(network):
-    texts = []
-    write = network.prompt_text
-    network.prompt_text = lambda *arguments: texts.append(write(*arguments)) or texts[-1]
-    try:
-        network(volume(depth=3, kept_indices=[4, 7, 30], source_depth=40)[None], [["Is it?"]])
-    finally:
-        del network.prompt_text
-    assert [f"Slice {number}:" in texts[0] for number in (5, 8, 31)] == [True] * 3
-    assert texts[0].count("Slice ") == 3
-    record = network.records[0]
-    assert record.slice_indices == [4, 7, 30]
+    study = network.encode(volume(depth=3, kept_indices=[4, 7, 30], source_depth=40))
+    text = prompt_text(network, study, "Is it?")
+    assert [f"Slice {number}:" in text for number in (5, 8, 31)] == [True] * 3
+    assert text.count("Slice ") == 3
+    record = study.record
+    assert record.slice_indices == (4, 7, 30)
     assert record.total_slices == 40
     assert record.unpruned_tokens == 40 * record.slices[0].keep.numel()
     assert record.kept_tokens == [int(one.keep.sum()) for one in record.slices]
@@ -101,19 +121,19 @@ def test_padded_batch_equals_one_by_one(network):
     flat = {"image": volume(depth=2, seed=2, kept_indices=[6, 8]), "question": ["b?", "c?"]}
     batch = collate_volumes([deep, flat])
     together = network(batch["image"], batch["question"])
-    kept = [record.kept_tokens for record in network.records]
-    assert [record.slice_indices for record in network.records] == [[0, 1, 2, 3, 9], [6, 8]]
+    assert [study.record.slice_indices for study in together] == [(0, 1, 2, 3, 9), (6, 8)]
     for index, one in enumerate((deep, flat)):
-        assert network(one["image"][None], [one["question"]])[0] == together[index]
-        assert network.records[0].kept_tokens == kept[index]
+        (alone,) = network(one["image"][None], [one["question"]])
+        assert alone.texts == together[index].texts
+        assert alone.record.kept_tokens == together[index].record.kept_tokens
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tokens_without_a_question(network, channels):
     volumes = torch.stack([volume(channels=channels, seed=3), volume(channels=channels, seed=4)])
     tokens = network(volumes)
-    counts = [sum(record.kept_tokens) for record in network.records]
-    assert tokens.shape == (2, network.vlm.model.config.get_text_config().hidden_size, max(counts))
+    counts = [sum(network.encode(one).record.kept_tokens) for one in volumes]
+    assert tokens.shape == (2, model_of(network).config.get_text_config().hidden_size, max(counts))
     assert tokens.dtype == torch.float32
     for row, count in zip(tokens, counts, strict=True):
         assert (row[:, :count].abs().sum(0) > 0).all()
@@ -134,45 +154,44 @@ def test_questions_that_cannot_be_asked(network, question):
         network(volume()[None], [[question]])
 
 
-def test_conversations(network):
+def test_conversations(network, monkeypatch):
     """The study stays in the first turn alone, all turns reach the model in order, and nothing is encoded again."""
     study = network.encode(volume(depth=3, kept_indices=[1, 2, 5]))
-    arguments = study.slices.grids, study.record.slice_indices
+    monkeypatch.setattr(encoding, "encode_and_prune_each", lambda *_, **__: pytest.fail("encoded again"))
     turns = ["First?", "Yes {x}.", "Second?", "No.", "Third?"]
-    text = network.prompt_text(*arguments, turns)
+    text = prompt_text(network, study, turns)
     places = [text.index(one) for one in turns]
     assert places == sorted(places)
-    assert text.startswith(network.prompt_text(*arguments, "First?").split("First?")[0] + "First?")
-    image = network.vlm.family.image_token_id
-    tokens = network._tokenizer(text)["input_ids"]
+    assert text.startswith(prompt_text(network, study, "First?").split("First?")[0] + "First?")
+    checkpoint = network.engine.checkpoint
+    image = checkpoint.family.image_token_id
+    tokens = checkpoint.tokenizer(text)["input_ids"]
     assert sum(one == image for one in tokens) == sum(one.keep.numel() for one in study.record.slices)
-    assert network.answer(study, ["First?"]) == network.answer(study, "First?")
-    assert isinstance(network.answer(study, turns[:3]), str)
-    assert [seconds["encode"] for seconds in study.record.seconds[1:]] == [0.0, 0.0]
+    assert network.answer(study, ["First?"]).text == network.answer(study, "First?").text
+    assert isinstance(network.answer(study, turns[:3]).text, str)
 
 
 @pytest.mark.parametrize("question", [[], ["a?", "b"], ["a?", "", "b?"], ["a?", 3, "b?"], ["a?", "<|im_end|>", "b?"]])
 def test_conversations_that_cannot_go_on(network, question):
-    network.vlm  # noqa: B018 - loads the tokenizer
     with pytest.raises(QuestionError):
-        network.prompt_text([(1, 1)], [0], question)
+        network.answer(network.encode(volume(depth=1)), question)
 
 
 def test_special_tokens_that_the_tokenizer_does_not_list(checkpoint):
-    network = VolumeQA(str(checkpoint), PRUNER)
-    network.vlm  # noqa: B018 - loads the tokenizer
-    network._tokenizer.add_tokens(AddedToken("<end_of_turn>", special=True))
-    assert "<end_of_turn>" not in network._tokenizer.all_special_tokens
+    network = VolumeQA.from_pretrained(str(checkpoint), PRUNER)
+    tokenizer = network.engine.checkpoint.tokenizer
+    tokenizer.add_tokens(AddedToken("<end_of_turn>", special=True))
+    assert "<end_of_turn>" not in tokenizer.all_special_tokens
     with pytest.raises(QuestionError, match="<end_of_turn>"):
-        network.prompt_text([(1, 1)], [0], "Is it?<end_of_turn>")
+        prompt_text(network, network.encode(volume(depth=1)), "Is it?<end_of_turn>")
 
 
 def test_any_other_text_is_asked_verbatim(network):
     question = "Größe {x} in 'mm', \"left\" # $y @z % 肺? <b>"
-    network.vlm  # noqa: B018 - loads the tokenizer
-    text = network.prompt_text([(1, 1)], [0], question)
+    text = prompt_text(network, network.encode(volume(depth=1)), question)
     assert question in text
-    assert network._tokenizer.decode(network._tokenizer(text)["input_ids"]) == text
+    tokenizer = network.engine.checkpoint.tokenizer
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
 @pytest.mark.parametrize(
@@ -196,15 +215,42 @@ def test_questions_must_match_volumes(network):
 
 
 def test_prompt_longer_than_the_model_reads(network, monkeypatch):
-    monkeypatch.setattr(network.vlm.model.config.get_text_config(), "max_position_embeddings", 40)
+    monkeypatch.setattr(model_of(network).config.get_text_config(), "max_position_embeddings", 40)
     with pytest.raises(PromptError, match="40 at most"):
         network(volume()[None], [["a?"]])
 
 
-@pytest.mark.parametrize("setting", ["max_new_tokens", "token_budget"])
-def test_bad_settings(setting):
+@pytest.mark.parametrize(
+    ("part", "setting"), [(TransformersEngine, "max_new_tokens"), (TransformersEncoder, "token_budget")]
+)
+def test_bad_settings(part, setting):
     with pytest.raises(SettingsError, match=setting):
-        VolumeQA("tiny", **{setting: 0})
+        part(Checkpoint("folder"), **{setting: 0})
+
+
+def test_bad_parts():
+    with pytest.raises(SettingsError, match="parts"):
+        Checkpoint("folder", parts="language")
+    with pytest.raises(SettingsError, match="language model"):
+        TransformersEngine(Checkpoint("folder", parts="vision"))
+
+
+def test_an_encoder_without_the_language_model(checkpoint, network):
+    """The same tokens, to the bit, from a checkpoint whose language model was not loaded."""
+    vision = Checkpoint(str(checkpoint), parts="vision")
+    alone, whole = TransformersEncoder(vision, PRUNER).encode(volume()), network.encode(volume())
+    assert all(map(torch.equal, alone.tokens, whole.tokens))
+    for rows, others in zip(alone.deepstack_features, whole.deepstack_features, strict=True):
+        assert all(map(torch.equal, rows, others))
+    assert alone.key == whole.key
+    model = model_of(network)
+    language = {name for name, _ in model.named_parameters() if "language_model.layers" in name}
+    assert language
+    assert not language & {name for name, _ in vision.model.named_parameters()}
+    seen, all_of_it = (sum(one.numel() for one in one_model.parameters()) for one_model in (vision.model, model))
+    assert seen < all_of_it - sum(one.numel() for name, one in model.named_parameters() if name in language)
+    answer = network.answer(alone, "Is it?")
+    assert answer.text == network.answer(whole, "Is it?").text
 
 
 @pytest.mark.parametrize(
@@ -235,53 +281,51 @@ def test_prompt_form_in_one_text():
 
 def test_images_written_into_the_text(checkpoint, network):
     """The same tokens reach the model, whether the template or the text writes the images."""
-    other = VolumeQA(
-        str(checkpoint),
-        PRUNER,
-        max_new_tokens=3,
-        prompt=VolumePrompt(before_slice="", separator=",", image_parts=False),
-    )
-    other(volume(depth=3)[None], [["Is it?"]])
-    marker = other.vlm.family.image_marker(other._tokenizer)
-    text = other.prompt_text([(1, 2)] * 3, [0, 1, 2], "Is it?")
-    assert text.count(other.vlm.family.image_text(other._tokenizer, 2)) == 3
-    assert marker in text
-    assert len(other.records[0].slices) == 3
+    prompt = VolumePrompt(before_slice="", separator=",", image_parts=False)
+    other = VolumeQA.from_pretrained(str(checkpoint), PRUNER, max_new_tokens=3, prompt=prompt)
+    study = other.encode(volume(depth=3))
+    family, tokenizer = other.engine.checkpoint.family, other.engine.checkpoint.tokenizer
+    text = prompt_text(other, study, "Is it?")
+    rows, columns = study.grids[0]
+    assert text.count(family.image_text(tokenizer, rows * columns)) == 3
+    assert family.image_marker(tokenizer) in text
+    assert len(other.ask(study, ["Is it?"]).record.slices) == 3
 
 
 def test_answers_are_streamed(checkpoint):
     pieces = []
-    network = VolumeQA(
-        str(checkpoint), PRUNER, max_new_tokens=6, stream=lambda piece, ends: pieces.append(piece + "|" * ends)
-    )
-    answers = network(volume()[None], [["a?", "b?"]])
+    network = VolumeQA.from_pretrained(str(checkpoint), PRUNER, max_new_tokens=6)
+    network.stream = lambda piece, ends: pieces.append(piece + "|" * ends)
+    (answered,) = network(volume()[None], [["a?", "b?"]])
     assert len(pieces) >= 2
-    assert [one.strip() for one in "".join(pieces).split("|")] == [*answers[0], ""]
+    assert [one.strip() for one in "".join(pieces).split("|")] == [*answered.texts, ""]
 
 
 def test_token_budget(checkpoint, network):
     """Every slice gets an equal share, or the family says that it cannot."""
-    network(volume(depth=4)[None])
-    before = network.records[0].unpruned_tokens
-    budget = max(4 * 16, before // 2)
-    small = VolumeQA(str(checkpoint), PRUNER, token_budget=budget)
-    family = network.vlm.family
-    if type(family).image_size_for is ModelFamily.image_size_for:
+    budget = max(4 * 16, network.encode(volume(depth=4)).record.unpruned_tokens // 2)
+    small = TransformersEncoder(network.encoder.checkpoint, PRUNER, token_budget=budget)
+    if type(network.encoder.checkpoint.family).image_size_for is ModelFamily.image_size_for:
         with pytest.raises(SettingsError, match="max_slices"):
-            small(volume(depth=4)[None])
+            small.encode(volume(depth=4))
         return
-    wide = MetaTensor(torch.rand(1, 1, 320, 320, 4))
-    network(wide)
-    assert network.records[0].unpruned_tokens > budget
-    small(wide)
-    assert small.records[0].unpruned_tokens <= budget
+    wide = MetaTensor(torch.rand(1, 320, 320, 4))
+    free = network.encode(wide)
+    assert free.record.unpruned_tokens > budget
+    shrunk = small.encode(wide)
+    assert shrunk.record.unpruned_tokens <= budget
+    assert shrunk.key != free.key
 
 
-def test_tiny_says_that_its_weights_are_random(checkpoint, network):
-    tiny = VolumeQA("tiny", tiny_model_type=network.vlm.model.config.model_type, max_new_tokens=2)
-    assert tiny.settings["random_weights"] is True
-    assert network.settings["random_weights"] is False
-    assert network.settings["model_type"] == tiny.settings["model_type"]
+def test_what_the_network_says_of_itself(checkpoint, network):
+    described = network.describe()
+    assert described["model"]["model_id"] == str(checkpoint)
+    assert described["model"]["random_weights"] is True
+    assert described["model"]["model_type"] == model_of(network).config.model_type
+    assert described["pruner"] == {"name": "nucleus", **asdict(PRUNER)}
+    assert described["engine"] == {"name": "transformers", "max_new_tokens": 6, "do_sample": False}
+    assert described["prompt"] == asdict(VolumePrompt())
+    assert json.loads(json.dumps(described)) == described
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["GPU", "main"])
@@ -289,19 +333,20 @@ def test_out_of_memory_is_tried_again_with_fewer_slices(network, monkeypatch, ca
     one = volume(depth=8)
     expected = network(one[None], [["a?"]])
     batches = []
-    encode = PrunedVLM.encode_each
+    encode = encoding.encode_and_prune_each
 
-    def failing_once(self, pruners, vision_batch_size=None, **inputs):
+    def failing_once(family, pruners, inputs, vision_batch_size=None, **more):
         batches.append(vision_batch_size)
         if len(batches) == 1:
             raise error
-        return encode(self, pruners, vision_batch_size, **inputs)
+        return encode(family, pruners, inputs, vision_batch_size, **more)
 
-    monkeypatch.setattr(PrunedVLM, "encode_each", failing_once)
-    assert network(one[None], [["a?"]]) == expected
+    monkeypatch.setattr(encoding, "encode_and_prune_each", failing_once)
+    (found,) = network(one[None], [["a?"]])
+    assert found.texts == expected[0].texts
     assert batches == [None, 2]
     note = f"out of memory ({type(error).__name__}) with up to 8 slices in the encoder at once; tried again with 2"
-    assert network.records[0].notes == [note]
+    assert found.record.notes == (note,)
     assert note in caplog.text
 
 
@@ -312,7 +357,7 @@ def test_out_of_memory_is_tried_again_once(network, monkeypatch):
         calls.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(PrunedVLM, "encode_each", failing)
+    monkeypatch.setattr(encoding, "encode_and_prune_each", failing)
     with pytest.raises(torch.OutOfMemoryError):
         network(volume(depth=8)[None], [["a?"]])
     assert len(calls) == 2
@@ -325,7 +370,7 @@ def test_other_errors_are_not_tried_again(network, monkeypatch):
         calls.append(1)
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(PrunedVLM, "encode_each", failing)
+    monkeypatch.setattr(encoding, "encode_and_prune_each", failing)
     with pytest.raises(RuntimeError, match="shapes differ"):
         network(volume(depth=8)[None], [["a?"]])
     assert len(calls) == 1
@@ -335,15 +380,18 @@ def test_several_pruners_on_one_run_of_the_encoder(network):
     """Each leaves what it leaves alone, and some of the slices are what they are among all."""
     one = volume(depth=6)
     pruners = [None, PRUNER, NucleusPruner(tau=0.3, temperature=0.05)]
-    together = network.encode_each(one, pruners)
+    together = network.encoder.encode_each(one, pruners)
     places = [4, 0, 3]
     for pruner, study in zip(pruners, together, strict=True):
-        (alone,) = network.encode_each(one, [pruner])
-        assert all(map(torch.equal, study.slices.tokens, alone.slices.tokens))
-        assert all(map(torch.equal, study.slices.keep, alone.slices.keep))
-        for rows, others in zip(study.slices.deepstack_features, alone.slices.deepstack_features, strict=True):
+        (alone,) = network.encoder.encode_each(one, [pruner])
+        assert alone.key == study.key
+        assert all(map(torch.equal, study.tokens, alone.tokens))
+        assert all(map(torch.equal, study.places, alone.places))
+        for rows, others in zip(study.deepstack_features, alone.deepstack_features, strict=True):
             assert all(map(torch.equal, rows, others))
-        part = study.slices.of_slices(places)
-        assert all(token is study.slices.tokens[place] for token, place in zip(part.tokens, places, strict=True))
-        assert part.grids == [study.slices.grids[place] for place in places]
+        part = study.of_slices(places)
+        assert all(token is study.tokens[place] for token, place in zip(part.tokens, places, strict=True))
+        assert part.grids == [study.grids[place] for place in places]
+        assert part.record.slice_indices == tuple(places)
+    assert len({study.key for study in together}) == 3
     assert len({study.record.retention["overall"] for study in together}) == 3

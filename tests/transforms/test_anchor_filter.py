@@ -174,9 +174,13 @@ def test_crop_and_flip_without_copy():
     assert 1 < len(expected) < 13
 
 
-@pytest.mark.parametrize("threshold", [None, "none"])
-def test_switched_off_keeps_every_slice(threshold):
-    assert InterSliceAnchorFilter(threshold).kept_slices(torch.zeros(1, 4, 4, 5)) == [0, 1, 2, 3, 4]
+def test_switched_off_keeps_every_slice():
+    assert InterSliceAnchorFilter(None).kept_slices(torch.zeros(1, 4, 4, 5)) == [0, 1, 2, 3, 4]
+
+
+def test_the_text_none_is_refused():
+    with pytest.raises(SettingsError, match="or None to keep every slice, got 'none'"):
+        InterSliceAnchorFilter("none")
 
 
 @pytest.mark.parametrize("depth", [1, 6])

@@ -178,11 +178,16 @@ def test_block_is_at_least_a_pixel_and_at_most_the_slice(guard_mm):
     assert InterSliceAnchorFilter(GUARD_ALONE, guard_mm=guard_mm).kept_slices(volume + torch.arange(3)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("off", [{}, {"guard_mm": None}, {"guard_mm": "none"}])
+@pytest.mark.parametrize("off", [{}, {"guard_mm": None}])
 def test_switched_off(off, monkeypatch):
     monkeypatch.setattr(anchor_filter, "guarded_slices", None)
     assert InterSliceAnchorFilter(0.025, **off).kept_slices(with_lesion(120, 60, 0.6)) == [0]
     assert InterSliceAnchorFilter(0.025).guard_mm is None
+
+
+def test_the_text_none_is_refused():
+    with pytest.raises(SettingsError, match="guard_mm must be a finite number above 0 or None, got 'none'"):
+        InterSliceAnchorFilter(0.025, guard_mm="none")
 
 
 def test_with_every_slice_kept_anyway():

@@ -222,7 +222,7 @@ def test_pickling(transform):
     assert torch.equal(out.as_tensor(), expected.as_tensor())
     unpickled = pickle.loads(pickle.dumps(out))
     assert unpickled.meta["kept_indices"] == expected.meta["kept_indices"]
-    assert unpickled.applied_operations[-1][TraceKeys.CLASS_NAME] == type(transform.selection).__name__
+    assert unpickled.applied_operations[-1][TraceKeys.CLASS_NAME] == type(transform.array_form).__name__
 
 
 def test_labels_keep_the_slices_of_the_image_and_come_back():

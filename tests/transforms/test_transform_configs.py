@@ -18,7 +18,7 @@ SETTINGS = {
     "CheckVolume": {},
     "HUWindows": {"windows": [[-160, 240], "lung"]},
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
-    "InterSliceAnchorFilter": {"threshold": "none"},
+    "InterSliceAnchorFilter": {"threshold": 0.5},
     "PercentileWindow": {"lower": 1, "upper": 99},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma"},
     "SliceMinMax": {},

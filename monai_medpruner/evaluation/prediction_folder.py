@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
+from monai_medpruner.results import append_line
 
 __all__ = ["PredictionFolder"]
 
@@ -88,9 +88,7 @@ class PredictionFolder:
         """Write a line; it is on disk when this returns."""
         if self._file is None:
             raise OutputFolderError("the folder is not open")
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_line(self._file, line)
 
     def finish(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Make the ranks' files one, in the order of the items, and see that none lacks; called by all ranks.

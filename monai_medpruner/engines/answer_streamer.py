@@ -16,7 +16,7 @@ __all__ = ["AnswerStreamer"]
 class AnswerStreamer(TextStreamer):
     """Hands finished pieces of an answer to a function, the prompt left out."""
 
-    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], None]) -> None:
+    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.receive = receive
 

@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The engine in this process: a stock Hugging Face model that reads the pruned prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_medpruner.engines.answer_streamer import AnswerStreamer
+from monai_medpruner.engines.conversation import Conversation, conversation_text
+from monai_medpruner.errors import PromptError, SettingsError
+from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
+from monai_medpruner.results import Answer, PruningRecord, StageTimes
+
+__all__ = ["TransformersEngine"]
+
+
+class TransformersEngine(nn.Module):
+    """Greedy decoding with transformers, one question at a time.
+
+    Args:
+        checkpoint: loaded at the first use; the one of the encoder, where both run in this process.
+        max_new_tokens: length limit of an answer.
+
+    Raises:
+        SettingsError: ``max_new_tokens`` is not positive, or the checkpoint is loaded without its language model.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int = 256) -> None:
+        super().__init__()
+        if max_new_tokens < 1:
+            raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if checkpoint.parts != "all":
+            raise SettingsError("the engine needs a checkpoint with its language model: parts must be 'all'")
+        self.checkpoint = checkpoint
+        self.max_new_tokens = max_new_tokens
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together that the language model can read."""
+        return self.checkpoint.context_length
+
+    @torch.no_grad()
+    def generate(
+        self,
+        study: EncodedStudy,
+        conversations: Sequence[Conversation],
+        stream: Callable[[str, bool], object] | None = None,
+    ) -> list[Answer]:
+        """See :meth:`LanguageEngine.generate <monai_medpruner.engines.LanguageEngine.generate>`."""
+        # the study says which positions its tokens have
+        model = PrunedVLM(self.checkpoint.model, preserve_position_ids=study.preserve_position_ids)
+        return [self._answer(model, study, conversation, stream) for conversation in conversations]
+
+    def describe(self) -> dict[str, Any]:
+        """What generates, and how, as JSON holds it."""
+        return {"name": "transformers", "max_new_tokens": self.max_new_tokens, "do_sample": False}
+
+    def prompt_text(self, study: EncodedStudy, conversation: Conversation) -> str:
+        """The text that the model reads, with the placeholders of all tokens of the kept slices.
+
+        Raises:
+            QuestionError: see :func:`~monai_medpruner.engines.conversation.conversation_text`.
+            PromptError: likewise.
+        """
+        return conversation_text(
+            conversation, self.checkpoint.tokenizer, self.checkpoint.family, study.grids, study.record.slice_indices
+        )
+
+    def _answer(
+        self,
+        model: PrunedVLM,
+        study: EncodedStudy,
+        conversation: Conversation,
+        stream: Callable[[str, bool], object] | None,
+    ) -> Answer:
+        tokenizer, seconds = self.checkpoint.tokenizer, StageTimes()
+        with seconds.stage("prefill"):
+            text = self.prompt_text(study, conversation)
+            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            length = inputs["input_ids"].shape[1]
+            pruned_length = length - sum(int((~one.keep).sum()) for one in study.record.slices)
+            self._check_length(pruned_length)
+        records: list[PruningRecord] = []
+        output = model.generate(
+            encoded=study.slices,
+            on_record=records.append,
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            streamer=None if stream is None else AnswerStreamer(tokenizer, stream),
+        )
+        seconds.add({stage: records[0].seconds[stage] for stage in ("prefill", "decode")})
+        return Answer(
+            text=tokenizer.decode(output[0, length:], skip_special_tokens=True).strip(),
+            seconds=dict(seconds),
+            prompt_tokens=pruned_length,
+            visual_tokens=sum(study.record.kept_tokens),
+            new_tokens=output.shape[1] - length,
+        )
+
+    def _check_length(self, length: int) -> None:
+        if length + self.max_new_tokens > self.context_length:
+            raise PromptError(
+                f"the pruned prompt has {length} tokens, and {self.max_new_tokens} more may be generated, but the model"
+                f" reads {self.context_length} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer"
+                " tokens (a lower tau)"
+            )

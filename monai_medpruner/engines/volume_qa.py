@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The MONAI-facing network: volumes and questions about them to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_medpruner.engines.conversation import Conversation
+from monai_medpruner.engines.language_engine import LanguageEngine
+from monai_medpruner.engines.transformers_engine import TransformersEngine
+from monai_medpruner.engines.volume_prompt import VolumePrompt
+from monai_medpruner.errors import QuestionError, VolumeShapeError
+from monai_medpruner.networks import Checkpoint, EncodedStudy, SliceEncoder, TransformersEncoder
+from monai_medpruner.pruners import TokenPruner
+from monai_medpruner.results import Answer, StudyAnswers
+
+__all__ = ["VolumeQA"]
+
+
+class VolumeQA(nn.Module):
+    """Answers questions about volumes: an encoder that prunes, an engine that generates, and the prompt between them.
+
+    Models are loaded when they are first needed, not here. A volume is encoded once, whatever the number of questions.
+
+    Args:
+        encoder: encodes and prunes the slices of a volume.
+        engine: answers questions about what the encoder made.
+        prompt: how the volume is written into the prompt.
+        stream: called with each piece of an answer's text as it is generated, and whether the answer ends with it.
+    """
+
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        engine: LanguageEngine,
+        prompt: VolumePrompt | None = None,
+        stream: Callable[[str, bool], object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.engine = engine
+        self.prompt = prompt or VolumePrompt()
+        self.stream = stream
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str,
+        pruner: TokenPruner | None = None,
+        *,
+        prompt: VolumePrompt | None = None,
+        max_new_tokens: int = 256,
+        **loading: Any,
+    ) -> VolumeQA:
+        """One checkpoint for encoder and engine, both in this process.
+
+        Args:
+            path_or_id: a local checkpoint folder or a Hub id.
+            pruner: which tokens to keep; None keeps all.
+            prompt: how the volume is written into the prompt.
+            max_new_tokens: length limit of an answer.
+            loading: further arguments of :class:`~monai_medpruner.networks.Checkpoint`.
+        """
+        checkpoint = Checkpoint(path_or_id, **loading)
+        engine = TransformersEngine(checkpoint, max_new_tokens=max_new_tokens)
+        return cls(TransformersEncoder(checkpoint, pruner), engine, prompt)
+
+    @torch.no_grad()
+    def forward(
+        self, volume: torch.Tensor, question: Sequence[Sequence[str]] | None = None
+    ) -> list[StudyAnswers] | torch.Tensor:
+        """Answer questions about volumes.
+
+        Args:
+            volume: ``(B, C, H, W, D)``, slices along D, C being 1 or 3, intensities in [0, 1]. The numbers of the
+                slices come from ``kept_indices`` in the metadata of a MetaTensor where it is there, else they count
+                from 0.
+            question: per volume a list of questions.
+
+        Returns:
+            Per volume its record and its answers; without questions the projected tokens that are kept, float32
+            ``(B, C, N)``, zero-padded to the volume with the most.
+
+        Raises:
+            VolumeShapeError: the volume has another shape.
+            IntensityUnitsError: intensities lie outside [0, 1].
+            QuestionError: a question is not text, is empty, or holds special tokens of the model.
+            PromptError: the pruned prompt is longer than the model can read.
+        """
+        if volume.ndim != 5 or volume.shape[1] not in (1, 3):
+            raise VolumeShapeError(f"expected volumes of shape (B, 1 or 3, H, W, D), got {tuple(volume.shape)}")
+        if question is not None and len(question) != len(volume):
+            raise QuestionError(f"expected a list of questions for each of {len(volume)} volumes, got {len(question)}")
+        studies = [self.encode(volume[index]) for index in range(len(volume))]
+        if question is None:
+            tokens = [torch.cat(list(study.tokens)).float() for study in studies]
+            return nn.utils.rnn.pad_sequence(tokens, batch_first=True).transpose(1, 2)
+        return [self.ask(study, asked) for study, asked in zip(studies, question, strict=True)]
+
+    def encode(self, volume: torch.Tensor) -> EncodedStudy:
+        """Encode and prune the slices of a volume ``(C, H, W, D)`` once, for any number of questions."""
+        return self.encoder.encode(volume)
+
+    def ask(self, study: EncodedStudy, questions: Sequence[str]) -> StudyAnswers:
+        """Answer questions about an encoded volume."""
+        return StudyAnswers(study.record, tuple(self.answer(study, one) for one in questions))
+
+    def answer(self, study: EncodedStudy, question: str | Sequence[str]) -> Answer:
+        """Answer one question about an encoded volume.
+
+        Args:
+            study: of :meth:`encode`.
+            question: plain text; or a conversation: the first question, its answer, and so on, ending in a question.
+
+        Raises:
+            QuestionError: a text is not text, is empty, or holds special tokens of the model.
+            PromptError: the pruned prompt is longer than the model can read.
+        """
+        conversation = Conversation.about(self.prompt, question)
+        pruned = self.encoder.for_question(study, conversation.turns[-1])
+        return self.engine.generate(pruned, [conversation], self.stream)[0]
+
+    def describe(self) -> dict[str, Any]:
+        """What answers and how, as JSON holds it: ``model``, ``pruner``, ``prompt``, ``engine``."""
+        return {**self.encoder.describe(), "prompt": asdict(self.prompt), "engine": self.engine.describe()}

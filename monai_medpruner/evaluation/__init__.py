@@ -1,0 +1,13 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Evaluation: loops over the questions of a data set."""
+
+from __future__ import annotations
+
+from monai_medpruner.evaluation.benchmark_evaluator import BenchmarkEvaluator
+from monai_medpruner.evaluation.item_groups import group_items, item_prompt
+from monai_medpruner.evaluation.prediction_folder import PredictionFolder
+from monai_medpruner.evaluation.variants import Variant, sweep_variants
+
+__all__ = ["BenchmarkEvaluator", "PredictionFolder", "Variant", "group_items", "item_prompt", "sweep_variants"]

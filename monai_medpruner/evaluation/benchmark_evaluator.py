@@ -1,0 +1,247 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""MONAI's evaluator over a benchmark: a volume at a time, every question about it, nothing lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import EventEnum
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+
+from monai_medpruner.engines import VolumeQA
+from monai_medpruner.errors import SettingsError, describe_error
+from monai_medpruner.evaluation.item_groups import group_items, items_digest
+from monai_medpruner.evaluation.prediction_folder import PredictionFolder
+from monai_medpruner.evaluation.variants import Variant, encode_variants
+from monai_medpruner.memory import is_out_of_memory, peak_memory, release_memory
+from monai_medpruner.metrics import find_protocol, run_report
+from monai_medpruner.metrics.scoring import write_json
+from monai_medpruner.networks import EncodedStudy
+from monai_medpruner.pruners import pruner_settings
+from monai_medpruner.results import package_versions, result_line
+from monai_medpruner.transforms import describe_transform
+
+__all__ = ["BenchmarkEvaluator", "ItemEvents"]
+
+logger = logging.getLogger(__name__)
+
+
+class ItemEvents(EventEnum):
+    """ITEM_COMPLETED: a line was written; it is ``engine.state.output``."""
+
+    ITEM_COMPLETED = "item_completed"
+
+
+class BenchmarkEvaluator(SupervisedEvaluator):
+    """Asks every item of a benchmark, for one or several variants; writes ``predictions.jsonl`` and ``metrics.json``.
+
+    A volume is loaded, filtered, encoded and pruned once, whatever the number of its questions, and nothing of it stays
+    in memory afterward. Each answer is on disk before the next question is asked; interrupted runs resume
+    automatically. An item that fails is recorded with the class of its error as "status", scores 0 and is counted.
+    Under ``ignite.distributed`` each rank takes its share of the volumes.
+
+    Lines of ``predictions.jsonl`` follow :data:`~monai_medpruner.results.LINE_SCHEMA`.
+
+    Args:
+        device: of the network.
+        val_data_loader: one volume a batch, over a data set with a replaceable ``data``: it is given the groups of
+            items that are still to be asked, and may give groups back with an "error"
+            (:class:`~monai_medpruner.data.GuardedDataset`).
+        network: answers questions.
+        items: of the benchmark.
+        output_dir: folder to write; each variant has a folder of its name below it.
+        protocol: how to ask and score; a name.
+        variants: configurations of pruning that share one run of the encoder; None for the network's own pruner on the
+            slices that the data loader gives. Their ``settings`` go into their lines.
+        settings: what goes into each line beside the settings of the network and the preprocessing. Runs with other
+            settings do not resume this one.
+        wordnet: folder of WordNet for METEOR; see :func:`~monai_medpruner.metrics.score`.
+        fail_fast: end the run with an item's error, which is then not recorded.
+        retry_failed: ask items again that failed in an earlier run.
+        val_handlers: as in ``SupervisedEvaluator``.
+
+    Raises:
+        SettingsError: there is no item or no variant, the protocol is unknown, or has no such questions.
+    """
+
+    network: Any
+    data_loader: Any
+
+    def __init__(
+        self,
+        device: torch.device,
+        val_data_loader: DataLoader,
+        network: VolumeQA,
+        items: Sequence[Mapping[str, Any]],
+        output_dir: str | Path,
+        protocol: str,
+        variants: Sequence[Variant] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        wordnet: str | Path | None = None,
+        fail_fast: bool = False,
+        retry_failed: bool = False,
+        val_handlers: Sequence | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            val_data_loader=val_data_loader,
+            network=network,
+            val_handlers=val_handlers,
+            event_names=[ItemEvents],
+            decollate=False,
+        )
+        if not items:
+            raise SettingsError("there are no items to evaluate")
+        if variants is not None and not variants:
+            raise SettingsError("there are no variants to evaluate")
+        self.items = items
+        self.single = variants is None
+        self.variants = [Variant(pruner=network.encoder.pruner)] if variants is None else list(variants)  # type: ignore[attr-defined]
+        self.folders = {one: PredictionFolder(Path(output_dir) / one.name, retry_failed) for one in self.variants}
+        self.protocol = find_protocol(protocol)
+        self.settings = dict(settings or {})
+        self.wordnet = wordnet
+        self.fail_fast = fail_fast
+        group_items(items, self.protocol)  # refuses what the protocol cannot ask, before a model is loaded
+
+    def run(self, global_epoch: int = 1) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Ask what is still to be asked, then write ``metrics.json`` of each variant.
+
+        Returns:
+            per variant its settings and, under "metrics", what ``metrics.json`` holds; empty on ranks other than 0.
+
+        Raises:
+            MixedRunError: a folder holds predictions of something else.
+            MedPrunerError: the model cannot be loaded, or, with ``fail_fast``, the error of an item.
+        """
+        ids = [str(item["id"]) for item in self.items]
+        rows = []
+        try:
+            done = {one: folder.open(self._identity(one), ids) for one, folder in self.folders.items()}
+            self._open = {one: set(ids) - answered for one, answered in done.items()}
+            self._ask(set.intersection(*done.values()), global_epoch)
+            for one, folder in self.folders.items():
+                lines = folder.finish(ids)
+                if idist.get_rank() == 0:
+                    rows.append({**one.settings, "metrics": self._report(one, lines)})
+        finally:
+            for folder in self.folders.values():
+                folder.close()
+        idist.barrier()
+        return rows
+
+    def _settings_of(self, variant: Variant) -> dict[str, Any]:
+        """The settings that a variant's lines hold, derived from the objects that do the work."""
+        transforms = [self.data_loader.dataset.transform, variant.slices]
+        preprocessing = [stage for one in transforms if one is not None for stage in _stages(describe_transform(one))]
+        described = {**self.network.describe(), "pruner": pruner_settings(variant.pruner)}
+        shared = {} if self.single else {"shared_encoder": True}
+        return {**described, "preprocessing": preprocessing, **self.settings, **variant.settings, **shared}
+
+    def _identity(self, variant: Variant) -> dict[str, Any]:
+        """What the predictions depend on."""
+        settings = self._settings_of(variant)
+        # another GPU of the same kind may go on
+        settings["model"] = {name: value for name, value in settings["model"].items() if name != "device"}
+        items = {"count": len(self.items), "digest": items_digest(self.items)}
+        return {"settings": settings, "protocol": self.protocol.name, "items": items}
+
+    def _ask(self, done: set[str], global_epoch: int) -> None:
+        """Go through this rank's share of the volumes with open questions."""
+        if done:
+            logger.info("%d of %d items have a prediction; asking the others", len(done), len(self.items))
+        groups = group_items(self.items, self.protocol, done)
+        share = groups[idist.get_rank() :: idist.get_world_size()]
+        self.data_loader.dataset.data = share
+        self.state.epoch_length = len(share)
+        if share:
+            super().run(global_epoch)
+
+    def _report(self, variant: Variant, lines: list[dict[str, Any]]) -> dict[str, Any]:
+        metrics = run_report(lines, self.protocol.name, self.wordnet)
+        metrics |= {"settings": self._settings_of(variant), "versions": package_versions()}
+        metrics["world_size"] = idist.get_world_size()
+        path = self.folders[variant].output_dir / "metrics.json"
+        write_json(metrics, path)
+        if metrics["settings"]["model"]["random_weights"]:
+            logger.warning("the model has random weights: its answers, and their scores, mean nothing")
+        if metrics["failed"]:
+            logger.warning("%d of %d items failed: %s", metrics["failed"], metrics["items"], metrics["errors"])
+        accuracy = "no closed questions" if metrics["accuracy"] is None else f"accuracy {metrics['accuracy']:.2f} %"
+        logger.info("%d items, %s; written to %s", metrics["items"], accuracy, path)
+        self.state.metrics = metrics
+        return metrics
+
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
+        """Answer every question about the volume of a batch."""
+        if len(batchdata["items"]) != 1:
+            raise SettingsError(f"expected one volume a batch, got {len(batchdata['items'])}: use a batch size of 1")
+        items = batchdata["items"][0]
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if "error" in batchdata:
+            self._fail(items, batchdata["error"][0])
+            return self.state.output
+        try:
+            studies = self._encode(batchdata["image"][0])
+        except Exception as error:
+            self._fail(items, self._described(error))
+            return self.state.output
+        for variant, study in studies:
+            record = study.record
+            record.save(self.folders[variant].output_dir / "records" / f"{record.volume_id}.safetensors")
+            asked = [item for item in items if item["id"] in self._open[variant]]
+            for number, item in enumerate(asked):
+                self._answer(variant, study, item, first=number == 0)
+        return self.state.output
+
+    def _encode(self, volume: Any) -> list[tuple[Variant, EncodedStudy]]:
+        if self.single:
+            return [(self.variants[0], self.network.encode(volume))]
+        return encode_variants(self.network, volume, self.variants)
+
+    def _described(self, error: Exception) -> tuple[str, str]:
+        """An error as it is recorded; with ``fail_fast`` it goes on its way instead."""
+        if self.fail_fast:
+            raise error
+        if is_out_of_memory(error):
+            release_memory()
+        return describe_error(error)
+
+    def _answer(self, variant: Variant, study: EncodedStudy, item: dict[str, Any], first: bool) -> None:
+        answer = failure = None
+        try:
+            answer = self.network.answer(study, item["prompt"])
+        except Exception as error:
+            failure = self._described(error)
+        self._write(variant, item, record=study.record, answer=answer, error=failure, first=first)
+
+    def _fail(self, items: Sequence[dict[str, Any]], described: tuple[str, str]) -> None:
+        """Record the items of a volume that could not be read or encoded."""
+        for item in items:
+            for variant in self.variants:
+                if item["id"] in self._open[variant]:
+                    self._write(variant, item, error=described)
+
+    def _write(self, variant: Variant, item: dict[str, Any], **result: Any) -> None:
+        if result.get("error") is not None:
+            logger.warning("item %s failed: %s: %s", item["id"], *result["error"])
+        # an item's answer is what the model's is compared with
+        question = {**item, "reference": item["answer"], "reference_choice": item["answer_choice"]}
+        line = result_line(question, self._settings_of(variant), peak_memory=peak_memory(), **result)
+        self.folders[variant].append(line)
+        self.state.output = line
+        self.fire_event(ItemEvents.ITEM_COMPLETED)
+
+
+def _stages(description: Any) -> list[Any]:
+    """A description of transforms as a list of stages."""
+    return list(description) if isinstance(description, list) else [description]

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The record of an encoded volume, from the volume's metadata and what was kept of its slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
+from monai_medpruner.transforms.slice_plane import SLICE_ORDERS
+
+__all__ = ["study_record"]
+
+
+def study_record(
+    volume: torch.Tensor,
+    volume_id: str,
+    slices: Sequence[SliceRecord],
+    settings: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    notes: Sequence[str] = (),
+) -> StudyRecord:
+    """Make the record of a volume.
+
+    Args:
+        volume: the kept slices, ``(C, H, W, K)``; the metadata of a MetaTensor tell what they were taken from. A plain
+            tensor is a whole volume on a grid of 1 mm.
+        volume_id: hash of the volume where its metadata hold none.
+        slices: what was kept of each slice.
+        settings: of preprocessing, model and pruner.
+        seconds: per stage.
+        notes: beside those of the metadata.
+    """
+    meta = volume.meta if isinstance(volume, MetaTensor) else {}
+    kept = tuple(int(index) for index in meta.get("kept_indices", range(volume.shape[-1])))
+    total = int(meta.get("source_depth", len(kept)))
+    affine = meta.get("source_affine", meta.get("affine", torch.eye(4)))
+    positions = meta.get("source_positions_mm", meta.get("slice_positions_mm", ()))
+    distances = meta.get("slice_distances")
+    source, plane = meta.get("source"), meta.get("plane")
+    return StudyRecord(
+        volume_id=str(meta.get("volume_id", volume_id)),
+        image=str(meta.get("filename_or_obj", "")),
+        total_slices=total,
+        slice_indices=kept,
+        slices=tuple(slices),
+        geometry=VolumeGeometry(
+            shape=(int(volume.shape[1]), int(volume.shape[2]), total),
+            affine=_matrix(affine),
+            original_affine=_matrix(meta.get("original_affine", affine)),
+            slice_positions_mm=tuple(float(one) for one in positions) if len(positions) == total else (),
+        ),
+        slice_distances=None if distances is None else tuple(float(one) for one in distances),
+        source=source,
+        modality=meta.get("modality"),
+        plane=plane,
+        # files without geometry do not tell from where to where their slices run
+        order="as stored" if source in ("npy", "images") else SLICE_ORDERS.get(plane or ""),
+        notes=(*meta.get("notes", ()), *notes),
+        settings=settings,
+        seconds=dict(seconds),
+    )
+
+
+def _matrix(affine: Any) -> torch.Tensor:
+    return torch.as_tensor(affine, dtype=torch.float64).detach().cpu().clone()

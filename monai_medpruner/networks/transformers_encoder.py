@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The encoder side of the seam: a volume to an encoded study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.memory import is_out_of_memory, release_memory
+from monai_medpruner.networks.checkpoint import Checkpoint
+from monai_medpruner.networks.encoded_study import EncodedStudy, StudyKey
+from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
+from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.networks.study_record import study_record
+from monai_medpruner.pruners import TokenPruner, pruner_settings
+from monai_medpruner.results import StageTimes
+
+__all__ = ["SliceEncoder", "TransformersEncoder"]
+
+logger = logging.getLogger(__name__)
+
+
+class SliceEncoder(Protocol):
+    """Encodes and prunes the slices of a volume; needs no language model."""
+
+    def encode(self, volume: torch.Tensor) -> EncodedStudy:
+        """Encode and prune the slices of a volume ``(C, H, W, D)`` once, for any number of questions."""
+
+    def for_question(self, study: EncodedStudy, question: str) -> EncodedStudy:
+        """Prune for a question; the study itself where the pruner does not need it."""
+
+    def describe(self) -> dict[str, Any]:
+        """What encodes and prunes: ``model`` and ``pruner``, as JSON holds them."""
+
+
+class TransformersEncoder(nn.Module):
+    """Vision encoder and projector of a stock Hugging Face model, with a pruner behind them.
+
+    Args:
+        checkpoint: loaded at the first use; its vision part is enough.
+        pruner: which tokens to keep; None keeps all.
+        vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches.
+        preserve_position_ids: see :class:`~monai_medpruner.networks.PrunedVLM`.
+        token_budget: visual tokens of all kept slices together, before tokens are pruned; slices are shrunk to equal
+            shares of it. None leaves the size of the slices to the image processor.
+
+    Raises:
+        SettingsError: ``token_budget`` is not positive.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        pruner: TokenPruner | None = None,
+        *,
+        vision_batch_size: int | None = None,
+        preserve_position_ids: bool | None = None,
+        token_budget: int | None = None,
+    ) -> None:
+        super().__init__()
+        if token_budget is not None and token_budget < 1:
+            raise SettingsError(f"token_budget must be at least 1, got {token_budget}")
+        self.checkpoint = checkpoint
+        self.pruner = pruner
+        self.vision_batch_size = vision_batch_size
+        self.preserve_position_ids = preserve_position_ids
+        self.token_budget = token_budget
+
+    def encode(self, volume: torch.Tensor) -> EncodedStudy:
+        """Encode and prune the slices of a volume once, for any number of questions.
+
+        Args:
+            volume: ``(C, H, W, D)``, C being 1 or 3, slices along D, intensities in [0, 1]. The metadata of a
+                MetaTensor that this package's transforms wrote go into the record.
+
+        Raises:
+            IntensityUnitsError: intensities lie outside [0, 1].
+        """
+        return self.encode_each(volume, [self.pruner])[0]
+
+    @torch.no_grad()
+    def encode_each(self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None]) -> list[EncodedStudy]:
+        """Encode the slices of a volume once and prune them with several pruners, in place of the encoder's own.
+
+        Where memory runs out, a second attempt encodes a quarter of the slices at a time, with a warning and a note in
+        the records.
+        """
+        meta = volume.meta if isinstance(volume, MetaTensor) else {}
+        count = len(meta.get("kept_indices", range(volume.shape[-1])))
+        kept = volume[..., :count]  # a batch of volumes is padded behind the kept slices
+        seconds = StageTimes()
+        with seconds.stage("encode"):
+            inputs = self.image_inputs(kept)
+        pruned, notes = self._encode_in_memory(count, pruners, inputs)
+        settings = self._settings(meta)
+        content = str(meta["volume_id"]) if "preprocessing" in meta and "volume_id" in meta else _content_hash(kept)
+        studies = []
+        for pruner, one in zip(pruners, pruned, strict=True):
+            spent = StageTimes(dict(meta.get("seconds", ())))
+            spent.add(seconds)
+            spent.add(one.seconds)
+            described = pruner_settings(pruner)
+            record = study_record(kept, content, one.records, {**settings, "pruner": described}, spent, notes)
+            key = StudyKey(
+                volume=content,
+                preprocessing=_as_json(settings["preprocessing"]),
+                model=_as_json({**settings["model"], "token_budget": self.token_budget}),
+                pruner=_as_json(described),
+                dtype=settings["model"]["dtype"],
+            )
+            studies.append(
+                EncodedStudy(
+                    key=key,
+                    record=record,
+                    tokens=tuple(one.tokens),
+                    deepstack_features=tuple(tuple(layer) for layer in one.deepstack_features),
+                    preserve_position_ids=self.preserve_position_ids,
+                )
+            )
+        return studies
+
+    def for_question(self, study: EncodedStudy, question: str) -> EncodedStudy:
+        """Prune a study for a question; the study itself where its pruner does not need the question."""
+        return study
+
+    def image_inputs(self, volume: torch.Tensor) -> dict[str, Any]:
+        """The image inputs of the model: each slice of a volume as an 8-bit image through the image processor.
+
+        Args:
+            volume: ``(C, H, W, D)``, C being 1 or 3, intensities in [0, 1].
+
+        Raises:
+            IntensityUnitsError: intensities lie outside [0, 1].
+        """
+        images = slice_images(volume)
+        processor = self.checkpoint.image_processor
+        size: dict[str, Any] = {}
+        if self.token_budget is not None:
+            size = self.checkpoint.family.image_size_for(processor, self.token_budget // len(images))
+        device = self.checkpoint.model.device
+        inputs = dict(processor(images=images, return_tensors="pt", **size))
+        return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What encodes and prunes: ``model``, the loaded checkpoint with its settings, and ``pruner``."""
+        model = {**self.checkpoint.describe(), "token_budget": self.token_budget}
+        model["preserve_position_ids"] = self.preserve_position_ids
+        return {"model": model, "pruner": pruner_settings(self.pruner)}
+
+    def _settings(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": self.describe()["model"], "preprocessing": list(meta.get("preprocessing", ()))}
+
+    def _encode_in_memory(
+        self, count: int, pruners: Sequence[TokenPruner | None], inputs: dict[str, Any]
+    ) -> tuple[list[PrunedSlices], tuple[str, ...]]:
+        """Encode and prune; where memory runs out once more with fewer slices at a time, which a note tells."""
+        family, batch_size = self.checkpoint.family, self.vision_batch_size
+        try:
+            return encode_and_prune_each(family, pruners, inputs, batch_size), ()
+        except Exception as error:
+            at_once = min(batch_size or count, count)
+            if not is_out_of_memory(error) or at_once == 1:
+                raise
+            fewer = max(1, at_once // 4)
+            note = (
+                f"out of memory ({type(error).__name__}) with up to {at_once} slices in the encoder at once; tried "
+                f"again with {fewer}"
+            )
+        # outside the handler, whose traceback holds on to the memory
+        logger.warning(note)
+        release_memory()
+        return encode_and_prune_each(family, pruners, inputs, fewer), (note,)
+
+
+def _content_hash(volume: torch.Tensor) -> str:
+    """SHA-256 of the voxels as they are encoded, for volumes whose preprocessing is not known."""
+    voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+    content = voxels.detach().to("cpu", torch.float32).contiguous().numpy()
+    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).hexdigest()
+
+
+def _as_json(description: Any) -> str:
+    return json.dumps(description, sort_keys=True)

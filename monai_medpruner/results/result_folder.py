@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Read back what a run wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results.study_record import StudyRecord
+
+__all__ = ["RunResults", "read_lines", "read_results"]
+
+_LINE_FILES = ("answers.jsonl", "predictions.jsonl")
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The output folder of a run.
+
+    Args:
+        folder: that the run wrote to.
+        lines: of ``answers.jsonl`` or ``predictions.jsonl``, in the order of the file.
+        metrics: content of ``metrics.json``; None where there is none.
+    """
+
+    folder: Path
+    lines: list[dict[str, Any]]
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def volume_ids(self) -> list[str]:
+        """The studies, in the order of their first lines."""
+        return list(dict.fromkeys(line["volume_id"] for line in self.lines if "volume_id" in line))
+
+    def record(self, volume_id: str) -> StudyRecord:
+        """The record of a study.
+
+        Raises:
+            OutputFolderError: there is no such record, or it is damaged.
+        """
+        return StudyRecord.load(self.folder / "records" / f"{volume_id}.safetensors")
+
+
+def read_results(folder: str | Path) -> RunResults:
+    """Read the output folder of a run.
+
+    Raises:
+        OutputFolderError: it holds neither answers nor predictions, or a file in it is damaged.
+    """
+    place = Path(folder)
+    found = next((place / name for name in _LINE_FILES if (place / name).is_file()), None)
+    if found is None:
+        raise OutputFolderError(f"{place} holds neither {' nor '.join(_LINE_FILES)}: give the output folder of a run")
+    metrics = place / "metrics.json"
+    try:
+        content = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+    except ValueError as error:
+        raise OutputFolderError(f"{metrics} is damaged: {error}") from error
+    return RunResults(place, read_lines(found), content)
+
+
+def read_lines(file: str | Path) -> list[dict[str, Any]]:
+    """Read a file of result lines.
+
+    Raises:
+        OutputFolderError: the file cannot be read, or a line is not a JSON object.
+    """
+    try:
+        # not splitlines: it also splits at the line separators of Unicode, which texts may hold
+        lines = [json.loads(text) for text in Path(file).read_text(encoding="utf-8").split("\n") if text]
+    except (OSError, ValueError) as error:
+        raise OutputFolderError(f"{file} cannot be read as the results of a run: {error}") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise OutputFolderError(f"{file} cannot be read as the results of a run: a line is not a JSON object")
+    return lines

@@ -1,79 +1,218 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Write the bundles' inference configurations in their common form: ``sync_bundles.py [--check]``.
+"""Write the complete configuration files of the bundles: ``sync_bundles.py [--check]``.
 
-``bundles/medpruner_qwen3vl/configs/inference.json`` is the common form. A bundle keeps its own values of the settings,
-which are the keys before ``settings``, and its own ``prompt``; everything else is taken from the common form. It may
-have settings that the common form lacks if its other settings are made of them. The configurations of evaluation, which
-stand on it, are the same in all bundles.
+What the bundles have in common stands in ``monai_medpruner/configs``. ``bundles/<name>.json`` states what differs, by
+the ids that MONAI's command line takes: ``"max_slices"``, ``"prompt::question"``, ``"_meta_::name"``. An id that begins
+with ``+`` adds to a list, and ``{common}`` in a text of the metadata stands for the common text. A bundle may add a
+setting if one of its other settings refers to it.
+
+Generated besides are the settings at the top of a file and the block ``optional``, from ``settings.json``; the block
+``pruners``, from the dataclasses of the registered pruners; and the versions in ``metadata.json``, from
+``constraints.txt`` and ``pyproject.toml``.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-COMMON = "medpruner_qwen3vl"
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from monai_medpruner import pruners
+from monai_medpruner.pruners import PRUNERS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMON = REPOSITORY / "monai_medpruner" / "configs"
+#: files that are the same in every bundle but for what a bundle states
 SAME = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json")
+META = "_meta_"
+#: packages whose tested version has a key of its own
+TESTED = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+EVALUATION = "evaluation"
 
 
-def setting_names(config: dict[str, Any]) -> list[str]:
-    """Return the keys before ``settings``."""
-    names = list(config)
-    return names[: names.index("settings")]
+def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the complete ``inference.json`` of a bundle.
 
-
-def synchronized(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return the common form with a bundle's own settings and prompt; a setting that it lacks has the common value.
-
-    A setting that the common form lacks must be read by one of the bundle's other settings, before which it is put.
+    Args:
+        differences: content of ``bundles/<name>.json``.
 
     Raises:
-        ValueError: the bundle has a setting that the common form has not, and nothing would read it.
+        ValueError: an id is not in the common form, and no setting refers to it.
     """
-    names = setting_names(common)
-    values = {**common, **{name: own[name] for name in (*names, "prompt") if name in own}}
-    extra = [name for name in setting_names(own) if name not in names]
-    readers = {name: [one for one in names if f"@{name}" in json.dumps(values[one])] for name in extra}
-    if unread := [name for name in extra if not readers[name]]:
-        raise ValueError(f"the common form has no setting {unread[0]!r}")
+    described = {name: one for name, one in read(COMMON / "settings.json").items() if one["group"] != EVALUATION}
+    settings = {name: one["default"] for name, one in described.items()}
+    common = read(COMMON / "inference.json")
+    own = {name: value for name, value in differences.items() if META not in name.split("::")[0]}
+    extra = {name: value for name, value in own.items() if "::" not in name and name not in {**settings, **common}}
+    config = {"imports": common.pop("imports"), **settings, "optional": optional_block(described), **common}
+    for name, value in own.items():
+        if name not in extra:
+            set_value(config, name, value)
+    # before the blocks that refer to them
+    config = insert_before(config, "token_pruner", {"pruners": pruner_blocks(settings)})
+    for name, value in extra.items():
+        readers = [one for one in settings if f"@{name}" in json.dumps(config[one])]
+        if not readers:
+            raise ValueError(f"there is no setting {name!r} in the common form, and nothing refers to it")
+        config = insert_before(config, readers[0], {name: value})
+    return config
+
+
+def evaluation_config() -> dict[str, Any]:
+    """Return the complete ``evaluate.json``."""
+    described = {name: one for name, one in read(COMMON / "settings.json").items() if one["group"] == EVALUATION}
+    settings = {name: one["default"] for name, one in described.items()}
+    return {**settings, "+optional": optional_block(described), **read(COMMON / "evaluate.json")}
+
+
+def optional_block(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the one place where the text ``none`` becomes null."""
+    # select_pruner knows the name "none" from the block of pruners
+    return {name: f"$optional(@{name})" for name, one in described.items() if one.get("none") and name != "pruner"}
+
+
+def pruner_blocks(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block for each registered pruner; fields that have a setting refer to it.
+
+    Args:
+        settings: of the bundles.
+    """
+    blocks: dict[str, Any] = {}
+    for name, pruner in PRUNERS.items():
+        place = pruners.__name__ if hasattr(pruners, pruner.__name__) else pruner.__module__
+        values = {one.name: f"@{one.name}" if one.name in settings else default(one) for one in fields(pruner)}
+        blocks[name] = {"_target_": f"{place}.{pruner.__name__}", **values}
+    return {**blocks, "none": None}
+
+
+def default(field: Field[Any]) -> Any:
+    """Return the default of a dataclass's field.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is MISSING:
+        raise ValueError(f"field {field.name!r} of a pruner has no default")
+    return field.default_factory()
+
+
+def metadata(differences: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the complete ``metadata.json`` of a bundle.
+
+    Args:
+        differences: content of ``bundles/<name>.json``.
+        config: the bundle's complete ``inference.json``.
+
+    Raises:
+        ValueError: an id is not in the common form.
+    """
+    content = read(COMMON / "metadata.json")
+    content |= versions()
+    for name, value in differences.items():
+        first, _, rest = name.partition("::")
+        if first.lstrip("+") == META:
+            set_value(content, first.removesuffix(META) + rest, value)
+    prediction = content["network_data_format"]["outputs"]["pred"]
+    size = str(prediction["num_channels"])
+    prediction["channel_def"] = {
+        number: text.replace("{channels}", size) for number, text in prediction["channel_def"].items()
+    }
+    if content["huggingface_model_id"] is None and config["revision"] is not None:
+        content |= {"huggingface_model_id": config["model_id"], "huggingface_revision": config["revision"]}
+    if content["huggingface_model_id"] is None:
+        return {name: value for name, value in content.items() if not name.startswith("huggingface_")}
+    return content | {"huggingface_url": f"https://huggingface.co/{content['huggingface_model_id']}"}
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that were tested, and the requirements that they stand for."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    tested = {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in pins}
+    dependencies = [Requirement(line) for line in project["dependencies"]]
+    # with operators: the model zoo pins a bare version exactly
+    required = {one.name: str(one.specifier) for one in dependencies if one.specifier and one.name not in TESTED}
+    return {
+        **{key: tested[name] for name, key in TESTED.items()},
+        "required_packages_version": {project["name"]: f">={project['version']}", **required},
+    }
+
+
+def set_value(config: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value by its id; see the module's text for ``+`` and ``{common}``.
+
+    Raises:
+        ValueError: the id is not in the configuration.
+    """
+    *parents, last = name.lstrip("+").split("::")
+    place: Any = config
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, dict) else None
+    # the channels of an image are counted, and a bundle may have more of them
+    if not isinstance(place, dict) or (last not in place and not last.isdecimal()):
+        raise ValueError(f"there is nothing with the id {name!r} in the common form")
+    if name.startswith("+"):
+        place[last] = [*place[last], *value]
+    else:
+        place[last] = value.replace("{common}", place[last]) if "{common}" in str(value) else copy.deepcopy(value)
+
+
+def insert_before(config: Mapping[str, Any], name: str, added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with further keys before one of its own."""
     result: dict[str, Any] = {}
-    for name, value in values.items():
-        result |= {one: own[one] for one in extra if readers[one][0] == name}
-        result[name] = value
+    for key, value in config.items():
+        result |= {**added, key: value} if key == name else {key: value}
     return result
 
 
+def bundle_files(differences: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every generated file of a bundle by its name."""
+    config = inference_config(differences)
+    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in SAME}
+    return {"inference.json": config, "metadata.json": metadata(differences, config), **others}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 1 where a file is not in the common form and, without --check, cannot be."""
+    """Run the command; the exit status is 1 where a bundle cannot be made, or with --check, where a file differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundles", type=Path, default=BUNDLES, help="folder of the bundles")
-    parser.add_argument("--check", action="store_true", help="say which files differ, and write none")
+    parser.add_argument("--bundles", type=Path, default=REPOSITORY / "bundles", help="folder of the bundles")
+    parser.add_argument("--check", action="store_true", help="name the files that differ, and write none")
     options = parser.parse_args(arguments)
-    own = options.bundles / COMMON / "configs"
-    common = _read(own / "inference.json")
     failed = False
-    for path in sorted(options.bundles.glob("*/configs/inference.json")):
+    for path in sorted(options.bundles.glob("*.json")):
         try:
-            text = json.dumps(synchronized(common, _read(path)), indent=4, ensure_ascii=False) + "\n"
+            files = bundle_files(read(path))
         except ValueError as error:
             sys.stderr.write(f"{path}: {error}\n")
             failed = True
             continue
-        failed |= not _settle(path, text, options.check)
-        for name in SAME:
-            failed |= not _settle(path.with_name(name), (own / name).read_text(encoding="utf-8"), options.check)
+        for name, content in files.items():
+            text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+            failed |= not _settle(path.with_suffix("") / "configs" / name, text, options.check)
     return int(failed)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _settle(path: Path, text: str, check: bool) -> bool:

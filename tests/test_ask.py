@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""``python -m monai_medpruner ask``."""
+"""``medpruner ask``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import json
 
 import pytest
 
-from monai_medpruner import __main__ as command_line
-from monai_medpruner.ask import bundle_folder
-from monai_medpruner.ask_arguments import bundles
+from monai_medpruner.bundles import bundle_for_model
+from monai_medpruner.cli import main as command_line
 from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.settings import bundle_folders
 from monai_medpruner.testing import save_tiny_checkpoint
 
 
@@ -57,18 +57,18 @@ def test_several_questions(ask, tmp_path):
     ],
 )
 def test_bundle_of_a_model(model_type, bundle):
-    assert bundle_folder(model_type) == bundles()[bundle]
+    assert bundle_for_model(model_type) == bundle_folders()[bundle]
 
 
 def test_no_bundle_for_an_unsupported_model():
     with pytest.raises(UnsupportedModelError):
-        bundle_folder("bert")
+        bundle_for_model("bert")
 
 
 def test_the_bundle_follows_from_the_checkpoint(ask, tmp_path):
     checkpoint = save_tiny_checkpoint("video_llama_3", tmp_path / "checkpoint")
     _, (line,) = ask("--model", str(checkpoint), "--question", "Which organ?", "--slices", "0:2", "--tau", "0.5")
-    settings = json.loads((bundles()["medpruner_hulumed"] / "configs" / "inference.json").read_text())
+    settings = json.loads((bundle_folders()["medpruner_hulumed"] / "configs" / "inference.json").read_text())
     assert line["settings"]["model_type"] == "video_llama_3"
     assert line["settings"]["random_weights"] is False
     assert line["settings"]["tau"] == 0.5
@@ -83,6 +83,10 @@ def test_the_bundle_follows_from_the_checkpoint(ask, tmp_path):
         ([], "no question"),
         (["--question", "a?", "--tau", "many"], "--tau must be a number"),
         (["--question", "a?", "--tau", "0"], "tau must lie in"),
+        (["--question", "a?", "--gama", "0.1"], "did you mean --gamma"),
+        (["--question", "a?", "--min_tokens", "2"], "did you mean --token_pruner::min_tokens"),
+        (["--question", "a?", "--token_pruner::pool", "2"], "pool"),
+        (["--question", "a?", "--token_pruner::min_tokens"], "needs a value"),
         (["--question", "a?", "--plane", "$print(1)"], "--plane must not begin with"),
         (["--question", "a?", "--slices", "90:99"], "slices"),
         (["--question", "a?", "--model", "/no/such"], "there is no such folder"),
@@ -95,5 +99,5 @@ def test_errors_are_one_line(ask, capsys, words, message):
         ask(*(words if "--model" in words else ["--model", "tiny", *words]))
     assert exit_.value.code == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "python -m monai_medpruner ask: error: " in last
+    assert "medpruner ask: error: " in last
     assert message in last

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from monai_medpruner.errors import PackageVersionError, SettingsError
 from monai_medpruner.requirements import check_required_packages
@@ -36,6 +37,8 @@ def packages(monkeypatch):
         {"torch": "2.13.0"},  # a local build is the version it was built from
         {"itk": "5.4"},  # 5.10 is newer, though not as text
         {"monai": "1.0", "torch": "2.6", "transformers": "5.18"},
+        {"monai": ">=1.6.1", "torch": ">=2.6", "itk": ">=5.4,<6"},
+        {"torch": "==2.13.0"},
     ],
     ids=str,
 )
@@ -57,9 +60,14 @@ def test_what_lacks_is_refused(name, lowest, found):
     with pytest.raises(PackageVersionError) as raised:
         check_required_packages({"torch": "2.6", name: lowest})
     message = str(raised.value)
-    assert f"{name} is {found}, needed is {lowest} or newer" in message
-    assert message.endswith(f'pip install "{name}>={lowest}"')
+    assert f"{name} is {found}, needed is {SpecifierSet(f'>={lowest}')}" in message
+    assert message.endswith(f'pip install "{name}{SpecifierSet(f">={lowest}")}"')
     assert "torch" not in message
+
+
+def test_an_upper_bound():
+    with pytest.raises(PackageVersionError, match=r'itk is 5\.10, needed is <5\.10.* pip install "itk<5\.10"$'):
+        check_required_packages({"itk": "<5.10"})
 
 
 def test_all_that_lack_are_named_at_once():
@@ -68,9 +76,9 @@ def test_all_that_lack_are_named_at_once():
     assert isinstance(raised.value, ImportError)
 
 
-@pytest.mark.parametrize("lowest", ["", "newest", ">=1.0", None, 5.4])
+@pytest.mark.parametrize("lowest", ["", "newest", ">=", "~1", None, 5.4, "5.10,<6"])
 def test_what_is_no_version_is_refused(lowest):
-    with pytest.raises(SettingsError, match="monai needs a version number"):
+    with pytest.raises(SettingsError, match="monai needs a version specifier"):
         check_required_packages({"monai": lowest})
 
 

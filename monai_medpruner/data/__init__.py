@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from monai_medpruner.data.benchmarks import BENCHMARKS, load_benchmark
-from monai_medpruner.data.bundle_items import bundle_items, raw_config, require_items
 from monai_medpruner.data.collate import collate_volumes
 from monai_medpruner.data.guarded_dataset import GuardedDataset
-from monai_medpruner.data.image_list import image_items, pair_questions
+from monai_medpruner.data.image_list import image_items, pair_questions, question_items, require_items
 from monai_medpruner.data.volume_reader import Volume, VolumeReader, volume_id
 
 __all__ = [
@@ -17,12 +16,11 @@ __all__ = [
     "GuardedDataset",
     "Volume",
     "VolumeReader",
-    "bundle_items",
     "collate_volumes",
     "image_items",
     "load_benchmark",
     "pair_questions",
-    "raw_config",
+    "question_items",
     "require_items",
     "volume_id",
 ]

@@ -14,13 +14,57 @@ from typing import Any
 
 from monai_medpruner.errors import QuestionError, SettingsError, UnreadableVolumeError
 
-__all__ = ["MAX_QUESTION_CHARACTERS", "image_items", "pair_questions"]
+__all__ = ["MAX_QUESTION_CHARACTERS", "image_items", "pair_questions", "question_items", "require_items"]
 
 MAX_QUESTION_CHARACTERS = 20_000
 VERBATIM_HINT = (
     "Text or paths with # $ @ % , do not survive MONAI's command line: put them in --questions_file (JSONL)."
 )
 _JSONL_KEYS = {"question", "image", "id"}
+
+
+def question_items(
+    image: str | Sequence[str] | None = None,
+    question: str | Sequence[str] | None = None,
+    questions_file: str | None = None,
+    dataset_dir: str = "",
+) -> list[dict[str, Any]]:
+    """List the volumes of a run with the questions about them.
+
+    Args:
+        image: as in :py:func:`image_items`.
+        question: one question or a list, asked about every image; None or ``""`` for none.
+        questions_file: as in :py:func:`pair_questions`; None or ``""`` for none.
+        dataset_dir: folder that relative paths of images start from; empty for the working directory.
+
+    Returns:
+        items ``{"image": path, "question": [text, ...]}``; none where no image was given.
+
+    Raises:
+        SettingsError: a value is not text, or not a list of texts.
+        QuestionError: a question is empty or too long, or an image has none.
+        VolumeReadError: an image does not exist.
+    """
+    for name, value in (("image", image), ("question", question), ("questions_file", questions_file)):
+        texts = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise SettingsError(f"{name} must be text or a list of texts, got {type(value).__name__}. {VERBATIM_HINT}")
+    if dataset_dir and image:
+        image = [os.path.join(dataset_dir, one) for one in ([image] if isinstance(image, str) else image)]
+    return pair_questions(image_items(image), question or None, questions_file)
+
+
+def require_items(items: Sequence[Any]) -> None:
+    """Refuse a run without an image.
+
+    Raises:
+        SettingsError: ``items`` is empty.
+    """
+    if not items:
+        raise SettingsError(
+            "no image was given: add --image with a NIfTI file or a DICOM folder (or a list or CSV of them), and "
+            "--question, or a --questions_file"
+        )
 
 
 def image_items(image: str | Sequence[str] | None) -> list[dict[str, str]]:

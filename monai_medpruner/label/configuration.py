@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_medpruner.ask import bundle_folder, setting_overrides
-from monai_medpruner.ask_arguments import SETTINGS, bundles
+from monai_medpruner.bundles import TINY, bundle_for_checkpoint
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.networks.checkpoint import load_config
-from monai_medpruner.testing import TINY
+from monai_medpruner.settings import EVALUATION, bundle_config, bundle_folders, setting_overrides, settings
 
 __all__ = ["Configuration", "configuration"]
 
@@ -28,8 +25,12 @@ _BUNDLES = {
     # random weights, for trials
     TINY: "medpruner_qwen3vl",
 }
-# "output_dir" is of the bundle's own runs; "server_mode" is MONAI Label's
-_SETTINGS = sorted({*SETTINGS, "model", "family", "cache_mb"} - {"output_dir"})
+# files, folders and what is asked belong to a bundle's own runs; "model" stands for the last two
+_WITHOUT = ("input", "output", EVALUATION)
+_NAMED_MODEL = {"model_id", "model_type"}
+_SETTINGS = {name for name, one in settings().items() if one.group not in _WITHOUT} - _NAMED_MODEL
+_KNOWN = sorted({*_SETTINGS, "model", "family", "cache_mb"})
+# given by MONAI Label itself
 _SERVER = {"server_mode"}
 _CACHE_MB = 1024
 
@@ -56,35 +57,35 @@ def configuration(conf: Mapping[str, str]) -> Configuration:
     Args:
         conf: "model": "phantom", "medgemma", "qwen3vl", "hulumed", a checkpoint folder, or "tiny" (random weights);
             "family": which of the phantom bundle's models; "cache_mb"; and the settings of
-            ``python -m monai_medpruner ask``.
+            ``medpruner ask``, fields of the pruner (``token_pruner::FIELD``) among them.
 
     Raises:
         SettingsError: a name or value is unknown, or a bundle or checkpoint is not there.
         MedPrunerError: whatever is wrong with a checkpoint.
     """
-    if unknown := sorted(set(conf) - set(_SETTINGS) - _SERVER):
-        raise SettingsError(f"--conf {unknown[0]} is not known; there are: {', '.join(_SETTINGS)}")
+    if unknown := sorted(name for name in set(conf) - set(_KNOWN) - _SERVER if not name.startswith("token_pruner::")):
+        raise SettingsError(f"--conf {unknown[0]} is not known; there are: {', '.join(_KNOWN)}")
     model = conf.get("model")
     if not model:
         raise SettingsError(f"add --conf model, one of {', '.join(_BUNDLES)}, or a checkpoint folder")
-    given = {name: value for name, value in conf.items() if name in SETTINGS}
+    given = {name: text for name, text in conf.items() if name in _SETTINGS or name.startswith("token_pruner::")}
     if model in _BUNDLES:
         folder = _bundle(model)
         if model == TINY:
             given["model"] = TINY
     elif Path(model).expanduser().is_dir():
         given["model"] = str(Path(model).expanduser().resolve())
-        folder = bundle_folder(load_config(given["model"]).model_type)
+        folder = bundle_for_checkpoint(given["model"])
     else:
         raise SettingsError(f"--conf model must be one of {', '.join(_BUNDLES)}, or a checkpoint folder, got {model!r}")
-    overrides = dict(setting_overrides(given))
+    overrides = setting_overrides(folder, given)
     if "family" in conf:
         overrides["family"] = _family(folder, conf["family"])
     return Configuration(folder, overrides, _cache_bytes(conf))
 
 
 def _bundle(model: str) -> Path:
-    found = bundles()
+    found = bundle_folders()
     if _BUNDLES[model] not in found:
         raise SettingsError(
             f"--conf model {model} needs the bundle {_BUNDLES[model]}, which is not installed; there are: "
@@ -94,7 +95,7 @@ def _bundle(model: str) -> Path:
 
 
 def _family(folder: Path, family: str) -> str:
-    if "family" not in json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8")):
+    if "family" not in bundle_config(folder):
         raise SettingsError(f"--conf family is a setting of the phantom bundle; {folder.name} has one model")
     if not family.replace("_", "").isalnum():
         raise SettingsError("--conf family must be the name of a model family, such as qwen3_vl")

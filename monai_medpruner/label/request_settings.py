@@ -27,7 +27,7 @@ def adjustable(settings: Mapping[str, Any], pruner: TokenPruner | None) -> dict[
     own = {field.name for field in fields(pruner)} if pruner is not None else set()
     known = {name for name in ADJUSTABLE if name == "gamma" or name in own}
     values = {name: settings[name] for name in ADJUSTABLE if name in known}
-    # a server whose slices are not filtered has "none" here
+    # null where the server does not filter slices
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 

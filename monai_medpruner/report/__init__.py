@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from monai_medpruner.report.answer_table import answer_table
 from monai_medpruner.report.pruning_figure import pruning_figure
-from monai_medpruner.report.sweep_report import write_sweep
+from monai_medpruner.report.sweep_report import sweep_table, write_sweep
 
-__all__ = ["answer_table", "pruning_figure", "write_sweep"]
+__all__ = ["answer_table", "pruning_figure", "sweep_table", "write_sweep"]

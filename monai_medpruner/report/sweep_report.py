@@ -44,27 +44,29 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def write_sweep(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_sweep(rows: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
     """Write ``sweep.csv`` and ``sweep.png``.
 
     The plot has, against the share of tokens that is kept, the accuracy, or for open questions alone the first text
     metric, with its interval: a line through the values of τ for each γ and temperature.
 
     Args:
-        rows: as in :func:`sweep_table`.
+        rows: as in :func:`sweep_table`; none, as on ranks other than 0, writes nothing.
         folder: where to write; it exists.
 
     Raises:
         OutputFolderError: the files cannot be written.
     """
+    if not rows:
+        return
     table = sweep_table(rows)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(itertools.chain(*table))), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     try:
-        (folder / "sweep.csv").write_text(text.getvalue(), encoding="utf-8")
-        _plot(table).savefig(folder / "sweep.png", dpi=150)
+        Path(folder, "sweep.csv").write_text(text.getvalue(), encoding="utf-8")
+        _plot(table).savefig(Path(folder, "sweep.png"), dpi=150)
     except OSError as error:
         raise OutputFolderError(f"cannot write to {folder}: {error.strerror}") from error
 

@@ -25,6 +25,8 @@ MAX_FILE_BYTES = 25 * 2**20
 
 _TEXT = {"type": "string", "minLength": 1}
 _VERSION = {"type": "string", "pattern": r"^\d+(\.\d+)*$"}
+# the zoo pins a bare version exactly, and takes text with an operator as it is
+_SPECIFIER = {"type": "string", "pattern": r"^(>=|==|<=|<|>)?\d+(\.\d+)*$"}
 _SIZE = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^(\*|[0-9pn*+\-/() ]+)$"}]}
 
 _TENSOR = {
@@ -60,7 +62,7 @@ METADATA_SCHEMA: dict[str, Any] = {
         "monai_version": _VERSION,
         "pytorch_version": _VERSION,
         "numpy_version": _VERSION,
-        "required_packages_version": {"type": "object", "additionalProperties": _VERSION},
+        "required_packages_version": {"type": "object", "additionalProperties": _SPECIFIER},
         "supported_apps": {"type": "object"},
         "name": _TEXT,
         "task": _TEXT,

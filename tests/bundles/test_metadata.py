@@ -66,9 +66,9 @@ def constraints():
 
 
 def lower_bounds(project):
-    """The lowest version of each dependency that has one."""
+    """The lowest version of each dependency that has one, with its operator."""
     parsed = [Requirement(line) for line in project["dependencies"]]
-    return {one.name: bound.version for one in parsed for bound in one.specifier if bound.operator == ">="}
+    return {one.name: f">={bound.version}" for one in parsed for bound in one.specifier if bound.operator == ">="}
 
 
 # the zoo's rules
@@ -157,7 +157,7 @@ def test_weights_are_pinned(bundle, metadata, config):
 def test_required_packages_are_the_projects(metadata, project):
     """They are the lower bounds of the project, but for the three packages that have keys of their own."""
     required = metadata["required_packages_version"]
-    expected = {project["name"]: project["version"], **lower_bounds(project)}
+    expected = {project["name"]: f">={project['version']}", **lower_bounds(project)}
     own_keys = {"monai", "torch", "numpy"}
     assert required == {name: version for name, version in expected.items() if name not in own_keys}
     for name in required:

@@ -1,15 +1,23 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bundles share one inference configuration, and the command that keeps it so."""
+"""The bundles' complete files, and the command that makes them from what they have in common and what differs."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
+from dataclasses import dataclass, field, fields
 
 import pytest
+from monai.bundle import ConfigParser
+
+from monai_medpruner.pruners import PRUNERS, NucleusPruner
+
+BUNDLES = ["medpruner_hulumed", "medpruner_medgemma", "medpruner_phantom", "medpruner_qwen3vl"]
+FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", "sweep.json"]
 
 
 @pytest.fixture(scope="module")
@@ -22,83 +30,176 @@ def script(repository):
 
 @pytest.fixture
 def copies(repository, tmp_path):
-    """The shared configurations of all bundles, to be changed."""
-    for name in ("inference", "evaluate", "multi_gpu_evaluate", "sweep"):
-        for path in (repository / "bundles").glob(f"*/configs/{name}.json"):
-            copy = tmp_path / path.relative_to(repository / "bundles")
+    """What the bundles state and their generated files, to be changed."""
+    for path in (repository / "bundles").glob("*.json"):
+        shutil.copy(path, tmp_path)
+        for name in FILES:
+            copy = tmp_path / path.stem / "configs" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
+            shutil.copy(repository / "bundles" / path.stem / "configs" / name, copy)
     return tmp_path
 
 
-def path_of(copies, bundle):
-    return copies / bundle / "configs" / "inference.json"
+@pytest.fixture
+def common(script, tmp_path, monkeypatch):
+    """A copy of the common files, to be changed."""
+    folder = tmp_path / "common"
+    shutil.copytree(script.COMMON, folder)
+    monkeypatch.setattr(script, "COMMON", folder)
+    return folder
 
 
-def load(copies, bundle):
-    return json.loads(path_of(copies, bundle).read_text(encoding="utf-8"))
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def store(copies, bundle, config):
-    path_of(copies, bundle).write_text(json.dumps(config, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+def change(path, **values):
+    path.write_text(json.dumps({**load(path), **values}), encoding="utf-8")
 
 
-def test_the_bundles_are_in_their_common_form(script, capsys):
+def test_the_bundles_are_in_their_common_form(script, repository, capsys):
+    assert sorted(path.stem for path in (repository / "bundles").glob("*.json")) == BUNDLES
     assert script.main(["--check"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_every_setting_is_used_and_what_decides_the_answer_is_recorded(script, copies):
-    """No setting is dead; those that are not recorded are paths, questions and where the model runs."""
-    config = load(copies, script.COMMON)
-    names = script.setting_names(config)
-    components = json.dumps({name: value for name, value in config.items() if name != "settings"})
-    unused = {"imports", "bundle_root"}
-    assert {name for name in names if f'"@{name}"' not in components} <= unused | {
-        "image",
-        "question",
-        "questions_file",
+def test_every_setting_is_used(script):
+    """No setting is dead, and one that may be ``none`` is read where that text has become null."""
+    described = load(script.COMMON / "settings.json")
+    config = script.inference_config({})
+    evaluation = script.evaluation_config()
+    for name, one in described.items():
+        components = {key: value for key, value in {**config, **evaluation}.items() if key not in described}
+        components |= config if one["group"] != "evaluation" else {}
+        blocks = json.dumps({key: value for key, value in components.items() if key not in ("optional", "+optional")})
+        optional = bool(one.get("none")) and name != "pruner"
+        assert (f'"@optional::{name}"' in blocks) is optional, name
+        assert (f'"@{name}"' in blocks) is not optional or name == "bundle_root", name
+    assert set(re.findall(r"@optional::(\w+)", json.dumps([config, evaluation]))) == {
+        *config["optional"],
+        *evaluation["+optional"],
     }
-    unrecorded = {name for name in names if config["settings"].get(name) != f"@{name}"}
-    inputs = {"dataset_dir", "output_dir", "image", "question", "questions_file", "series_uid"}
-    assert unrecorded == unused | inputs | {"device", "dtype", "attn_implementation", "vision_batch_size"}
 
 
-def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, capsys):
-    common = load(copies, script.COMMON)
-    before = {path.parts[-3]: load(copies, path.parts[-3]) for path in copies.glob("*/configs/inference.json")}
-    common = {"new_setting": 5, **common, "inferer": {"_target_": "SlidingWindowInferer"}}
-    store(copies, script.COMMON, common)
-    others = set(before) - {script.COMMON}
-    assert len(others) == 3
+def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, common, capsys):
+    before = {name: load(copies / name / "configs" / "inference.json") for name in BUNDLES}
+    change(common / "inference.json", inferer={"_target_": "SlidingWindowInferer"})
+    described = load(common / "settings.json")
+    added = {"new_setting": {"default": 5, "help": "a number", "group": "slices", "type": "integer"}}
+    (common / "settings.json").write_text(json.dumps({**added, **described}), encoding="utf-8")
     assert script.main(["--bundles", str(copies), "--check"]) == 1
-    assert capsys.readouterr().err.count("is not in the common form") == 3
-    assert all(load(copies, bundle) == before[bundle] for bundle in others)  # --check writes nothing
+    assert capsys.readouterr().err.count("is not in the common form") == 4
+    assert all(load(copies / name / "configs" / "inference.json") == before[name] for name in BUNDLES)
 
     assert script.main(["--bundles", str(copies)]) == 0
     assert script.main(["--bundles", str(copies), "--check"]) == 0
-    for bundle in others:
-        after = load(copies, bundle)
-        own = [name for name in after if name not in common]
-        assert own == (["family"] if bundle == "medpruner_phantom" else [])
-        assert [name for name in after if name not in own] == list(common)
-        assert after == {**before[bundle], "new_setting": 5, "inferer": {"_target_": "SlidingWindowInferer"}}
-        assert after["prompt"] != common["prompt"]
-        assert after["model_id"] != common["model_id"]
+    for name in BUNDLES:
+        after = load(copies / name / "configs" / "inference.json")
+        assert list(after)[:2] == ["imports", "new_setting"]
+        assert after == {**before[name], "new_setting": 5, "inferer": {"_target_": "SlidingWindowInferer"}}
+        own = {key for key in after if key not in script.inference_config({})}
+        assert own == ({"family"} if name == "medpruner_phantom" else set())
 
 
-def test_a_setting_that_nothing_would_read_is_refused(script, copies, capsys):
-    config = load(copies, "medpruner_hulumed")
-    store(copies, "medpruner_hulumed", {"own_setting": 1, **config})
+def test_what_a_bundle_states_is_all_that_differs(script, repository):
+    common = ConfigParser(script.inference_config({}))
+    for name in BUNDLES:
+        stated = load(repository / "bundles" / f"{name}.json")
+        config = ConfigParser(load(repository / "bundles" / name / "configs" / "inference.json"))
+        metadata = ConfigParser(load(repository / "bundles" / name / "configs" / "metadata.json"))
+        settings = {key: value for key, value in stated.items() if "_meta_" not in key}
+        assert len(settings) <= 12
+        for key, value in settings.items():
+            assert config[key] == value
+            assert common.get(key, "absent") != value, f"{name} states the common {key}"
+        for key, value in stated.items():
+            if key.startswith("_meta_::") and "{common}" not in str(value):
+                assert metadata[key.removeprefix("_meta_::")] == value
+        restored = script.inference_config({})
+        rest = {key: value for key, value in config.get().items() if key not in ("prompt", *settings)}
+        assert rest == {key: value for key, value in restored.items() if key not in ("prompt", *settings)}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_setting", "there is no setting 'own_setting'"),
+        ("prompt::no_field", "nothing with the id 'prompt::no_field'"),
+        ("_meta_::nam", "nothing with the id 'nam'"),
+        ("_meta_::network_data_format::input::image", "nothing with the id"),
+    ],
+)
+def test_an_id_that_nothing_would_read_is_refused(script, copies, capsys, name, message):
+    before = load(copies / "medpruner_hulumed" / "configs" / "inference.json")
+    change(copies / "medpruner_hulumed.json", **{name: 1})
     assert script.main(["--bundles", str(copies)]) == 1
-    assert "the common form has no setting 'own_setting'" in capsys.readouterr().err
-    assert "own_setting" in load(copies, "medpruner_hulumed")
+    assert message in capsys.readouterr().err
+    assert load(copies / "medpruner_hulumed" / "configs" / "inference.json") == before
 
 
-def test_the_configurations_of_evaluation_are_the_same(script, copies, capsys):
-    changed = copies / "medpruner_medgemma" / "configs" / "evaluate.json"
-    changed.write_text(changed.read_text(encoding="utf-8").replace("m3d_vqa", "rad3d"), encoding="utf-8")
+@pytest.mark.parametrize("file", FILES)
+def test_a_changed_file_is_written_again(script, copies, capsys, file):
+    changed = copies / "medpruner_medgemma" / "configs" / file
+    whole = changed.read_bytes()
+    changed.write_bytes(whole.replace(b"{", b"{ ", 1))
     assert script.main(["--bundles", str(copies), "--check"]) == 1
     assert f"{changed} is not in the common form" in capsys.readouterr().err
     assert script.main(["--bundles", str(copies)]) == 0
-    assert changed.read_bytes() == (copies / script.COMMON / "configs" / "evaluate.json").read_bytes()
+    assert changed.read_bytes() == whole
+
+
+def test_the_configurations_of_evaluation_are_the_same(repository):
+    for name in ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json"):
+        assert len({(repository / "bundles" / one / "configs" / name).read_bytes() for one in BUNDLES}) == 1
+
+
+def test_every_field_of_every_pruner_has_its_place(script):
+    config = script.inference_config({})
+    assert list(config["pruners"]) == [*PRUNERS, "none"]
+    assert config["pruners"]["none"] is None
+    for name, pruner in PRUNERS.items():
+        block = config["pruners"][name]
+        assert list(block) == ["_target_", *(one.name for one in fields(pruner))]
+        for one in fields(pruner):
+            assert block[one.name] == (f"@{one.name}" if one.name in config else one.default)
+    parser = ConfigParser(config)
+    assert parser.get_parsed_content("pruners") == {
+        **{name: pruner() for name, pruner in PRUNERS.items()},
+        "none": None,
+    }
+
+
+@dataclass(frozen=True)
+class ToyPruner(NucleusPruner):
+    """A pruner with further fields, as someone would add them."""
+
+    sharpness: float = 0.5
+    blocks: tuple[int, ...] = field(default_factory=lambda: (1, 2))
+
+
+def test_a_new_field_of_a_pruner_needs_nothing_else(script, monkeypatch):
+    """It is in the generated block, and can be set from the command line."""
+    monkeypatch.setitem(PRUNERS, "toy", ToyPruner)
+    config = script.inference_config({})
+    block = config["pruners"]["toy"]
+    assert (block["tau"], block["sharpness"], block["blocks"]) == ("@tau", 0.5, (1, 2))
+    parser = ConfigParser(config)
+    parser.update({"pruner": "toy", "tau": 0.25, "token_pruner::sharpness": 0.75})
+    assert parser.get_parsed_content("token_pruner") == ToyPruner(tau=0.25, sharpness=0.75)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("none", None), ("nucleus", NucleusPruner(tau=0.9, min_tokens=2))])
+def test_a_pruner_is_chosen_by_name(script, name, expected):
+    parser = ConfigParser(script.inference_config({}))
+    parser.update({"pruner": name, **({"token_pruner::min_tokens": 2} if expected else {})})
+    assert parser.get_parsed_content("token_pruner") == expected
+
+
+def test_a_field_without_a_default_is_refused(script, monkeypatch):
+    @dataclass(frozen=True)
+    class Bare:
+        share: float
+
+    monkeypatch.setitem(PRUNERS, "bare", Bare)
+    with pytest.raises(ValueError, match="field 'share' of a pruner has no default"):
+        script.inference_config({})

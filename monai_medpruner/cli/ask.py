@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``medpruner ask``: a volume, a question, and the answer as it is generated."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
+from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
+
+SUMMARY = "Ask about a volume with the bundle made for the model, and print the answer as it is generated."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--image", nargs="+", required=True, help="NIfTI file, DICOM folder or CSV; one or several")
+    parser.add_argument("--question", nargs="+", default=[], help="any text, word for word; one or several")
+    parser.add_argument("--questions_file", help='JSONL file, a line {"question": "..."} for each question')
+    add_model_options(parser)
+    add_setting_options(parser, ("slices", "tokens", "model", "output"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run a bundle on the images and questions, and write each answer to standard output as it is generated.
+
+    Raises:
+        MedPrunerError: whatever is wrong with the images, the questions, the settings or the model.
+    """
+    from monai_medpruner.bundles import open_bundle
+    from monai_medpruner.data import question_items, require_items
+
+    items = question_items(arguments.image, arguments.question, arguments.questions_file)
+    require_items(items)
+    folder = _chosen_bundle(arguments)
+    overrides = setting_overrides(folder, dict(given_settings(arguments)))
+    workflow = open_bundle(folder, overrides, items=items)
+    workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
+    workflow.run()
+
+
+def _chosen_bundle(arguments: argparse.Namespace) -> Path:
+    from monai_medpruner.bundles import TINY, bundle_for_checkpoint
+
+    if arguments.bundle is not None:
+        return bundle_folders()[arguments.bundle]
+    if arguments.model in (None, TINY):
+        return bundle_folders()[DEFAULT_BUNDLE]
+    return bundle_for_checkpoint(arguments.model, arguments.revision)
+
+
+class _Answers:
+    """Writes answers to standard output as they come, under their questions where there are several."""
+
+    def __init__(self, questions: list[str]) -> None:
+        self.questions = iter(questions) if len(questions) > 1 else None
+        self.begins = True
+
+    def __call__(self, piece: str, ends: bool) -> None:
+        if self.begins and self.questions is not None:
+            sys.stdout.write(f"> {next(self.questions)}\n")
+        sys.stdout.write(piece + "\n" * ends)
+        sys.stdout.flush()
+        self.begins = ends

@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The registry of commands, and what runs one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
+
+from monai_medpruner.cli import (
+    answers,
+    ask,
+    compare,
+    convert_hulumed,
+    label_app,
+    phantom,
+    prepare_wordnet,
+    score,
+    sweep,
+)
+from monai_medpruner.errors import own_error
+
+__all__ = ["COMMANDS", "main"]
+
+#: every command by its name
+COMMANDS: dict[str, ModuleType] = {
+    "ask": ask,
+    "answers": answers,
+    "convert_hulumed": convert_hulumed,
+    "score": score,
+    "compare": compare,
+    "sweep": sweep,
+    "prepare_wordnet": prepare_wordnet,
+    "phantom": phantom,
+    "label_app": label_app,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        argv: the words after ``medpruner``; those of the process where None.
+
+    Raises:
+        SystemExit: with status 1 and the error's message for an error of this package, with status 2 for wrong
+            arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog="medpruner", description="Training-free pruning for 3-D medical vision-language models."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('monai-medpruner')}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            commands.add_parser(name, help=command.SUMMARY, description=command.SUMMARY, allow_abbrev=False)
+        )
+    arguments, rest = parser.parse_known_args(argv)
+    if hasattr(arguments, "further"):
+        # names that hold ::, and settings of a single bundle
+        arguments.further = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except Exception as raised:
+        if (error := own_error(raised)) is None:
+            raise
+        sys.stderr.write(f"{parser.prog} {arguments.command}: error: {error}\n")
+        raise SystemExit(1) from raised

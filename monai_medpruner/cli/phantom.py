@@ -1,0 +1,33 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``medpruner phantom``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "Write CT phantoms with known truth: volumes, masks, questions in M3D-VQA's form, reports."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--count", type=int, default=200, help="number of volumes. Default: 200")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files. Default: 0")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, absent, empty, or of an interrupted run"
+    )
+    parser.add_argument(
+        "--preset",
+        default="default",
+        choices=("default", "small"),
+        help="small: slices of 96 x 96 pixels, what the models of bundles/medpruner_phantom know. Default: default",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write phantoms."""
+    from monai_medpruner.data.phantom import PRESETS, phantom_command
+
+    phantom_command(arguments.count, arguments.seed, arguments.out, PRESETS[arguments.preset])

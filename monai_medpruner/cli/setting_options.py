@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The settings of the bundles as options of commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.settings import DEFAULT_BUNDLE, Setting, bundle_folders, pruner_fields, settings
+
+__all__ = ["add_model_options", "add_setting_options", "given_settings"]
+
+#: settings that --model and --bundle stand for
+_MODEL = ("model_id", "model_type")
+#: what is asked never passes through a configuration
+_ASKED = ("image", "question", "questions_file")
+_METAVARS = {"number": "NUMBER", "integer": "COUNT", "boolean": "BOOLEAN"}
+
+
+def add_model_options(parser: argparse.ArgumentParser, default_bundle: str | None = None) -> None:
+    """Declare ``--model`` and ``--bundle``.
+
+    Args:
+        parser: of the command.
+        default_bundle: None where the bundle follows from the model.
+    """
+    parser.add_argument(
+        "--model", help="Hub id, checkpoint folder, or tiny for random weights. Default: that of the bundle"
+    )
+    parser.add_argument(
+        "--bundle",
+        choices=sorted(bundle_folders()),
+        default=default_bundle,
+        help=f"whose settings to take. Default: {default_bundle or 'by the model'}",
+    )
+
+
+def add_setting_options(parser: argparse.ArgumentParser, groups: Sequence[str], without: Sequence[str] = ()) -> None:
+    """Declare an option for each setting of some groups, and the fields of pruners.
+
+    Args:
+        parser: of the command.
+        groups: of settings.
+        without: settings that the command has options of its own for.
+    """
+    defaults = f"defaults are those of {DEFAULT_BUNDLE}; other bundles may have others"
+    for group in groups:
+        section = parser.add_argument_group(group, defaults if group == groups[0] else None)
+        for one in settings().values():
+            if one.group == group and one.name not in (*_MODEL, *without):
+                metavar = _METAVARS.get(one.type, "TEXT")
+                section.add_argument(f"--{one.name}", metavar=metavar, help=_help(one).replace("%", "%%"))
+    fields = "; ".join(f"{name}: {', '.join(names)}" for name, names in pruner_fields().items())
+    parser.add_argument_group(
+        "fields of a pruner",
+        f"--token_pruner::FIELD VALUE sets a field of the chosen pruner. {fields}. Pruners of other packages have "
+        "fields of their own",
+    )
+    parser.set_defaults(further=[])
+
+
+def given_settings(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the settings that were given, with their texts; options that the parser does not know among them.
+
+    Raises:
+        SettingsError: an option has no value, or a value no option.
+    """
+    known = {"model", *settings()} - set(_ASKED)
+    yield from ((name, text) for name, text in vars(arguments).items() if name in known and isinstance(text, str))
+    yield from _pairs(iter(arguments.further))
+
+
+def _pairs(words: Iterator[str]) -> Iterable[tuple[str, str]]:
+    for word in words:
+        if not word.startswith("--"):
+            raise SettingsError(f"{word!r} belongs to no option")
+        name, equals, text = word[2:].partition("=")
+        if not equals:
+            following = next(words, None)
+            if following is None or following.startswith("--"):
+                raise SettingsError(f"--{name} needs a value")
+            text = following
+        yield name, text
+
+
+def _help(one: Setting) -> str:
+    shown = one.default
+    if shown in (None, "") or (isinstance(shown, str) and shown.startswith("$")):
+        return one.help
+    return f"{one.help}. Default: {str(shown).lower() if isinstance(shown, bool) else shown}"

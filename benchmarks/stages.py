@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
 from monai_medpruner.networks import VolumeQA
-from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.transforms import IntensityWindows, InterSliceAnchorFilter, LoadVolume, SlicePlane
 
 # Qwen/Qwen3-VL-2B-Instruct's own dimensions; the vocabulary is the tiny tokenizer's

@@ -123,7 +123,7 @@ def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) 
     """
     masks = {"organs": load_phantom(phantom, phantom.organs), "lesion": load_phantom(phantom, phantom.lesion_mask)}
     data = preprocessing({"image": load_phantom(phantom), **masks})
-    # the rounding of networks.volume_qa.slice_images
+    # the rounding of networks.slice_images
     slices = (data["image"].as_tensor()[0] * 255).round().to(torch.uint8).permute(2, 0, 1)
     labels = data["organs"].as_tensor()[0].permute(2, 0, 1)
     filled = torch.stack([_share_of_blocks(labels == label, cell) for label in (0, *ORGANS.values())], -1)

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 
 from monai_medpruner.data.phantom import PRESETS, QUESTIONS, generate_phantom, phantom_command, phantom_seed
 from monai_medpruner.networks import VolumeQA
-from monai_medpruner.networks.volume_qa import slice_images
+from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
 from monai_medpruner.training.small_models import save_small_checkpoint
 

@@ -12,7 +12,7 @@ import pytest
 from label_server import start_server
 
 from monai_medpruner import __main__ as command_line
-from monai_medpruner.ask_arguments import bundles
+from monai_medpruner.bundles import bundles
 from monai_medpruner.data.phantom import QUESTION_TYPES
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.metrics.answer_rules import answer_is_correct

@@ -18,7 +18,6 @@ import itk
 import numpy as np
 
 from monai_medpruner.data.dicom_header import SliceHeader, read_slice_header
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
     EmptyFolderError,
@@ -28,6 +27,7 @@ from monai_medpruner.errors import (
     UnreadableVolumeError,
     VolumeShapeError,
 )
+from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["find_series", "read_dicom"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from monai_medpruner.data.dicom_header import is_dicom
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
+from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["SLICE_SUFFIXES", "is_image_folder", "read_image_folder", "read_npy"]
 

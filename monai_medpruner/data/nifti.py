@@ -18,8 +18,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import MedPrunerError, SpacingError, UnreadableVolumeError, VolumeShapeError
+from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["NIFTI_SUFFIXES", "read_nifti"]
 

@@ -351,7 +351,7 @@ def test_no_patient_data_in_metadata(tmp_path, write_series):
 
 def test_series_larger_than_memory_is_refused_before_its_pixels_are_read(tmp_path, write_series, monkeypatch):
     write_series(tmp_path / "s")
-    monkeypatch.setattr("monai_medpruner.data.memory.available_memory", lambda: 16 * 12 * 8 * 4 - 1)
+    monkeypatch.setattr("monai_medpruner.memory.available_memory", lambda: 16 * 12 * 8 * 4 - 1)
     monkeypatch.setattr("monai_medpruner.data.dicom_series._read_pixels", lambda header: pytest.fail("pixels read"))
     with pytest.raises(MedPrunerError, match="16 x 12 x 8 voxels"):
         read(tmp_path / "s")

@@ -16,9 +16,7 @@ from monai.data import ImageReader
 from monai.transforms import LoadImage
 
 from monai_medpruner.data import VolumeReader, volume_id
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import SettingsError, UnreadableVolumeError
-from monai_medpruner.memory import available_memory
 
 VOXELS = np.random.default_rng(0).normal(size=(7, 6, 5)).astype(np.float32)
 
@@ -118,21 +116,3 @@ def test_id_tells_voxels_shape_and_place_apart():
         volume_id(VOXELS.view(np.int32), affine),
     ]
     assert len({reference, *others}) == 5
-
-
-def test_memory():
-    available = available_memory()
-    assert available is None or 2**20 < available < 2**50
-    check_fits_memory((10, 10, 10), 4)
-    with pytest.raises(UnreadableVolumeError, match="1000000 x 1000000 x 1000000 voxels"):
-        check_fits_memory((10**6, 10**6, 10**6), 4)
-
-
-@pytest.mark.parametrize(("available", "fits"), [(4000, True), (3999, False), (None, True)])
-def test_memory_limit_is_exact(monkeypatch, available, fits):
-    monkeypatch.setattr("monai_medpruner.data.memory.available_memory", lambda: available)
-    if fits:
-        assert check_fits_memory((10, 10, 10), 4) is None
-    else:
-        with pytest.raises(UnreadableVolumeError, match="GiB"):
-            check_fits_memory((10, 10, 10), 4)

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nltk.translate.bleu_score import brevity_penalty, modified_precision
-
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics.text_scorer import TextScorer
 from monai_medpruner.metrics.tokenization import TOKENIZERS, tokenize
@@ -69,6 +67,9 @@ class BleuScorer(TextScorer):
 
     def statistics(self, prediction: str, reference: str) -> list[int]:
         """Matches per order, n-grams per order (at least 1, as in NLTK), and both lengths in tokens."""
+        # NLTK takes a second to import: naming a protocol must not wait for it
+        from nltk.translate.bleu_score import modified_precision
+
         if self.lowercase:
             prediction, reference = prediction.lower(), reference.lower()
         hypothesis, target = tokenize(prediction, self.tokenizer), tokenize(reference, self.tokenizer)
@@ -78,7 +79,9 @@ class BleuScorer(TextScorer):
         return [*matches, *totals, len(hypothesis), len(target)]
 
     def value(self, statistics: Sequence[float]) -> float:
-        """BLEU from counts; 0 where no single token matches."""
+        """BLEU from counts; 0 if no token matches."""
+        from nltk.translate.bleu_score import brevity_penalty
+
         matches, totals = statistics[: self.order], statistics[self.order : 2 * self.order]
         hypothesis_length, reference_length = statistics[-2:]
         if matches[0] == 0:

@@ -53,7 +53,7 @@ def compare(
     plan = find_protocol(protocol)
     runs = as_predictions(first), as_predictions(second)
     _refuse_different_items(*runs)
-    if any(item.answer_choice is None for item in runs[0]):
+    if any(item.reference_choice is None for item in runs[0]):
         plan = plan.with_wordnet(wordnet)
     measures = protocol_measures(plan)
     levels = [Levels(items, plan.type_score) for items in runs]
@@ -100,9 +100,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def _mcnemar_of_rule(rule: str, first: Sequence[Prediction], second: Sequence[Prediction]) -> dict[str, Any]:
     only_first = only_second = 0
     for one, other in zip(first, second, strict=True):
-        if one.answer_choice is not None:
+        if one.reference_choice is not None:
             right, other_right = (
-                answer_is_correct(item.prediction, one.answer_choice, item.choices, rule) for item in (one, other)
+                answer_is_correct(item.answer, one.reference_choice, item.choices, rule) for item in (one, other)
             )
             only_first += right and not other_right
             only_second += other_right and not right
@@ -116,7 +116,7 @@ def _refuse_different_items(first: Sequence[Prediction], second: Sequence[Predic
             f"only runs on the same items can be compared: {len(ids[0] - ids[1])} id(s) are in the first alone, "
             f"{len(ids[1] - ids[0])} in the second alone"
         )
-    fields = ("reference", "answer_choice", "choices", "type", "subtype")
+    fields = ("reference", "reference_choice", "choices", "type", "subtype")
     pairs = list(zip(first, second, strict=True))
     different = [name for name in fields if any(getattr(one, name) != getattr(other, name) for one, other in pairs)]
     if different:
@@ -137,7 +137,7 @@ def compare_command(
     Args:
         first: path of the one run's JSON lines.
         second: path of the other's.
-        protocol: meduni-vqa, meduni-report, m3d-official or 3drad-official.
+        protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
         output: path of the JSON file to write; None to write none.
         wordnet: folder that prepare_wordnet made; None for NLTK's own search path.
         resamples: bootstrap draws.

@@ -121,7 +121,7 @@ class Levels:
         """Accuracy, in percent, of always answering the most frequent letter of each set; arrays of one value."""
         values = {}
         for key, mask in self.sets.items():
-            letters = [item.answer_choice for item, inside in zip(self.items, mask, strict=True) if inside]
+            letters = [item.reference_choice for item, inside in zip(self.items, mask, strict=True) if inside]
             frequent = Counter(letter for letter in letters if letter is not None)
             share = max(frequent.values()) / frequent.total() if frequent else math.nan
             values[key] = np.array([100 * share])

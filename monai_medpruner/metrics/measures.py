@@ -54,9 +54,9 @@ class AccuracyMeasure(Measure):
 
     def row(self, item: Prediction) -> list[float] | None:
         """1 or 0; failed items are 0."""
-        if item.answer_choice is None:
+        if item.reference_choice is None:
             return None
-        return [float(answer_is_correct(item.prediction, item.answer_choice, item.choices, self.rule))]
+        return [float(answer_is_correct(item.answer, item.reference_choice, item.choices, self.rule))]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class UnparsedMeasure(Measure):
 
     def row(self, item: Prediction) -> list[float] | None:
         """1 or 0."""
-        if item.answer_choice is None:
+        if item.reference_choice is None:
             return None
-        return [float(not item.failed and parse_choice(item.prediction, item.choices) is None)]
+        return [float(not item.failed and parse_choice(item.answer, item.choices) is None)]
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class TextMeasure(Measure):
 
     def row(self, item: Prediction) -> list[float] | None:
         """The score; of a corpus metric, its statistics."""
-        if item.answer_choice is not None:
+        if item.reference_choice is not None:
             return None
-        prediction = self.protocol.prepare_prediction(item.prediction)
+        prediction = self.protocol.prepare_prediction(item.answer)
         if self.protocol.drops_empty and not prediction.strip():
             return None
         statistics = self.scorer.statistics(prediction, self.protocol.prepare(item.reference))

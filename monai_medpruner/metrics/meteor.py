@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from nltk.corpus.reader.wordnet import WordNetCorpusReader
-from nltk.translate.meteor_score import single_meteor_score
+from typing import TYPE_CHECKING, Any
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics.text_scorer import TextScorer
 from monai_medpruner.metrics.tokenization import TOKENIZERS, tokenize
+
+if TYPE_CHECKING:
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
 __all__ = ["MeteorScorer"]
 
@@ -68,6 +68,9 @@ class MeteorScorer(TextScorer):
 
     def statistics(self, prediction: str, reference: str) -> list[float]:
         """The score of the pair."""
+        # NLTK takes a second to import: naming a protocol must not wait for it
+        from nltk.translate.meteor_score import single_meteor_score
+
         synonyms = _NoSynonyms() if self.wordnet is None else self.wordnet
         target, hypothesis = tokenize(reference, self.tokenizer), tokenize(prediction, self.tokenizer)
         return [float(single_meteor_score(target, hypothesis, wordnet=synonyms))]

@@ -35,9 +35,9 @@ class Prediction:
     """
 
     id: str
-    prediction: str
+    answer: str
     reference: str
-    answer_choice: str | None = None
+    reference_choice: str | None = None
     choices: Mapping[str, str] = field(default_factory=dict)
     type: str = "all"
     subtype: str = ""
@@ -57,12 +57,12 @@ class Prediction:
         if missing := [name for name in ("id", "reference") if line.get(name) is None]:
             raise SettingsError(f"a prediction lacks {' and '.join(missing)}; it has {', '.join(sorted(line))}")
         failed = line.get("status") not in (None, "ok")
-        choice = line.get("answer_choice")
+        choice = line.get("reference_choice")
         return cls(
             id=str(line["id"]),
-            prediction="" if failed else str(line.get("prediction") or ""),
+            answer="" if failed else str(line.get("answer") or ""),
             reference=str(line["reference"]),
-            answer_choice=None if choice is None or str(choice) in _ABSENT else str(choice).strip().upper(),
+            reference_choice=None if choice is None or str(choice) in _ABSENT else str(choice).strip().upper(),
             choices=_named_choices(line.get("choices")),
             type="all" if line.get("type") in (None, "") else str(line["type"]),
             subtype="" if line.get("subtype") is None else str(line["subtype"]),

@@ -15,7 +15,6 @@ from monai_medpruner.metrics.bleu import BleuScorer
 from monai_medpruner.metrics.meteor import MeteorScorer
 from monai_medpruner.metrics.rouge import RougeScorer
 from monai_medpruner.metrics.text_scorer import TextScorer
-from monai_medpruner.metrics.wordnet import find_wordnet
 
 __all__ = ["PROTOCOLS", "EvaluationProtocol", "find_protocol"]
 
@@ -98,6 +97,9 @@ class EvaluationProtocol:
         Raises:
             SettingsError: the folder was given and holds no WordNet.
         """
+        # NLTK takes a second to import: listing the protocols must not wait for it
+        from monai_medpruner.metrics.wordnet import find_wordnet
+
         wordnet = find_wordnet(folder)
         if wordnet is None:
             logger.warning("NLTK finds no WordNet: synonyms do not count, and METEOR is reported as meteor-exact-stem")

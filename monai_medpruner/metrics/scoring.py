@@ -62,7 +62,7 @@ def score(
     """
     plan = find_protocol(protocol)
     items = as_predictions(predictions)
-    if any(item.answer_choice is None for item in items):
+    if any(item.reference_choice is None for item in items):
         plan = plan.with_wordnet(wordnet)
     measures, levels = protocol_measures(plan), Levels(items, plan.type_score)
     tables = [levels.table(measure) for measure in measures]
@@ -87,8 +87,8 @@ def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str
         there are, ``closed`` and ``open`` ones, ``failed`` ones, ``empty`` answers among the others, and those
         ``dropped`` from the text metrics.
     """
-    silent = [item for item in items if not plan.prepare_prediction(item.prediction).strip()]
-    closed = sum(item.answer_choice is not None for item in items)
+    silent = [item for item in items if not plan.prepare_prediction(item.answer).strip()]
+    closed = sum(item.reference_choice is not None for item in items)
     return {
         "protocol": plan.name,
         "protocol_level": plan.level,
@@ -100,7 +100,7 @@ def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str
         "open": len(items) - closed,
         "failed": sum(item.failed for item in items),
         "empty": sum(not item.failed for item in silent),
-        "dropped": sum(item.answer_choice is None for item in silent) if plan.drops_empty else 0,
+        "dropped": sum(item.reference_choice is None for item in silent) if plan.drops_empty else 0,
     }
 
 
@@ -187,7 +187,7 @@ def score_command(
 
     Args:
         predictions: path of the JSON lines.
-        protocol: meduni-vqa, meduni-report, m3d-official or 3drad-official.
+        protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
         output: path of the JSON file to write, with the values of every item; None to write none.
         wordnet: folder that prepare_wordnet made; None for NLTK's own search path.
         resamples: bootstrap draws.

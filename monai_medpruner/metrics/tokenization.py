@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from nltk.tokenize import word_tokenize
-
 from monai_medpruner.errors import SettingsError
 
 __all__ = ["TOKENIZERS", "tokenize"]
@@ -37,6 +35,9 @@ def _tokenize_13a(text: str) -> list[str]:
 
 def _word_tokenize(text: str) -> list[str]:
     """NLTK's Treebank rules on the whole text: needs no sentence model, which would be a download."""
+    # NLTK takes a second to import: naming a protocol must not wait for it
+    from nltk.tokenize import word_tokenize
+
     return word_tokenize(text, preserve_line=True)
 
 

@@ -62,7 +62,7 @@ class Ranks:
     def __init__(self, size: int, store: str) -> None:
         # torch and MONAI are imported once, in the server that the ranks are forked from
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["monai_medpruner.metrics"])
+        context.set_forkserver_preload(["monai_medpruner.metrics.cumulative"])
         self.pipes, self.processes = [], []
         for rank in range(size):
             here, there = context.Pipe()

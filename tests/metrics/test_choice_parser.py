@@ -182,7 +182,7 @@ def test_any_text_gives_a_letter_there_is_or_none(prediction, choices):
 
 
 @pytest.mark.parametrize(
-    ("rule", "prediction", "answer_choice", "expected"),
+    ("rule", "answer", "reference_choice", "expected"),
     [
         ("m3d-substring", "B", "B", False),
         ("m3d-substring", "The answer is B. Liver", "B", True),
@@ -200,5 +200,5 @@ def test_any_text_gives_a_letter_there_is_or_none(prediction, choices):
         ("robust", "", "B", False),
     ],
 )
-def test_named_rules(rule, prediction, answer_choice, expected):
-    assert answer_is_correct(prediction, answer_choice, ORGANS, rule) is expected
+def test_named_rules(rule, answer, reference_choice, expected):
+    assert answer_is_correct(answer, reference_choice, ORGANS, rule) is expected

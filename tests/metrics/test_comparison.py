@@ -22,9 +22,9 @@ def lines(answers, **changes):
     return [
         {
             "id": str(n),
-            "prediction": answer,
+            "answer": answer,
             "reference": "Spleen",
-            "answer_choice": "A",
+            "reference_choice": "A",
             "choices": CHOICES,
             "type": "xy"[n % 2],
             "status": "ok",
@@ -102,7 +102,7 @@ def test_order_has_no_say_and_failures_count():
 
 def test_text_metrics():
     first, second = (
-        lines(answers, answer_choice=None, choices=None, reference="left lung")
+        lines(answers, reference_choice=None, choices=None, reference="left lung")
         for answers in (["left lung", "lung"], ["left lung", "left lung"])
     )
     entry = compare(first, second, "m3d-official", resamples=50)["micro"]["rouge-1"]
@@ -116,7 +116,7 @@ def test_text_metrics():
         (lines("AAA"), r"1 id\(s\) are in the first alone, 0 in the second alone"),
         ([*lines("AAA"), {**lines("A")[0], "id": "9"}], r"1 id\(s\) .* 1 in the second"),
         (lines("AAAA", reference="Heart"), "differ in reference"),
-        (lines("AAAA", answer_choice="B"), "differ in answer_choice"),
+        (lines("AAAA", reference_choice="B"), "differ in reference_choice"),
         (lines("AAAA", choices={"A": "Liver", "B": "Spleen"}), "differ in choices"),
         (lines("AAAA", type="x"), "differ in type"),
     ],

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from monai_medpruner.errors import SettingsError
@@ -108,3 +111,13 @@ def test_what_is_reproduced_only_where_it_belongs():
 def test_unknown_name():
     with pytest.raises(SettingsError, match="3drad-official"):
         find_protocol("rad3d")
+
+
+def test_protocols_are_listed_without_heavy_imports():
+    """The command line's help names them, and should not wait for torch."""
+    code = (
+        "import sys; from monai_medpruner.metrics.protocols import PROTOCOLS; print(*PROTOCOLS); "
+        "print(*{'torch', 'monai', 'nltk', 'numpy'}.intersection(sys.modules))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert listed.splitlines() == [" ".join(PROTOCOLS), ""]

@@ -19,28 +19,28 @@ from monai_medpruner.metrics import BleuScorer, RougeScorer, read_predictions, s
 CHOICES = {"A": "Spleen", "B": "Liver", "C": "Heart", "D": "Both lungs"}
 
 
-def closed(id, prediction, answer_choice, type="Organ", subtype=None, status="ok"):
+def closed(id, answer, reference_choice, type="Organ", subtype=None, status="ok"):
     return {
         "id": id,
         "question": "Which organ?",
-        "prediction": prediction,
-        "reference": CHOICES[answer_choice],
+        "answer": answer,
+        "reference": CHOICES[reference_choice],
         "choices": CHOICES,
-        "answer_choice": answer_choice,
+        "reference_choice": reference_choice,
         "type": type,
         "subtype": subtype,
         "status": status,
     }
 
 
-def opened(id, prediction, reference, type="Location", subtype=None, status="ok"):
+def opened(id, answer, reference, type="Location", subtype=None, status="ok"):
     return {
         "id": id,
         "question": "Where?",
-        "prediction": prediction,
+        "answer": answer,
         "reference": reference,
         "choices": None,
-        "answer_choice": None,
+        "reference_choice": None,
         "type": type,
         "subtype": subtype,
         "status": status,
@@ -139,7 +139,7 @@ def test_3drads_subtasks_weigh_the_same():
     ]
     result = run(lines, "3drad-official")
     size = BleuScorer(1, "13a", corpus=True)
-    rows = [size.statistics(line["prediction"], line["reference"]) for line in lines[:3]]
+    rows = [size.statistics(line["answer"], line["reference"]) for line in lines[:3]]
     assert result["subtypes"]["3"]["Size"]["bleu-1"]["value"] == pytest.approx(100 * size.aggregate(rows))
     assert result["subtypes"]["3"]["Size"]["bleu-1"]["value"] == pytest.approx(100 * 4 / 8)
     assert result["types"]["3"]["bleu-1"]["value"] == pytest.approx((50 + 100) / 2)
@@ -192,7 +192,7 @@ def test_intervals_are_those_of_a_plain_bootstrap():
     generator = random.Random(5)
     lines = [closed(f"{n:03d}", generator.choice("AB"), "A", generator.choice("xyz")) for n in range(60)]
     result = run(lines, resamples=150, seed=7)
-    values = [100.0 * (line["prediction"] == "A") for line in lines]
+    values = [100.0 * (line["answer"] == "A") for line in lines]
     pooled, macro = plain_bootstrap(values, [line["type"] for line in lines], 150, 7)
     for level, expected in (("micro", pooled), ("macro", macro)):
         entry = result[level]["accuracy"]
@@ -219,12 +219,12 @@ def test_corpus_intervals_resample_statistics():
 def test_choices_as_list_and_absent_ones():
     line = {**closed("1", "Liver", "B"), "choices": ["Spleen", "Liver", "NA", "-"]}
     assert run([line])["accuracy"] == 100
-    assert run([{**line, "prediction": "D"}])["unparsed_rate"] == 100
-    assert run([{**line, "answer_choice": "b"}])["accuracy"] == 100
+    assert run([{**line, "answer": "D"}])["unparsed_rate"] == 100
+    assert run([{**line, "reference_choice": "b"}])["accuracy"] == 100
 
 
 def test_minimal_lines():
-    result = run([{"id": 1, "prediction": None, "reference": 4.5, "type": 3}])
+    result = run([{"id": 1, "answer": None, "reference": 4.5, "type": 3}])
     assert result["types"]["3"]["bleu-1"]["value"] == 0
     assert result["empty"] == 1
 
@@ -233,8 +233,8 @@ def test_minimal_lines():
     ("lines", "message"),
     [
         ([], "no prediction"),
-        ([{"id": "1", "prediction": "a"}], "lacks reference; it has id, prediction"),
-        ([{"prediction": "a", "reference": "b"}], "lacks id"),
+        ([{"id": "1", "answer": "a"}], "lacks reference; it has answer, id"),
+        ([{"answer": "a", "reference": "b"}], "lacks id"),
         ([LINES[0], LINES[0]], "1 prediction"),
         ([{**LINES[0], "choices": "AB"}], "a mapping of letters"),
     ],
@@ -253,7 +253,7 @@ def test_settings_that_are_refused():
 
 def test_no_text_of_a_patient_in_errors():
     secret = "John Doe has a cyst"
-    for lines in ([{"id": secret}], [{"id": "1", "prediction": secret, "reference": secret}] * 2):
+    for lines in ([{"id": secret}], [{"id": "1", "answer": secret, "reference": secret}] * 2):
         with pytest.raises(SettingsError) as caught:
             run(lines)
         assert "Doe" not in str(caught.value)
@@ -295,6 +295,6 @@ def test_files_that_cannot_be_read_or_written(predictions_file, tmp_path):
 def test_same_number_as_the_cumulative_metric():
     lines = [opened(str(n), "the liver " * n, "the large liver") for n in range(1, 8)]
     scorer = RougeScorer("1", "rouge_score")
-    rows = [scorer.statistics(line["prediction"].strip(), line["reference"]) for line in lines]
+    rows = [scorer.statistics(line["answer"].strip(), line["reference"]) for line in lines]
     value = run(lines, "m3d-official")["micro"]["rouge-1"]["value"]
     assert math.isclose(value, 100 * scorer.aggregate(rows), rel_tol=1e-15)

@@ -97,7 +97,7 @@ def _retention(
 
 def _spread(numbers: Iterable[int]) -> dict[str, float] | None:
     values = list(numbers)
-    return {"least": min(values), "mean": sum(values) / len(values), "most": max(values)} if values else None
+    return {"min": min(values), "mean": sum(values) / len(values), "max": max(values)} if values else None
 
 
 def _seconds(answered: Sequence[Mapping[str, Any]], volumes: int) -> dict[str, dict[str, float]]:

@@ -204,8 +204,8 @@ def _by_size(
     right = []
     for line in map(json.loads, (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()):
         if line["type"] in types and low <= diameters[Path(line["image"]).name] < high:
-            answer = line["prediction"] if line["status"] == "ok" else ""
-            right.append(answer_is_correct(answer, line["answer_choice"], line["choices"] or {}, HEADLINE_RULE))
+            answer = line["answer"] if line["status"] == "ok" else ""
+            right.append(answer_is_correct(answer, line["reference_choice"], line["choices"] or {}, HEADLINE_RULE))
     if not right:
         return ""
     drawn = np.random.default_rng(0).choice(right, (1000, len(right))).mean(1)

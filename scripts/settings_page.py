@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Print the tables of settings, or compare or update a page: ``settings_page.py [--check | --write] [docs/settings.md]``.
+"""Print the tables of settings, or check or update a page: ``settings_page.py [--check | --write] [docs/settings.md]``.
 
 The tables of settings come from ``monai_medpruner/configs/settings.json`` and ``bundles/*.json``, the others from
 the fields of the pruners.

@@ -6,7 +6,8 @@
 The filter keeps a slice whose mean absolute difference from the last kept one is above γ. Its guard also keeps a slice
 where the mean difference over some square block is above a bound, since a small lesion moves its block and not the
 mean.
-The table sets the mean alone beside the guard alone, at several sizes and bounds, and beside both together.
+The table sets the mean alone beside the guard alone, at several sizes and bounds, and beside both together. Its last
+rows are the baseline: evenly spaced slices, in every volume as many as the mean alone keeps.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from monai_medpruner.training import load_phantom
 from monai_medpruner.transforms import HUWindowsd, InterSliceAnchorFilter, SlicePlaned
 
 WINDOW = (-160, 340)
+GAMMAS = (0.015, 0.02, 0.025, 0.03, 0.04)
 GUARD_ALONE = 1e9  # a γ that no mean reaches
 BLOCKS_MM = (12.5, 50 / 3, 25.0)  # 3, 4 and 6 pixels of the small phantoms
 
 
 def rules() -> list[tuple[str, InterSliceAnchorFilter]]:
     """Rows of the table: the mean alone, the guard alone, both."""
-    rows = [(f"mean, γ {gamma:g}", InterSliceAnchorFilter(gamma)) for gamma in (0.015, 0.02, 0.025, 0.03, 0.04)]
+    rows = [(f"mean, γ {gamma:g}", InterSliceAnchorFilter(gamma)) for gamma in GAMMAS]
     rows += [
         (f"block of {side:.3g} mm, bound {bound:g}", InterSliceAnchorFilter(GUARD_ALONE, -1, side, bound))
         for side in BLOCKS_MM
@@ -43,6 +45,11 @@ def rules() -> list[tuple[str, InterSliceAnchorFilter]]:
         for bound in (0.25, 0.35)
     ]
     return rows
+
+
+def evenly_spaced(count: int, depth: int) -> list[int]:
+    """``count`` slices of ``depth``, each in the middle of an equal part of the volume."""
+    return [int((index + 0.5) * depth / count) for index in range(count)]
 
 
 def main() -> None:
@@ -63,9 +70,13 @@ def main() -> None:
     small = [diameter < 15 for *_, diameter in volumes]
     print(f"{len(volumes)} phantoms with a lesion, {sum(small)} of them below 15 mm; preset {options.preset}")
     print("| rule | slices kept | lesions seen | below 15 mm |\n|---|---|---|---|")
-    for name, rule in rules():
-        kept = [rule.kept_slices(image) for image, *_ in volumes]
-        share = np.mean([len(one) / image.shape[-1] for one, (image, *_) in zip(kept, volumes, strict=True)])
+    choices = [(name, [rule.kept_slices(image) for image, *_ in volumes]) for name, rule in rules()]
+    depths = [image.shape[-1] for image, *_ in volumes]
+    for name, kept in choices[: len(GAMMAS)]:
+        spaced = [evenly_spaced(len(one), depth) for one, depth in zip(kept, depths, strict=True)]
+        choices.append((f"evenly spaced, as many as {name}", spaced))
+    for name, kept in choices:
+        share = np.mean([len(one) / depth for one, depth in zip(kept, depths, strict=True)])
         seen = np.array([bool(bearing & set(one)) for one, (_, bearing, _) in zip(kept, volumes, strict=True)])
         of_small = f"{seen[small].mean():.3f}" if any(small) else ""
         print(f"| {name} | {share:.3f} | {seen.mean():.3f} | {of_small} |")

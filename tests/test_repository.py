@@ -134,24 +134,3 @@ def test_every_package_is_installed(repository):
         ".".join(path.parent.relative_to(repository).parts) for path in repository.glob("monai_medpruner/**/*.py")
     }
     assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundles"}
-
-
-def test_commands_of_the_pages_name_settings_and_files_that_are_there(repository):
-    """Every bundle command in README and docs: its configurations exist, and know its settings."""
-    from monai.bundle import ConfigParser
-
-    commands = []
-    for page in (repository / "README.md", *sorted((repository / "docs").glob("*.md"))):
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        commands += [
-            line for line in text.splitlines() if "monai.bundle run" in line and line[:6] in ("python", "torchr")
-        ]
-    assert len(commands) > 4
-    own = {"config_file", "standalone", "nproc_per_node"}
-    for command in commands:
-        names = re.findall(r"configs/(\w+\.json)", command)
-        parser = ConfigParser()
-        bundle = "medpruner_phantom" if "medpruner_phantom" in command else "medpruner_qwen3vl"
-        parser.read_config([repository / "bundles" / bundle / "configs" / name for name in names])
-        for setting in set(re.findall(r" --([\w:]+)", command)) - own:
-            assert setting in parser, (setting, command)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,9 @@ from monai_medpruner.networks import Checkpoint
 from monai_medpruner.networks.checkpoint import load_config
 from monai_medpruner.networks.families import family_class
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_config, bundle_folders
-from monai_medpruner.testing import save_tiny_checkpoint
+from monai_medpruner.testing import TINY, save_tiny_checkpoint
 
-__all__ = ["TINY", "BundleWorkflow", "bundle_for_checkpoint", "bundle_for_model", "open_bundle", "open_checkpoint"]
-
-#: the model id that stands for a small model with random weights
-TINY = "tiny"
+__all__ = ["BundleWorkflow", "bundle_for_checkpoint", "bundle_for_model", "open_bundle", "open_checkpoint"]
 
 
 class BundleWorkflow(ConfigWorkflow):
@@ -49,20 +47,33 @@ class BundleWorkflow(ConfigWorkflow):
         objects: Mapping[str, Any] | None = None,
         configs: Sequence[str] = ("inference",),
     ) -> None:
-        super().__init__(
-            config_file=[str(folder / "configs" / f"{name}.json") for name in configs],
-            meta_file=str(folder / "configs" / "metadata.json"),
-            logging_file=False,
-            workflow_type="infer",
-            bundle_root=str(folder),
-            # no text of this workflow comes from MONAI's command line
-            command_line_texts=[],
-            **(overrides or {}),
-        )
+        with _errors_only("monai.bundle.workflows"):
+            super().__init__(
+                config_file=[str(folder / "configs" / f"{name}.json") for name in configs],
+                meta_file=str(folder / "configs" / "metadata.json"),
+                logging_file=False,
+                workflow_type="infer",
+                bundle_root=str(folder),
+                # no text of this workflow comes from MONAI's command line
+                command_line_texts=[],
+                **(overrides or {}),
+            )
         for name, value in (objects or {}).items():
             if isinstance(value, (str, list, dict)):
                 raise TypeError(f"{name} must be an object that MONAI does not read, got a {type(value).__name__}")
             self.parser[name] = value
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Keep a logger's warnings out; MONAI warns on standard output that no logging file is applied."""
+    named = logging.getLogger(name)
+    before = named.level
+    named.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        named.setLevel(before)
 
 
 def open_bundle(

@@ -36,7 +36,8 @@ def test_text_is_asked_word_for_word_and_the_answer_printed(ask):
     assert line["question"] == question
     assert printed.strip() == line["answer"]
     assert line["slices"]["indices"] == [3, 4, 5, 6]
-    assert line["settings"]["gamma"] == "none"
+    slice_filter = line["settings"]["preprocessing"][1]["transforms"][0]["arguments"]
+    assert slice_filter["threshold"] is None
 
 
 def test_several_questions(ask, tmp_path):
@@ -69,11 +70,21 @@ def test_the_bundle_follows_from_the_checkpoint(ask, tmp_path):
     checkpoint = save_tiny_checkpoint("video_llama_3", tmp_path / "checkpoint")
     _, (line,) = ask("--model", str(checkpoint), "--question", "Which organ?", "--slices", "0:2", "--tau", "0.5")
     settings = json.loads((bundle_folders()["medpruner_hulumed"] / "configs" / "inference.json").read_text())
-    assert line["settings"]["model_type"] == "video_llama_3"
-    assert line["settings"]["random_weights"] is False
-    assert line["settings"]["tau"] == 0.5
-    assert line["settings"]["temperature"] == settings["temperature"]
-    assert line["settings"]["revision"] is None
+    assert line["settings"]["model"]["model_type"] == "video_llama_3"
+    assert line["settings"]["model"]["random_weights"] is True  # as its config.json says
+    assert line["settings"]["model"]["model_id"] == str(checkpoint)
+    assert line["settings"]["pruner"]["tau"] == 0.5
+    assert line["settings"]["pruner"]["temperature"] == settings["temperature"]
+    assert line["settings"]["model"]["revision"] is None
+
+
+def test_fields_of_the_pruner(ask):
+    words = ["--model", "tiny", "--question", "a?", "--slices", "3:7", "--gamma", "none", "--tau", "0.01"]
+    _, (line,) = ask(*words, "--token_pruner::min_tokens", "3", "--token_pruner::contextual_ratio=0")
+    assert line["settings"]["pruner"]["min_tokens"] == 3
+    assert line["tokens"]["per_slice"] == [3, 3, 3, 3]
+    _, (line,) = ask(*words, "--pruner", "none")
+    assert line["settings"]["pruner"] is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _chosen_bundle(arguments: argparse.Namespace) -> Path:
-    from monai_medpruner.bundles import TINY, bundle_for_checkpoint
+    from monai_medpruner.bundles import bundle_for_checkpoint
+    from monai_medpruner.testing import TINY
 
     if arguments.bundle is not None:
         return bundle_folders()[arguments.bundle]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_medpruner.bundles import TINY, bundle_for_checkpoint
+from monai_medpruner.bundles import bundle_for_checkpoint
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.settings import EVALUATION, bundle_config, bundle_folders, setting_overrides, settings
+from monai_medpruner.testing import TINY
 
 __all__ = ["Configuration", "configuration"]
 

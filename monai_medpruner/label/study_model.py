@@ -16,7 +16,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 from monai.utils import CommonKeys
 
-from monai_medpruner.ask import open_bundle
+from monai_medpruner.bundles import open_bundle
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.label.configuration import Configuration
 from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay

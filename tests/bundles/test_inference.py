@@ -82,6 +82,13 @@ def expected_slices(path, scale, limit, gamma=0.025):
     return [passed[index] for index in limit.kept_slices(volume[..., : len(passed)])], volume.shape[-1]
 
 
+def recorded(line, name):
+    """The arguments of a transform that an answer line records."""
+    stages = line["settings"]["preprocessing"]
+    (found,) = [one["arguments"] for stage in stages for one in stage["transforms"] if one["name"] == name]
+    return found
+
+
 def check_line(line, image, kept, total, tmp_path):
     """Every field of an answer line against what is known, and against the record beside it."""
     assert line["image"] == str(image)
@@ -94,16 +101,17 @@ def check_line(line, image, kept, total, tmp_path):
     assert list(line["seconds"]) == STAGES
     assert all(value > 0 for value in line["seconds"].values())
     assert line["peak_memory_mb"] > 100
-    assert line["settings"]["random_weights"] is True
-    assert line["settings"]["model_id"] == "tiny"
+    assert line["settings"]["model"]["random_weights"] is True
+    assert line["settings"]["model"]["model_id"] == "tiny"
     assert line["versions"]["monai"]
     assert all(isinstance(note, str) for note in line["notes"])
-    with safe_open(tmp_path / "out" / "records" / f"{line['id']}.safetensors", "pt") as file:
+    with safe_open(tmp_path / "out" / "records" / f"{line['volume_id']}.safetensors", "pt") as file:
         record = {name: file.get_tensor(name) for name in file.keys()}
         facts = {name: json.loads(value) for name, value in file.metadata().items()}
     assert record["slice_indices"].tolist() == kept
     assert facts["total_slices"] == total
-    assert facts["settings"] == line["settings"]
+    engine = {name: line["settings"][name] for name in ("prompt", "engine")}
+    assert {**facts["settings"], **engine} == line["settings"]
     sizes = record["grids"].prod(1)
     assert line["tokens"]["unpruned"] == total * sizes[0]
     keep = record["primary"] | record["contextual"]
@@ -146,8 +154,8 @@ def test_mr_and_a_limit_of_slices(ask_here, shared_data, tmp_path, bundle, optio
     check_line(line, image, kept, total, tmp_path)
     assert len(kept) == 3 < total
     assert any(note.endswith("slices passed the filter, 3 of them were taken (max_slices).") for note in line["notes"])
-    assert line["settings"]["max_slices"] == 3
-    assert line["settings"]["slice_rule"] == LIMITS[bundle].rule
+    assert recorded(line, "SliceLimit")["max_slices"] == 3
+    assert recorded(line, "SliceLimit")["rule"] == LIMITS[bundle].rule
 
 
 def test_tilted(ask_here, shared_data, tmp_path):
@@ -167,7 +175,8 @@ def test_token_budget(ask_here, shared_data):
     (line,) = ask_here(image=image, question=QUESTION, token_budget=20, **options)
     assert 10 < line["tokens"]["kept"] <= 20 < free["tokens"]["kept"]
     assert len(set(line["tokens"]["per_slice"])) == 1
-    assert (line["settings"]["token_budget"], free["settings"]["token_budget"]) == (20, None)
+    assert [one["settings"]["model"]["token_budget"] for one in (line, free)] == [20, None]
+    assert line["settings"]["pruner"] is None
 
 
 @pytest.mark.parametrize(
@@ -238,9 +247,35 @@ def test_a_question_is_never_evaluated(ask, shared_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "$__import__('os').system('touch executed')"
     process, lines = ask(image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=text)
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert [line["question"] for line in lines] == [text]
+    assert process.returncode != 0
+    assert "SettingsError: --question would not arrive as the text that was written" in process.stderr
+    assert "--questions_file" in process.stderr
+    assert not lines
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_path_with_a_number_sign_is_refused(ask, shared_data, tmp_path):
+    process, _ = ask(
+        image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=QUESTION, output_dir=tmp_path / "a#1"
+    )
+    assert process.returncode != 0
+    assert "SettingsError: --output_dir would not arrive" in process.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_pruner_from_the_command_line(ask, shared_data):
+    """Its name, and any field of it."""
+    image = shared_data("ct_torso_nifti/ct_small.nii.gz")
+    options = {"image": image, "question": QUESTION, "slices": "3:7", "gamma": "none"}
+    process, (line,) = ask(**options, tau=0.01, **{"token_pruner::min_tokens": 2, "token_pruner::contextual_ratio": 0})
+    assert process.returncode == 0, process.stderr[-2000:]
+    pruner = line["settings"]["pruner"]
+    chosen = {name: pruner[name] for name in ("name", "tau", "min_tokens", "contextual_ratio")}
+    assert chosen == {"name": "nucleus", "tau": 0.01, "min_tokens": 2, "contextual_ratio": 0}
+    assert set(line["tokens"]["per_slice"]) == {2}
+    process, (line,) = ask(**options, pruner="random_tokens", **{"token_pruner::keep_ratio": 0.5})
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert (line["settings"]["pruner"]["name"], line["settings"]["pruner"]["keep_ratio"]) == ("random_tokens", 0.5)
 
 
 @pytest.mark.parametrize("question", ["Lesion #3, series 2", "left, right"])
@@ -262,6 +297,7 @@ def test_what_the_command_line_changed_is_refused(ask, shared_data, question):
         ({"modality": "mr", "windows": "lung"}, errors.MedPrunerError),
         ({"tau": 0}, errors.SettingsError),
         ({"pruner": "nuclear"}, errors.SettingsError),
+        ({"token_pruner::pool": 2}, errors.SettingsError),
         ({"slices": "200:300"}, errors.SettingsError),
         ({"plane": "oblique"}, errors.SettingsError),
         ({"gamma": -1}, errors.SettingsError),

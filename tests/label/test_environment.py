@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from monai_medpruner import __main__ as command_line
+from monai_medpruner.cli import main as command_line
 from monai_medpruner.errors import OutputFolderError
 from monai_medpruner.label.app_folder import app_folder
 

@@ -11,8 +11,8 @@ import json
 import pytest
 from label_server import start_server
 
-from monai_medpruner import __main__ as command_line
-from monai_medpruner.bundles import bundles
+from monai_medpruner.cli import main as command_line
+from monai_medpruner.settings import bundle_folders
 from monai_medpruner.data.phantom import QUESTION_TYPES
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.metrics.answer_rules import answer_is_correct
@@ -20,7 +20,7 @@ from monai_medpruner.metrics.answer_rules import answer_is_correct
 monailabel_client = pytest.importorskip(
     "monailabel.client", reason="MONAI Label has an environment of its own, see docs/label.md"
 )
-if "medpruner_phantom" not in bundles():
+if "medpruner_phantom" not in bundle_folders():
     pytest.skip("the bundle with models trained on phantoms is not in this checkout", allow_module_level=True)
 
 PHANTOMS = 3

@@ -17,7 +17,7 @@ import pytest
 import torch
 from label_server import TINY_CONF, write_study
 
-from monai_medpruner import __main__ as command_line
+from monai_medpruner.cli import main as command_line
 from monai_medpruner.errors import RequestError
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.overlay import is_sheared

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_medpruner.cli import main
+from monai_medpruner.cli.main import main
 from monai_medpruner.data.phantom import (
     ORGANS,
     PhantomSettings,

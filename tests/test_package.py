@@ -43,8 +43,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="module 'monai_medpruner' has no attribute 'Prunner'"):
         monai_medpruner.Prunner  # noqa: B018 - what is tested
     with pytest.raises(ImportError, match="cannot import name 'Prunner'"):
-        run_import = "from monai_medpruner import Prunner"
-        exec(run_import)
+        exec("from monai_medpruner import Prunner")
 
 
 def test_import_is_light():

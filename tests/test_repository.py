@@ -88,11 +88,16 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$HF_HUB_OFFLINE $PWD $*" >> calls\n[ "$2" != "$FAILING" ]\n')
     stand_in.chmod(0o755)
+    contracts = tmp_path / "lint-imports"
+    contracts.write_text("#!/bin/sh\npython -m importlinter\n")
+    contracts.chmod(0o755)
     label = tmp_path / "scripts" / "check_label"
     label.write_text("#!/bin/sh\npython -m check_label\n")
     label.chmod(0o755)
-    tools = ["ruff check .", "ruff format --check .", "mypy", "pytest -n 2", "check_label"]
-    for failing, expected in {"": tools, "mypy": tools[:3], "pytest": tools[:4], "check_label": tools}.items():
+    pytest_with_coverage = "pytest -n 2 --cov --cov-report=term:skip-covered"
+    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", pytest_with_coverage, "check_label"]
+    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "pytest": tools[:5], "check_label": tools}
+    for failing, expected in failures.items():
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
         process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)
         assert (process.returncode == 0) is (failing == "")

@@ -24,6 +24,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_medpruner.cli.main import main
+from monai_medpruner.results import LINE_SCHEMA
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -162,6 +163,13 @@ def test_bundle_commands_name_settings_and_files_that_are_there():
         pruner = (re.findall(r"--pruner (\w+)", command) or [parser["pruner"]])[0]
         for setting in set(re.findall(r" --([\w:]+)", command)) - own:
             assert setting.replace("token_pruner::", f"pruners::{pruner}::") in parser, (setting, command)
+
+
+def test_the_page_names_every_key_of_a_result_line():
+    text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.split("| key | content |")[1].split("\n\n")[0]
+    keys = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(keys) == sorted(LINE_SCHEMA["properties"])
 
 
 def script(name):

@@ -143,8 +143,8 @@ class BenchmarkItems:
             message = f"{len(self._missing)} images of {count} items are missing: {_first(list(self._missing))}"
             if self.missing_images == "refuse":
                 raise MissingImagesError(
-                    f"{message}. Complete the folder, or pass the right one with images. With missing_images='keep', these "
-                    "items fail individually instead, and count with a score of 0."
+                    f"{message}. Complete the folder, or pass the right one with images. With missing_images='keep', "
+                    "these items fail individually instead, and count with a score of 0."
                 )
             logger.warning("%s; their items are kept and will fail", message)
         return self._items

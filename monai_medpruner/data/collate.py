@@ -22,9 +22,9 @@ __all__ = ["collate_volumes"]
 def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collate items whose questions are lists of any length.
 
-    MONAI's default collation transposes lists of questions. This function stacks tensors, padding shallower volumes with
-    zeros after their last slice (:class:`~monai_medpruner.engines.VolumeQA` ignores the padding), and turns everything
-    else into a list with one entry per item. Questions become ``list[list[str]]``, one inner list per item.
+    MONAI's default collation transposes lists of questions. This function stacks tensors, padding shallower volumes
+    with zeros after their last slice (:class:`~monai_medpruner.engines.VolumeQA` ignores the padding), and turns the
+    rest into a list with one entry per item. Questions become ``list[list[str]]``, one inner list per item.
 
     Args:
         items: dictionaries with the same keys; tensors are volumes ``(C, H, W, D)``.

@@ -138,7 +138,7 @@ def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
         (["--gamma", "low"], "--gamma takes numbers, got 'low'"),
         (["--set", "task"], "--set takes NAME=VALUE"),
         (["--set", "task=$open"], "must not begin with"),
-        (["--benchmark", "vqa"], "no benchmark is named 'vqa'"),
+        (["--benchmark", "vqa"], "unknown benchmark 'vqa'"),
     ],
 )
 def test_bad_settings(phantoms, tmp_path, capsys, words, message):

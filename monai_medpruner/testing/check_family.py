@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -206,9 +207,8 @@ class _Check:
         for index in range(self.slices):
             images = self.family.slice_inputs(self.inputs, index, index + 1)
             (record,) = PrunedVLM(self.model, _NUCLEUS).encode(**images).records
-            weights = eager_attention_weights(
-                self.model, self.family.scoring_attention, lambda images=images: self.family.encode(images)
-            )
+            encode = partial(self.family.encode, images)
+            weights = eager_attention_weights(self.model, self.family.scoring_attention, encode)
             of_token = patches(self.model, record.grid)
             if patches is family_patches:
                 # class tokens come before the patches
@@ -219,12 +219,13 @@ class _Check:
             received = among.new_zeros(weights[0].shape[-1])
             received[every] = among.mean(0).sum(0)
             expected = received[of_token.to(received.device)].mean(-1).cpu()
+            assert record.importance is not None, "a pruner that asks for attention must record it"
             torch.testing.assert_close(
                 record.importance.double(),
                 expected,
                 atol=1e-4,
                 rtol=1e-4,
-                msg=lambda text, index=index: f"importance of slice {index} and attention of the eager layer: {text}",
+                msg=partial("importance of slice {} and attention of the eager layer: {}".format, index),
             )
 
     def _pruned(self, pruner: TokenPruner) -> tuple[torch.Tensor, torch.Tensor]:
@@ -288,7 +289,10 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    torch.testing.assert_close(found, expected, **_TOLERANCE, msg=lambda text: f"{what} must be equal: {text}")
+    def message(text: str) -> str:
+        return f"{what} must be equal: {text}"
+
+    torch.testing.assert_close(found, expected, atol=_TOLERANCE["atol"], rtol=_TOLERANCE["rtol"], msg=message)
 
 
 def _require(condition: bool, message: str) -> None:

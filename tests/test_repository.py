@@ -13,7 +13,8 @@ import subprocess
 import pytest
 import torch
 
-from monai_medpruner.pruners import SliceTokens
+from monai_medpruner.pruners import Keys, ReceivedAttention, SliceTokens
+from monai_medpruner.testing import check_pruner
 
 
 def marked_block(text, mark):
@@ -110,17 +111,15 @@ def test_the_example_pruner(repository):
     exec(compile(example, "CONTRIBUTING.md", "exec"), names)
     generator = torch.Generator().manual_seed(0)
     valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
-    slices = SliceTokens(
-        tokens=torch.randn(3, 12, 4, generator=generator),
-        valid=valid,
-        importance=torch.rand(3, 12, generator=generator),
-        keys=torch.randn(3, 12, 4, generator=generator),
-        grids=[(3, 4), (1, 5), (1, 1)],
-    )
+    tokens = torch.randn(3, 12, 4, generator=generator)
+    importance = torch.rand(3, 12, generator=generator)
+    signals = {ReceivedAttention(): importance, Keys(): torch.randn(3, 12, 4, generator=generator)}
+    slices = SliceTokens(tokens=tokens, valid=valid, grids=[(3, 4), (1, 5), (1, 1)], signals=signals)
     pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
-    for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
+    for kept, score, real in zip(pruned.primary, importance, valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
+    check_pruner(names["TopTokensPruner"]())
     with pytest.raises(ValueError, match="keep_ratio"):
         names["TopTokensPruner"](keep_ratio=0)
 
@@ -133,4 +132,4 @@ def test_every_package_is_installed(repository):
     folders = {
         ".".join(path.parent.relative_to(repository).parts) for path in repository.glob("monai_medpruner/**/*.py")
     }
-    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundles"}
+    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundle_files"}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -102,26 +103,27 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
         (tmp_path / "calls").unlink()
 
 
-def test_the_example_pruner(repository):
+def test_the_example_pruner(repository, tmp_path, monkeypatch):
     """The pruner in CONTRIBUTING, run as it stands there."""
     text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) < 30
-    names = {"__name__": "monai_medpruner.pruners"}
-    exec(compile(example, "CONTRIBUTING.md", "exec"), names)
+    (tmp_path / "top_tokens.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    example_pruner = importlib.import_module("top_tokens").TopTokensPruner
     generator = torch.Generator().manual_seed(0)
     valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
     tokens = torch.randn(3, 12, 4, generator=generator)
     importance = torch.rand(3, 12, generator=generator)
     signals = {ReceivedAttention(): importance, Keys(): torch.randn(3, 12, 4, generator=generator)}
     slices = SliceTokens(tokens=tokens, valid=valid, grids=[(3, 4), (1, 5), (1, 1)], signals=signals)
-    pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
+    pruned = example_pruner(keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
     for kept, score, real in zip(pruned.primary, importance, valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
-    check_pruner(names["TopTokensPruner"]())
+    check_pruner(example_pruner())
     with pytest.raises(ValueError, match="keep_ratio"):
-        names["TopTokensPruner"](keep_ratio=0)
+        example_pruner(keep_ratio=0)
 
 
 def test_every_package_is_installed(repository):

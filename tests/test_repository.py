@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -13,7 +14,8 @@ import subprocess
 import pytest
 import torch
 
-from monai_medpruner.pruners import SliceTokens
+from monai_medpruner.pruners import Keys, ReceivedAttention, SliceTokens
+from monai_medpruner.testing import check_pruner
 
 
 def marked_block(text, mark):
@@ -106,28 +108,27 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
         (tmp_path / "calls").unlink()
 
 
-def test_the_example_pruner(repository):
+def test_the_example_pruner(repository, tmp_path, monkeypatch):
     """The pruner in CONTRIBUTING, run as it stands there."""
     text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) < 30
-    names = {"__name__": "monai_medpruner.pruners"}
-    exec(compile(example, "CONTRIBUTING.md", "exec"), names)
+    (tmp_path / "top_tokens.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    example_pruner = importlib.import_module("top_tokens").TopTokensPruner
     generator = torch.Generator().manual_seed(0)
     valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
-    slices = SliceTokens(
-        tokens=torch.randn(3, 12, 4, generator=generator),
-        valid=valid,
-        importance=torch.rand(3, 12, generator=generator),
-        keys=torch.randn(3, 12, 4, generator=generator),
-        grids=[(3, 4), (1, 5), (1, 1)],
-    )
-    pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
+    tokens = torch.randn(3, 12, 4, generator=generator)
+    importance = torch.rand(3, 12, generator=generator)
+    signals = {ReceivedAttention(): importance, Keys(): torch.randn(3, 12, 4, generator=generator)}
+    slices = SliceTokens(tokens=tokens, valid=valid, grids=[(3, 4), (1, 5), (1, 1)], signals=signals)
+    pruned = example_pruner(keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
-    for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
+    for kept, score, real in zip(pruned.primary, importance, valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
+    check_pruner(example_pruner())
     with pytest.raises(ValueError, match="keep_ratio"):
-        names["TopTokensPruner"](keep_ratio=0)
+        example_pruner(keep_ratio=0)
 
 
 def test_every_package_is_installed(repository):
@@ -138,4 +139,4 @@ def test_every_package_is_installed(repository):
     folders = {
         ".".join(path.parent.relative_to(repository).parts) for path in repository.glob("monai_medpruner/**/*.py")
     }
-    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundles"}
+    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundle_files"}

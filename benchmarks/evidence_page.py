@@ -117,8 +117,8 @@ def _slice_selection(metrics: Mapping[str, Any], recall: Mapping[str, Mapping[st
         "",
         "**At an equal number of slices, evenly spaced slices see more lesions than the slice filter.** In the tables "
         f"below, 12 evenly spaced slices ({kept[uniform]} of all slices) see {seen[uniform]} of the lesions; the "
-        f"filter (IAF alone, γ 0.04) sees {seen[iaf]} with {kept[iaf]} of the slices. The comparison of MedPruner with 3 "
-        "or 5 uniform slices at a similar number of tokens is no evidence for the filter: at γ 0.01 the filter drops "
+        f"filter (IAF alone, γ 0.04) sees {seen[iaf]} with {kept[iaf]} of the slices. The comparison of MedPruner with "
+        "3 or 5 uniform slices at a similar number of tokens is no evidence for the filter: at γ 0.01 the filter drops "
         "very few slices, and the tokens are saved within slices.",
     ]
 

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 import torch
 
-from monai_medpruner.pruners import SliceTokens
+from monai_medpruner.pruners import Keys, ReceivedAttention, SliceTokens
 
 
 def marked_block(text, mark):
@@ -113,13 +113,15 @@ def test_the_example_pruner(repository):
     slices = SliceTokens(
         tokens=torch.randn(3, 12, 4, generator=generator),
         valid=valid,
-        importance=torch.rand(3, 12, generator=generator),
-        keys=torch.randn(3, 12, 4, generator=generator),
         grids=[(3, 4), (1, 5), (1, 1)],
+        signals={
+            ReceivedAttention(): torch.rand(3, 12, generator=generator),
+            Keys(): torch.randn(3, 12, 4, generator=generator),
+        },
     )
     pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
-    for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
+    for kept, score, real in zip(pruned.primary, slices.signal(ReceivedAttention()), valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
     with pytest.raises(ValueError, match="keep_ratio"):
         names["TopTokensPruner"](keep_ratio=0)

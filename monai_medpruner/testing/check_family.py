@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ __all__ = ["Patches", "check_family", "family_patches"]
 #: model and rows and columns of a slice's tokens to the rows of the attention matrix that form each token, ``(N, n)``
 Patches = Callable[[Any, tuple[int, int]], torch.Tensor]
 
-_TOLERANCE = {"atol": 5e-5, "rtol": 1e-3}
+_ATOL, _RTOL = 5e-5, 1e-3
 _NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
 
 
@@ -215,7 +216,7 @@ class _Check:
             images = self.family.slice_inputs(self.inputs, index, index + 1)
             (record,) = PrunedVLM(self.model, _NUCLEUS).encode(**images).records
             weights = eager_attention_weights(
-                self.model, self.family.scoring_attention, lambda images=images: self.family.encode(images)
+                self.model, self.family.scoring_attention, partial(self.family.encode, images)
             )
             of_token = patches(self.model, record.grid)
             if patches is family_patches:
@@ -227,13 +228,9 @@ class _Check:
             received = among.new_zeros(weights[0].shape[-1])
             received[every] = among.mean(0).sum(0)
             expected = received[of_token.to(received.device)].mean(-1).cpu()
-            torch.testing.assert_close(
-                record.importance.double(),
-                expected,
-                atol=1e-4,
-                rtol=1e-4,
-                msg=lambda text, index=index: f"importance of slice {index} and attention of the eager layer: {text}",
-            )
+            if record.importance is None:
+                raise AssertionError(f"slice {index} has no importance")
+            _close(record.importance.double(), expected, f"importance of slice {index} and the eager layer's attention")
 
     def _pruned(self, pruner: TokenPruner) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of the kept tokens, prompt after prompt, and the mask of the kept tokens ``(B, L)``."""
@@ -296,7 +293,9 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    torch.testing.assert_close(found, expected, **_TOLERANCE, msg=lambda text: f"{what} must be equal: {text}")
+    torch.testing.assert_close(
+        found, expected, atol=_ATOL, rtol=_RTOL, msg=lambda text: f"{what} must be equal: {text}"
+    )
 
 
 def _require(condition: bool, message: str) -> None:

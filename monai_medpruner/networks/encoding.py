@@ -251,7 +251,7 @@ def _encode_batch(
         with capture_blocks(family, wanted) as captured:
             encoded = family.encode(images)
     with seconds.stage("select", device):
-        signals = block_signals(family, wanted, captured, grids)
+        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids).items())
     return encoded, signals
 
 
@@ -309,7 +309,7 @@ def _kept(
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
     """What the pruner is given: the tokens that it merges, and its signals."""
     encoded = scored.encoded
-    given = dict(scored.signals)
+    given: dict[Signal, torch.Tensor] = dict(scored.signals)
     if question is not None:
         given[QuestionEmbedding()] = question
     return SliceTokens(

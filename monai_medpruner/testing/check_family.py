@@ -27,7 +27,7 @@ __all__ = ["Patches", "check_family", "family_patches"]
 #: model and rows and columns of a slice's tokens to the rows of the attention matrix that form each token, ``(N, n)``
 Patches = Callable[[Any, tuple[int, int]], torch.Tensor]
 
-_ATOL, _RTOL = 5e-5, 1e-3
+_TOLERANCE = {"atol": 5e-5, "rtol": 1e-3}
 _NUCLEUS = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
 
 
@@ -215,9 +215,8 @@ class _Check:
         for index in range(self.slices):
             images = self.family.slice_inputs(self.inputs, index, index + 1)
             (record,) = PrunedVLM(self.model, _NUCLEUS).encode(**images).records
-            weights = eager_attention_weights(
-                self.model, self.family.scoring_attention, partial(self.family.encode, images)
-            )
+            encode = partial(self.family.encode, images)
+            weights = eager_attention_weights(self.model, self.family.scoring_attention, encode)
             of_token = patches(self.model, record.grid)
             if patches is family_patches:
                 # class tokens come before the patches
@@ -228,9 +227,14 @@ class _Check:
             received = among.new_zeros(weights[0].shape[-1])
             received[every] = among.mean(0).sum(0)
             expected = received[of_token.to(received.device)].mean(-1).cpu()
-            if record.importance is None:
-                raise AssertionError(f"slice {index} has no importance")
-            _close(record.importance.double(), expected, f"importance of slice {index} and the eager layer's attention")
+            assert record.importance is not None, "a pruner that asks for attention must record it"
+            torch.testing.assert_close(
+                record.importance.double(),
+                expected,
+                atol=1e-4,
+                rtol=1e-4,
+                msg=partial("importance of slice {} and attention of the eager layer: {}".format, index),
+            )
 
     def _pruned(self, pruner: TokenPruner) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of the kept tokens, prompt after prompt, and the mask of the kept tokens ``(B, L)``."""
@@ -293,9 +297,10 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    torch.testing.assert_close(
-        found, expected, atol=_ATOL, rtol=_RTOL, msg=lambda text: f"{what} must be equal: {text}"
-    )
+    def message(text: str) -> str:
+        return f"{what} must be equal: {text}"
+
+    torch.testing.assert_close(found, expected, atol=_TOLERANCE["atol"], rtol=_TOLERANCE["rtol"], msg=message)
 
 
 def _require(condition: bool, message: str) -> None:

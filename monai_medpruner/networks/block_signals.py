@@ -23,6 +23,7 @@ from monai_medpruner.pruners import (
     HiddenStates,
     Keys,
     ReceivedAttention,
+    Signal,
     attention_received,
     class_attention,
 )
@@ -68,7 +69,7 @@ def block_signals(
     signals: Iterable[BlockSignal],
     captured: Mapping[int | None, Calls],
     grids: list[tuple[int, int]],
-) -> dict[BlockSignal, torch.Tensor]:
+) -> dict[Signal, torch.Tensor]:
     """Compute signals from what was captured; see :mod:`monai_medpruner.pruners.signals` for what each one is.
 
     Args:
@@ -85,7 +86,7 @@ def block_signals(
         SettingsError: the encoder has no class token and a signal needs one.
     """
     read = _Reader(family, captured, grids)
-    found = {signal: _READERS[type(signal)](read, signal.block) for signal in signals}
+    found: dict[Signal, torch.Tensor] = {signal: _READERS[type(signal)](read, signal.block) for signal in signals}
     for signal, values in found.items():
         if isinstance(signal, (ReceivedAttention, ClassAttention)) and not values.isfinite().all():
             raise NonFiniteAttentionError(

@@ -70,7 +70,7 @@ def select_pruner(name: str | None, pruners: Mapping[str, TokenPruner | None] | 
     Raises:
         SettingsError: no pruner has that name, this one has no such field, or a value lies outside its range.
     """
-    values = {field: None if value == "none" else value for field, value in fields_.items()}
+    values: dict[str, Any] = {field: None if value == "none" else value for field, value in fields_.items()}
     if name is None or name == "none":
         _check_fields("none", [], values)
         return None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -51,6 +52,13 @@ def test_a_family_of_one_file(tmp_path):
     """As it is done outside the package; the family is registered during the check alone."""
     check_family(ToyFamily, *tiny(TINY_TOY, tmp_path))
     assert ToyFamily not in FAMILIES
+
+
+def test_the_guides_commands(repository, tmp_path):
+    """The tiny model of the guide is the toy's, and its check runs as it stands there."""
+    _, tiny_toy, check = re.findall(r"```python\n(.*?)```", (repository / "docs/new_family.md").read_text(), re.DOTALL)
+    assert tiny_toy in (repository / "tests/networks/toy_model.py").read_text()
+    exec(compile(check, "new_family.md", "exec"), {"TINY_TOY": TINY_TOY, "ToyFamily": ToyFamily, "folder": tmp_path})
 
 
 class OtherPatches(ToyFamily):

@@ -21,8 +21,8 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from monai_medpruner.testing import tiny_model
 from monai_medpruner.requirements import check_required_packages
+from monai_medpruner.testing import tiny_model
 
 if sys.version_info >= (3, 11):
     import tomllib

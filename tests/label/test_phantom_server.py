@@ -12,10 +12,10 @@ import pytest
 from label_server import start_server
 
 from monai_medpruner.cli import main as command_line
-from monai_medpruner.settings import bundle_folders
 from monai_medpruner.data.phantom import QUESTION_TYPES
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.metrics.answer_rules import answer_is_correct
+from monai_medpruner.settings import bundle_folders
 
 monailabel_client = pytest.importorskip(
     "monailabel.client", reason="MONAI Label has an environment of its own, see docs/label.md"

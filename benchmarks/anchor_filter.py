@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time the anchor filter's decisions against one ``sum()`` over the same volume, and against a plain loop.
+"""Time the anchor filter, relative to one ``sum()`` over the same volume and to a plain loop.
 
-The volume is float32 with the slice axis fastest in memory, the layout in which a plain loop is slowest.
+The volume is float32 with the slice axis contiguous in memory, the layout in which a plain loop is slowest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GUARD_BLOCK, GUARD_THRESHOLD = (36, 36), 0.35  # 25 mm of 0.7 mm pixels
 
 
 def plain_loop(volume: torch.Tensor, gamma: float) -> list[int]:
-    """Eq. 2 word for word."""
+    """Direct implementation of Eq. 2."""
     kept = [0]
     for index in range(1, volume.shape[-1]):
         if (volume[..., index].double() - volume[..., kept[-1]].double()).abs().mean() > gamma:
@@ -32,33 +32,33 @@ def plain_loop(volume: torch.Tensor, gamma: float) -> list[int]:
 
 
 def smooth(shape: list[int]) -> torch.Tensor:
-    """Blobs that change slowly from slice to slice, and noise: the texture of a windowed CT."""
+    """Blobs that change slowly from slice to slice, with noise, similar to a windowed CT."""
     coarse = torch.rand(1, 1, 12, 12, max(2, shape[2] // 6))
     volume = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0]
     return volume.add_(torch.randn(volume.shape), alpha=0.01).contiguous()
 
 
 def staircase(shape: list[int]) -> torch.Tensor:
-    """Every slice is 0.25 above the one before."""
+    """Each slice is 0.25 above the previous one."""
     return (torch.arange(shape[2]) * 0.25).expand(1, *shape).contiguous()
 
 
 def uniform(shape: list[int]) -> torch.Tensor:
-    """Independent voxels in [0, 1]: any two slices differ by 1/3 on average, give or take a thousandth."""
+    """Independent voxels in [0, 1]; the mean difference of any two slices is 1/3, within about 0.001."""
     return torch.rand(1, *shape)
 
 
 PATTERNS: list[tuple[str, Callable[[list[int]], torch.Tensor], float]] = [
     ("smooth, CT-like", smooth, 0.025),
     ("every slice kept", uniform, 0.025),
-    ("no slice kept but the first", uniform, 0.5),
+    ("only the first slice kept", uniform, 0.5),
     ("adversarial: distances around gamma", uniform, 1 / 3),
     ("adversarial: every step equals gamma", staircase, 0.25),
 ]
 
 
 def fastest(run: Callable[[], object], repeats: int) -> float:
-    """Shortest of several processor times in seconds: waiting for other programs does not count."""
+    """Return the shortest processor time of several runs in seconds; processor time excludes waiting."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -68,7 +68,7 @@ def fastest(run: Callable[[], object], repeats: int) -> float:
 
 
 def processor() -> str:
-    """Name of the processor."""
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -81,10 +81,12 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300], metavar=("H", "W", "D"))
-    parser.add_argument("--threads", type=int, default=1, help="threads on both sides (default: 1)")
-    parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many runs counts (default: 5)")
-    parser.add_argument("--plain-loop", action="store_true", help="also time the plain loop, once a pattern (slow)")
-    parser.add_argument("--guard", action="store_true", help="also time the guard for small lesions, once a pattern")
+    parser.add_argument("--threads", type=int, default=1, help="number of threads for all measurements (default: 1)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="number of runs, of which the fastest counts (default: 5)"
+    )
+    parser.add_argument("--plain-loop", action="store_true", help="also time the plain loop, once per pattern (slow)")
+    parser.add_argument("--guard", action="store_true", help="also time the guard for small lesions, once per pattern")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

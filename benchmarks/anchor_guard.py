@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Does the slice filter's guard for small lesions help? Lesions lost against slices kept, on phantoms.
+"""Evaluate the guard for small lesions of the slice filter: lesions seen and slices kept, on phantoms.
 
 The filter keeps a slice whose mean absolute difference from the last kept one is above γ. Its guard also keeps a slice
 where the mean difference over some square block is above a bound, since a small lesion moves its block and not the
 mean.
-The table sets the mean alone beside the guard alone, at several sizes and bounds, and beside both together.
+The table sets the mean alone beside the guard alone, at several sizes and bounds, and beside both together. Its last
+rows are the baseline: evenly spaced slices, in every volume as many as the mean alone keeps.
 """
 
 from __future__ import annotations
@@ -21,34 +22,40 @@ from monai_medpruner.training import load_phantom
 from monai_medpruner.transforms import HUWindowsd, InterSliceAnchorFilter, SlicePlaned
 
 WINDOW = (-160, 340)
+GAMMAS = (0.015, 0.02, 0.025, 0.03, 0.04)
 GUARD_ALONE = 1e9  # a γ that no mean reaches
 BLOCKS_MM = (12.5, 50 / 3, 25.0)  # 3, 4 and 6 pixels of the small phantoms
 
 
 def rules() -> list[tuple[str, InterSliceAnchorFilter]]:
     """Rows of the table: the mean alone, the guard alone, both."""
-    rows = [(f"mean, γ {gamma:g}", InterSliceAnchorFilter(gamma)) for gamma in (0.015, 0.02, 0.025, 0.03, 0.04)]
+    rows = [(f"mean, γ {gamma:g}", InterSliceAnchorFilter(gamma)) for gamma in GAMMAS]
     rows += [
-        (f"block of {side:.3g} mm, bound {bound:g}", InterSliceAnchorFilter(GUARD_ALONE, -1, side, bound))
+        (f"block of {side:.3g} mm, threshold {threshold:g}", InterSliceAnchorFilter(GUARD_ALONE, -1, side, threshold))
         for side in BLOCKS_MM
-        for bound in (0.15, 0.25, 0.35, 0.45)
+        for threshold in (0.15, 0.25, 0.35, 0.45)
     ]
     rows += [
         (
-            f"mean, γ {gamma:g}, or block of {side:.3g} mm, bound {bound:g}",
-            InterSliceAnchorFilter(gamma, -1, side, bound),
+            f"mean, γ {gamma:g}, or block of {side:.3g} mm, threshold {threshold:g}",
+            InterSliceAnchorFilter(gamma, -1, side, threshold),
         )
         for gamma in (0.02, 0.025, 0.04)
         for side in BLOCKS_MM
-        for bound in (0.25, 0.35)
+        for threshold in (0.25, 0.35)
     ]
     return rows
+
+
+def evenly_spaced(count: int, depth: int) -> list[int]:
+    """``count`` slices of ``depth``, each in the middle of an equal part of the volume."""
+    return [int((index + 0.5) * depth / count) for index in range(count)]
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=108, help="phantoms")
+    parser.add_argument("--count", type=int, default=108, help="number of phantoms")
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
     options = parser.parse_args()
@@ -58,14 +65,18 @@ def main() -> None:
         phantom = generate_phantom(phantom_seed(options.seed, number), PRESETS[options.preset])
         if phantom.lesions:
             data = prepare({"image": load_phantom(phantom), "lesion": load_phantom(phantom, phantom.lesion_mask)})
-            bearing = data["lesion"].as_tensor()[0].flatten(0, 1).any(0).nonzero().flatten().tolist()
-            volumes.append((data["image"], set(bearing), phantom.lesions[0].diameter_mm))
+            lesion_slices = data["lesion"].as_tensor()[0].flatten(0, 1).any(0).nonzero().flatten().tolist()
+            volumes.append((data["image"], set(lesion_slices), phantom.lesions[0].diameter_mm))
     small = [diameter < 15 for *_, diameter in volumes]
     print(f"{len(volumes)} phantoms with a lesion, {sum(small)} of them below 15 mm; preset {options.preset}")
     print("| rule | slices kept | lesions seen | below 15 mm |\n|---|---|---|---|")
-    for name, rule in rules():
-        kept = [rule.kept_slices(image) for image, *_ in volumes]
-        share = np.mean([len(one) / image.shape[-1] for one, (image, *_) in zip(kept, volumes, strict=True)])
+    choices = [(name, [rule.kept_slices(image) for image, *_ in volumes]) for name, rule in rules()]
+    depths = [image.shape[-1] for image, *_ in volumes]
+    for name, kept in choices[: len(GAMMAS)]:
+        spaced = [evenly_spaced(len(one), depth) for one, depth in zip(kept, depths, strict=True)]
+        choices.append((f"evenly spaced, as many as {name}", spaced))
+    for name, kept in choices:
+        share = np.mean([len(one) / depth for one, depth in zip(kept, depths, strict=True)])
         seen = np.array([bool(bearing & set(one)) for one, (_, bearing, _) in zip(kept, volumes, strict=True)])
         of_small = f"{seen[small].mean():.3f}" if any(small) else ""
         print(f"| {name} | {share:.3f} | {seen.mean():.3f} | {of_small} |")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the attention goes: by what a token shows, by its place, and drawn over slices with a lesion."""
+"""Distribution of attention by tissue and by position, and overlaid on slices with a lesion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from monai_medpruner.data.phantom import ORGANS, PLANES
 from monai_medpruner.transforms import HUWindowsd, LoadVolumed, SlicePlaned
 
-#: a token that receives this many times the attention of a uniform one
+#: attention, relative to uniform, above which a token counts as a sink
 SINK = 3.0
 _WINDOW = (-160, 340)
 _EXAMPLES = 6
@@ -38,12 +38,12 @@ _LESION_SHARE = 0.03
 
 
 def attention_lines(run: Path, data: Path, picture: Path) -> list[str]:
-    """A table of the attention by tissue, in Markdown; draws the picture as well.
+    """Return a Markdown table of the attention by tissue, and draw the picture.
 
     Args:
         run: folder of a variant that scored all slices.
         data: folder of the phantoms.
-        picture: PNG to write: the mean attention by place and plane, and slices with a lesion.
+        picture: PNG file to write, with the mean attention by position and plane, and slices with a lesion.
     """
     truths = map(json.loads, (data / "phantoms.jsonl").read_text(encoding="utf-8").splitlines())
     planes = {Path(one["image"]).name: one["plane"] for one in truths}
@@ -78,7 +78,7 @@ def attention_lines(run: Path, data: Path, picture: Path) -> list[str]:
 
 
 def _shown(organs: torch.Tensor, lesion: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """What each token shows most of, ``(S, rows, columns)``, as a place in the tissues; the lesion comes after them."""
+    """Return the dominant tissue of each token, ``(S, rows, columns)``, as an index; the lesion has the last one."""
     layers = [torch.isin(organs, torch.tensor(labels)) for labels in _TISSUES.values()]
     shares = torch.nn.functional.adaptive_avg_pool2d(torch.stack([*layers, lesion], 1).float(), tuple(grid))
     shown = shares[:, :-1].argmax(1)
@@ -90,8 +90,8 @@ def _table(scores: Mapping[str, Sequence[torch.Tensor]]) -> list[str]:
     every = torch.cat(list(joined.values()))
     sinks = float((every > SINK).sum())
     rows = [
-        f"| what the token shows most of | of all tokens, % | mean attention | of the attention, % | above {SINK:g}, % "
-        f"| of all above {SINK:g}, % |",
+        f"| dominant tissue of the token | share of tokens, % | mean attention | share of attention, % "
+        f"| above {SINK:g}, % of tissue | above {SINK:g}, % of all above {SINK:g} |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for tissue, values in joined.items():
@@ -124,5 +124,5 @@ def _draw(places: Mapping[str, Sequence[torch.Tensor]], examples: Sequence[Any],
         axes.contour(np.asarray(lesion, dtype=float), levels=[0.5], colors="cyan", linewidths=1.2)
         axes.set_title(title, fontsize=9)
     if drawn is not None:
-        figure.colorbar(drawn, ax=panels, shrink=0.5, label="attention received, 1 is uniform")
+        figure.colorbar(drawn, ax=panels, shrink=0.5, label="attention received, relative to uniform")
     figure.savefig(picture, dpi=100)

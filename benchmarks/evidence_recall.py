@@ -1,7 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Did the lesion survive? Counted from the records of a run and the masks of the phantoms."""
+"""Lesion recall: the fraction of lesions, lesion slices and lesion tokens that pruning keeps.
+
+Counted from the records of a run and the masks of the phantoms.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from torch.nn.functional import adaptive_avg_pool2d
 from monai_medpruner.transforms import LoadVolumed, SlicePlaned
 
 
-def survival(output: Path, data: Path) -> dict[str, dict[str, float]]:
-    """Per variant, what is left of the lesions.
+def lesion_recall(output: Path, data: Path) -> dict[str, dict[str, float]]:
+    """Return the recall of lesions for each variant.
 
     Returns:
-        variant -> ``lesions`` (at least one slice kept), ``slices``, ``tokens`` (of all tokens that see some of the
-        lesion, those kept), ``tokens_of_kept_slices``, as fractions; and, where tokens were scored,
-        ``lesion_importance`` and ``background_importance``, mean attention relative to uniform on tokens of the lesion
-        and of air.
+        variant -> fractions ``lesions`` (lesions with at least one kept slice), ``slices`` (kept lesion slices),
+        ``tokens`` (kept lesion tokens) and ``tokens_of_kept_slices`` (kept lesion tokens in kept slices); and, if
+        tokens were scored, ``lesion_importance`` and ``background_importance``, the mean attention relative to uniform
+        on tokens of the lesion and of air.
     """
     images = {path.parent.name: volume_names(path) for path in output.glob("*/predictions.jsonl")}
     masks = {name: _masks(data, name) for name in sorted(set().union(*(one.values() for one in images.values())))}
@@ -51,13 +54,13 @@ def survival(output: Path, data: Path) -> dict[str, dict[str, float]]:
 
 
 def volume_names(predictions: Path) -> dict[str, str]:
-    """Id of each volume -> name of its file."""
+    """Return volume id -> file name."""
     lines = map(json.loads, predictions.read_text(encoding="utf-8").splitlines())
     return {line["volume_id"]: Path(line["image"]).name for line in lines if line["status"] == "ok"}
 
 
 def _masks(data: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lesion and organ mask ``(D, H, W)`` in the orientation that the model sees."""
+    """Lesion and organ mask ``(D, H, W)`` in the orientation of the model input."""
     load = Compose([LoadVolumed(["lesion", "organs"]), SlicePlaned(["lesion", "organs"])])
     loaded = load({"lesion": str(data / "lesions" / name), "organs": str(data / "organs" / name)})
     return tuple(loaded[key].as_tensor()[0].permute(2, 0, 1) > 0 for key in ("lesion", "organs"))  # type: ignore[return-value]
@@ -69,12 +72,12 @@ def _counts(record: dict[str, torch.Tensor], lesion: torch.Tensor, organs: torch
     tokens = adaptive_avg_pool2d(lesion.float()[:, None], (rows, columns)).flatten(1) > 0
     air = adaptive_avg_pool2d(organs.float()[:, None], (rows, columns)).flatten(1) == 0
     keep = (record["primary"] | record["contextual"]).reshape(len(kept), -1)
-    bearing = tokens.any(1)
+    lesion_slices = tokens.any(1)
     counts: dict[str, Any] = {
-        "lesions": bool(bearing.any()),
-        "lesions_kept": bool(bearing[kept].any()),
-        "slices": bearing.sum(),
-        "slices_kept": bearing[kept].sum(),
+        "lesions": bool(lesion_slices.any()),
+        "lesions_kept": bool(lesion_slices[kept].any()),
+        "slices": lesion_slices.sum(),
+        "slices_kept": lesion_slices[kept].sum(),
         "tokens": tokens.sum(),
         "tokens_seen": tokens[kept].sum(),
         "tokens_kept": (tokens[kept] & keep).sum(),

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How many slices of real volumes the anchor filter keeps, by threshold."""
+"""Count the slices of real volumes that the anchor filter keeps, by threshold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOLUMES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("folder", type=Path, help="holds the volumes of shared/data")
+    parser.add_argument("folder", type=Path, help="folder of the volumes")
     parser.add_argument("--gamma", type=float, nargs="+", default=[0.025, 0.05, 0.1])
     arguments = parser.parse_args()
     print("| volume | slices | " + " | ".join(f"γ = {gamma}" for gamma in arguments.gamma) + " |")

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time and memory of each stage, pruned and unpruned, in one run on one volume.
+"""Measure the time of each stage, pruned and unpruned, in one run on one volume.
 
-The weights are random: at a given shape the time depends on the number of slices and tokens, not on what they say. So τ
-is set to keep about as many tokens as a trained model would with its own setting, and the answers mean nothing.
+The weights are random, because the time depends only on shapes and on the numbers of slices and tokens. τ is set to
+keep about as many tokens as a trained model with its own setting. The answers are meaningless.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
 from monai_medpruner.networks import VolumeQA
-from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.transforms import IntensityWindows, InterSliceAnchorFilter, LoadVolume, SlicePlane
 
-# Qwen/Qwen3-VL-2B-Instruct's own dimensions; the vocabulary is the tiny tokenizer's
+# dimensions of Qwen/Qwen3-VL-2B-Instruct; the vocabulary is that of the tiny tokenizer
 SHAPES = {
     "2b": {
         "vision_config": {
@@ -60,7 +60,7 @@ def build_network(shape: str, dtype: torch.dtype, device: torch.device) -> Volum
     with device:
         network.vlm.model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
     network.vlm.family.model = network.vlm.model
-    # the checkpoint's own limit is 16 million pixels, far above a slice's
+    # the limit of the original checkpoint is 16 million pixels, far above the size of a slice
     network._image_processor.size["longest_edge"] = 2**24
     return network
 
@@ -69,8 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("image", help="NIfTI file or DICOM folder")
     parser.add_argument("--shape", choices=SHAPES, default="2b")
-    parser.add_argument("--gamma", type=float, default=0.05, help="of the slice filter")
-    parser.add_argument("--tau", type=float, default=0.05, help="of the nucleus, under random weights")
+    parser.add_argument("--gamma", type=float, default=0.05, help="threshold of the slice filter")
+    parser.add_argument("--tau", type=float, default=0.05, help="nucleus threshold, for random weights")
     parser.add_argument("--modality", default="auto")
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()

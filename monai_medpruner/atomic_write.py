@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are whole or absent, whenever a run is cut off."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["atomic_write"]
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file under another name first, so that no reader ever sees a part of it.
+    """Write a file atomically: readers never see a partial file.
 
-    Processes that write the same file at once do not meet: the last one's content stays. What a process was killed
-    over stays beside it, as ``<name>.<process>.part``.
+    The content is written to ``<name>.<process id>.part`` and then renamed. If several processes write the same file,
+    the last one wins. A process that is killed while writing leaves its ``.part`` file behind.
 
     Args:
-        path: in a folder that exists; replaced where it exists.
-        content: of the file.
+        path: file in an existing folder; an existing file is replaced.
+        content: content of the file.
 
     Raises:
         OSError: the file cannot be written.

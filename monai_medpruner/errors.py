@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every error this package raises on purpose.
+"""The errors of this package.
 
-All derive from :class:`MedPrunerError`. Each message says what was found, what was expected and what to do. No message
-holds patient data: DICOM values that could identify a person never enter one.
+All derive from :class:`MedPrunerError`. Messages say what was found, what was expected and what to do. They contain no
+patient data, in particular no DICOM values that could identify a person.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class MedPrunerError(Exception):
 
 
 def own_error(raised: BaseException | None) -> MedPrunerError | None:
-    """The error of this package that an exception is, or that MONAI wrapped on its way; None where it is another."""
+    """Return the error of this package that an exception is or wraps (MONAI wraps errors); None if there is none."""
     while raised is not None and not isinstance(raised, MedPrunerError):
         raised = raised.__cause__
     return raised
 
 
 def describe_error(error: BaseException) -> tuple[str, str]:
-    """The class and the message of an error; of this package's own where MONAI wrapped one on its way."""
+    """Return class name and message of an error, or of the error of this package that it wraps."""
     shown = own_error(error) or error
     return type(shown).__name__, str(shown)
 
 
 class SettingsError(MedPrunerError, ValueError):
-    """A parameter is outside its allowed values."""
+    """A setting or argument has an invalid value."""
 
 
 class PackageVersionError(MedPrunerError, ImportError):
@@ -72,68 +72,68 @@ class PackageVersionError(MedPrunerError, ImportError):
 
 
 class OutputFolderError(MedPrunerError, OSError):
-    """The output folder cannot be used as asked."""
+    """The output folder cannot be used."""
 
 
 class MixedRunError(OutputFolderError):
-    """An output folder holds predictions of a run with other settings, or of one that is still writing."""
+    """The output folder contains predictions of a run with other settings, or of a run that is still active."""
 
 
 class IncompletePredictionsError(OutputFolderError):
-    """Items of a finished run have no prediction."""
+    """Some items of a finished run have no prediction."""
 
 
 # data sets
 
 
 class BenchmarkError(MedPrunerError, ValueError):
-    """The files of a benchmark are missing, or do not hold what its format promises."""
+    """The files of a benchmark are missing or malformed."""
 
 
 class MissingImagesError(BenchmarkError):
-    """Images that a benchmark's questions are about are not in its folder."""
+    """Images of a benchmark are missing from its folder."""
 
 
 # reading
 
 
 class VolumeReadError(MedPrunerError, OSError):
-    """Files could not be turned into a volume."""
+    """A volume could not be read from its files."""
 
 
 class UnreadableVolumeError(VolumeReadError):
-    """A file is missing, truncated, empty, of an unknown format, or lacks what is needed to place its voxels."""
+    """A file is missing, truncated, empty, in an unknown format, or lacks fields needed to place its voxels."""
 
 
 class EmptyFolderError(VolumeReadError):
-    """A folder holds no image file."""
+    """A folder contains no image file."""
 
 
 class MixedSeriesError(VolumeReadError):
-    """A folder holds several DICOM series and none was chosen."""
+    """A folder contains several DICOM series and none was chosen."""
 
 
 class IncompleteSeriesError(VolumeReadError):
-    """Not every file of a DICOM series became a slice."""
+    """Some files of a DICOM series cannot be used as slices."""
 
 
 class DuplicateSlicesError(VolumeReadError):
-    """Two slices lie at the same position."""
+    """Two slices have the same position."""
 
 
 # the volume itself
 
 
 class VolumeError(MedPrunerError, ValueError):
-    """A volume was read but cannot be processed as asked."""
+    """A volume was read but cannot be processed as requested."""
 
 
 class VolumeShapeError(VolumeError):
-    """Wrong number of dimensions or channels."""
+    """The volume has an unsupported shape, number of channels or voxel type."""
 
 
 class NonFiniteVoxelsError(VolumeError):
-    """The volume holds NaN or infinite voxels."""
+    """The volume contains NaN or infinite voxels."""
 
 
 class ZeroVarianceError(VolumeError):
@@ -145,15 +145,15 @@ class SpacingError(VolumeError):
 
 
 class TooFewSlicesError(VolumeError):
-    """The volume has a single slice where a stack is needed."""
+    """The volume has a single slice, but several are required."""
 
 
 class IntensityUnitsError(VolumeError):
-    """HU windows were asked for voxels that cannot be Hounsfield units."""
+    """HU windows were requested for voxels that cannot be Hounsfield units."""
 
 
 class SliceGeometryError(VolumeError):
-    """The slices do not form the regular grid that the requested operation needs (tilt, uneven gaps)."""
+    """The slices do not form the regular grid required by the operation (tilt, uneven gaps)."""
 
 
 # questions and models
@@ -164,35 +164,35 @@ class QuestionError(MedPrunerError, ValueError):
 
 
 class PromptError(MedPrunerError, ValueError):
-    """A model's inputs do not fit together (placeholders, masks, grids)."""
+    """The inputs of a model are inconsistent (placeholders, masks, grids)."""
 
 
 class UnsupportedModelError(MedPrunerError, ValueError):
-    """No model family is registered for a model."""
+    """No model family supports the model."""
 
 
 class CheckpointError(MedPrunerError, OSError):
-    """A checkpoint could not be loaded: not found, gated, unreachable, or incomplete."""
+    """A checkpoint could not be loaded: it is missing, gated, unreachable, or incomplete."""
 
 
 class ModelMemoryError(MedPrunerError, MemoryError):
-    """A model needs more memory than the device has free."""
+    """A model needs more memory than is free on the device."""
 
 
 class NonFiniteAttentionError(MedPrunerError, ArithmeticError):
-    """The vision encoder's attention overflowed, so that no token can be scored."""
+    """The attention of the vision encoder is not finite, so tokens cannot be scored."""
 
 
 # requests to the MONAI Label app
 
 
 class RequestError(MedPrunerError, ValueError):
-    """A request to the app is not as it must be."""
+    """A request to the app is invalid."""
 
 
 class UnknownStudyError(RequestError):
-    """A request names a study that is not there."""
+    """A request names a study that does not exist."""
 
 
 class UnknownTaskError(RequestError):
-    """A request names a task that the app does not have."""
+    """A request names an unknown task."""

@@ -1,30 +1,32 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How much memory there is, and how much was used."""
+"""How much memory there is, how much was used, and how much a volume may take."""
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from pathlib import Path
+from math import prod
 
+import psutil
 import torch
 
-__all__ = ["available_memory", "free_memory", "is_out_of_memory", "peak_memory", "release_memory"]
+from monai_medpruner.errors import UnreadableVolumeError
+
+__all__ = [
+    "available_memory",
+    "check_fits_memory",
+    "free_memory",
+    "is_out_of_memory",
+    "peak_memory",
+    "release_memory",
+]
 
 
-def available_memory() -> int | None:
-    """Return the bytes of main memory that can be had without swapping, or None where the system does not tell."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    names = getattr(os, "sysconf_names", {})  # absent on Windows
-    pages = next((name for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if name in names), None)
-    return None if pages is None else os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+def available_memory() -> int:
+    """Return the bytes of main memory that can be had without swapping."""
+    return psutil.virtual_memory().available
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -34,19 +36,36 @@ def free_memory(device: torch.device) -> int | None:
     return available_memory() if device.type == "cpu" else None
 
 
-def peak_memory() -> int | None:
-    """Return the peak bytes allocated on the GPU since its statistics were reset; without one, the process's peak.
-
-    None where the system does not tell.
-    """
+def peak_memory() -> int:
+    """Return the peak bytes allocated on the GPU since its statistics were reset; without one, the process's peak."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows; psutil tells no peak elsewhere
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_fits_memory(shape: tuple[int, ...], bytes_per_voxel: int) -> None:
+    """Refuse a volume that main memory cannot hold, before any of it is allocated.
+
+    Args:
+        shape: number of voxels along each axis, as the header declares it.
+        bytes_per_voxel: bytes that reading needs at its peak, per voxel.
+
+    Raises:
+        UnreadableVolumeError: if the declared volume needs more than the available memory.
+    """
+    sizes = [int(size) for size in shape]  # numpy's integers would overflow
+    needed, available = bytes_per_voxel * prod(sizes), available_memory()
+    if needed > available:
+        raise UnreadableVolumeError(
+            f"the header declares a volume of {' x '.join(map(str, sizes))} voxels, which needs "
+            f"{needed / 2**30:.1f} GiB to read; {available / 2**30:.1f} GiB of memory are available. "
+            "If the volume is not that large, the header is damaged."
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

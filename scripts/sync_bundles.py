@@ -27,7 +27,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from monai_medpruner import pruners
+from monai_medpruner import __version__, pruners
 from monai_medpruner.pruners import PRUNERS
 
 if sys.version_info >= (3, 11):
@@ -152,7 +152,7 @@ def versions() -> dict[str, Any]:
     required = {one.name: str(one.specifier) for one in dependencies if one.specifier and one.name not in TESTED}
     return {
         **{key: tested[name] for name, key in TESTED.items()},
-        "required_packages_version": {project["name"]: f">={project['version']}", **required},
+        "required_packages_version": {project["name"]: f">={__version__}", **required},
     }
 
 

@@ -121,7 +121,7 @@ def runs(tmp_path):
     paths = []
     for name, answers in (("first", "AB"), ("second", "AA")):
         lines = [
-            {"id": str(index), "question": "?", "prediction": text, "reference": "Liver", "answer_choice": right}
+            {"id": str(index), "question": "?", "answer": text, "reference": "Liver", "reference_choice": right}
             | {"choices": {"A": "Liver", "B": "Lung"}, "type": "3"}
             for index, (text, right) in enumerate(zip(answers, "AB", strict=True))
         ]

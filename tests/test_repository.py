@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -13,7 +14,8 @@ import subprocess
 import pytest
 import torch
 
-from monai_medpruner.pruners import SliceTokens
+from monai_medpruner.pruners import Keys, ReceivedAttention, SliceTokens
+from monai_medpruner.testing import check_pruner
 
 
 def marked_block(text, mark):
@@ -88,11 +90,16 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$HF_HUB_OFFLINE $PWD $*" >> calls\n[ "$2" != "$FAILING" ]\n')
     stand_in.chmod(0o755)
+    contracts = tmp_path / "lint-imports"
+    contracts.write_text("#!/bin/sh\npython -m importlinter\n")
+    contracts.chmod(0o755)
     label = tmp_path / "scripts" / "check_label"
     label.write_text("#!/bin/sh\npython -m check_label\n")
     label.chmod(0o755)
-    tools = ["ruff check .", "ruff format --check .", "mypy", "pytest -n 2", "check_label"]
-    for failing, expected in {"": tools, "mypy": tools[:3], "pytest": tools[:4], "check_label": tools}.items():
+    pytest_with_coverage = "pytest -n 2 --cov --cov-report=term:skip-covered"
+    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", pytest_with_coverage, "check_label"]
+    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "pytest": tools[:5], "check_label": tools}
+    for failing, expected in failures.items():
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
         process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)
         assert (process.returncode == 0) is (failing == "")
@@ -101,28 +108,27 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
         (tmp_path / "calls").unlink()
 
 
-def test_the_example_pruner(repository):
+def test_the_example_pruner(repository, tmp_path, monkeypatch):
     """The pruner in CONTRIBUTING, run as it stands there."""
     text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) < 30
-    names = {"__name__": "monai_medpruner.pruners"}
-    exec(compile(example, "CONTRIBUTING.md", "exec"), names)
+    (tmp_path / "top_tokens.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    example_pruner = importlib.import_module("top_tokens").TopTokensPruner
     generator = torch.Generator().manual_seed(0)
     valid = torch.arange(12) < torch.tensor([[12], [5], [1]])
-    slices = SliceTokens(
-        tokens=torch.randn(3, 12, 4, generator=generator),
-        valid=valid,
-        importance=torch.rand(3, 12, generator=generator),
-        keys=torch.randn(3, 12, 4, generator=generator),
-        grids=[(3, 4), (1, 5), (1, 1)],
-    )
-    pruned = names["TopTokensPruner"](keep_ratio=0.25)(slices)
+    tokens = torch.randn(3, 12, 4, generator=generator)
+    importance = torch.rand(3, 12, generator=generator)
+    signals = {ReceivedAttention(): importance, Keys(): torch.randn(3, 12, 4, generator=generator)}
+    slices = SliceTokens(tokens=tokens, valid=valid, grids=[(3, 4), (1, 5), (1, 1)], signals=signals)
+    pruned = example_pruner(keep_ratio=0.25)(slices)
     assert pruned.primary.sum(1).tolist() == [3, 2, 1]
-    for kept, score, real in zip(pruned.primary, slices.importance, valid, strict=True):
+    for kept, score, real in zip(pruned.primary, importance, valid, strict=True):
         assert score[kept].min() >= score[real & ~kept].max() if (real & ~kept).any() else kept.any()
+    check_pruner(example_pruner())
     with pytest.raises(ValueError, match="keep_ratio"):
-        names["TopTokensPruner"](keep_ratio=0)
+        example_pruner(keep_ratio=0)
 
 
 def test_every_package_is_installed(repository):
@@ -133,25 +139,4 @@ def test_every_package_is_installed(repository):
     folders = {
         ".".join(path.parent.relative_to(repository).parts) for path in repository.glob("monai_medpruner/**/*.py")
     }
-    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundles"}
-
-
-def test_commands_of_the_pages_name_settings_and_files_that_are_there(repository):
-    """Every bundle command in README and docs: its configurations exist, and know its settings."""
-    from monai.bundle import ConfigParser
-
-    commands = []
-    for page in (repository / "README.md", *sorted((repository / "docs").glob("*.md"))):
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        commands += [
-            line for line in text.splitlines() if "monai.bundle run" in line and line[:6] in ("python", "torchr")
-        ]
-    assert len(commands) > 4
-    own = {"config_file", "standalone", "nproc_per_node"}
-    for command in commands:
-        names = re.findall(r"configs/(\w+\.json)", command)
-        parser = ConfigParser()
-        bundle = "medpruner_phantom" if "medpruner_phantom" in command else "medpruner_qwen3vl"
-        parser.read_config([repository / "bundles" / bundle / "configs" / name for name in names])
-        for setting in set(re.findall(r" --([\w:]+)", command)) - own:
-            assert setting in parser, (setting, command)
+    assert set(re.findall(r'"(.*?)"', packages[1])) == folders | {"monai_medpruner.bundle_files"}

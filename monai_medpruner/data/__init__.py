@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Volumes and questions from files."""
+"""Reading volumes, questions and benchmarks from files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""AMOS-MM (MICCAI 2024): reports of and questions about abdominal CT."""
+"""AMOS-MM (MICCAI 2024): reports on abdominal CT, and questions about it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from monai_medpruner.errors import BenchmarkError, SettingsError
 
 __all__ = ["REGIONS", "REPORT_QUESTION", "load_amos_mm"]
 
-#: regions of a report, in the order in which they are put together
+#: regions of a report, in the order in which they are joined
 REGIONS = ("chest", "abdomen", "pelvis")
-#: asks for a report where the data set has no words for it; protocols with a prompt of their own replace it
+#: default report prompt, because the data set has none; a protocol with its own report prompt replaces it
 REPORT_QUESTION = "Please write the findings of this CT scan as a radiology report."
 
 
@@ -34,26 +34,26 @@ def load_amos_mm(
 ) -> list[dict[str, Any]]:
     """List the reports and questions of AMOS-MM from a local folder.
 
-    The data set is the user's to get, under the terms of the AMOS challenge.
+    Download the data set yourself, under the terms of the AMOS challenge.
 
     Args:
-        folder: holds the official ``dataset.json``, or MedUniEval's ``amos_val_mrg_sft.json`` (here or in ``MM``),
-            whose paths of slice folders start from where it lies.
-        annotations: the one to take, relative to the folder, where there are several.
-        images: folder that paths of images start from; None for that of the annotations, then the folder.
+        folder: folder with the official ``dataset.json``, or with MedUniEval's ``amos_val_mrg_sft.json`` (directly or
+            in ``MM``), whose slice folders are relative to that file.
+        annotations: annotation file to use, relative to the folder, if there are several.
+        images: folder that image paths are relative to; None for the folder of the annotations, then ``folder``.
         split: "training", "validation" or "testing", of ``dataset.json``.
         task: "report", "closed", or None for both.
         mode: "clean", or "official" to keep absent choices in the items.
         missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
 
     Returns:
-        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`. A volume's report is its regions' findings, those
-        that are not empty, one a line in the order of :data:`REGIONS`; its ``type`` is "report".
+        items with the keys of :data:`~.benchmark_items.ITEM_KEYS`. The report of a volume is the non-empty findings of
+        its regions, one line each, in the order of :data:`REGIONS`; its ``type`` is "report".
 
     Raises:
-        BenchmarkError: the annotations are missing or not as described, or have no labels.
+        BenchmarkError: the annotations are missing or malformed, or have no labels.
         MissingImagesError: images are missing.
-        SettingsError: a setting is not as described.
+        SettingsError: an argument is invalid.
     """
     if split not in ("training", "validation", "testing"):
         raise SettingsError(f"split must be 'training', 'validation' or 'testing', got {split!r}")
@@ -64,8 +64,8 @@ def load_amos_mm(
     items = BenchmarkItems(roots, task, mode, missing_images)
     content = read_json_file(source)
     if isinstance(content, list):
-        for said in read_conversations(source):
-            items.add(said.where, [said.image], said.question.strip(), said.answer, "report", type="report")
+        for entry in read_conversations(source):
+            items.add(entry.where, [entry.image], entry.question.strip(), entry.answer, "report", type="report")
         return items.datalist()
     volumes = content.get(split) if isinstance(content, dict) else None
     if not isinstance(volumes, list):
@@ -79,22 +79,22 @@ def _add_volume(items: BenchmarkItems, volume: Any, where: str) -> None:
     image = [text_field(volume, "image", where)]
     labels = volume.get("labels")
     if not isinstance(labels, dict):
-        raise BenchmarkError(f"{where}: no 'labels', so that there is nothing to compare with")
+        raise BenchmarkError(f"{where}: no 'labels'; expected a reference report and answers under 'labels'")
     report = _report(labels, where)
     if report:
         items.add(where, image, REPORT_QUESTION, report, "report", type="report")
     else:
-        items.report("volumes without findings (no report is asked for)", where)
+        items.report("volumes without findings (no report item)", where)
     questions = labels.get("qa", [])
     if not isinstance(questions, list):
         raise BenchmarkError(f"{where}: expected a list under 'qa'")
     for number, entry in enumerate(questions):
         place = f"{where}, qa {number}"
-        question, given = text_field(entry, "question", place), text_field(entry, "answer", place)
+        question, stated = text_field(entry, "question", place), text_field(entry, "answer", place)
         options = entry.get("options")
         if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):
             raise BenchmarkError(f"{place}: expected letters and texts under 'options'")
-        letter, answer = split_answer(given, options)
+        letter, answer = split_answer(stated, options)
         items.add(place, image, question, answer, "closed", options, letter, type=str(entry.get("type", "")))
 
 

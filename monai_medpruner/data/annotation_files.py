@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tables and JSON files of benchmarks, read strictly: every error names the file, and the line where there is one."""
+"""Strict readers for tables and JSON files of benchmarks; errors name the file and, if known, the line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["find_annotations", "read_json_file", "read_json_lines", "read_table"
 
 
 def find_annotations(folder: Path, candidates: Sequence[str], chosen: str | None = None) -> Path:
-    """Find the one file or folder that holds a benchmark's questions.
+    """Find the file or folder with the questions of a benchmark.
 
     Args:
-        folder: of the benchmark.
-        candidates: where they may lie, relative to the folder; ``*`` stands for anything.
-        chosen: path relative to the folder that overrules the candidates.
+        folder: folder of the benchmark.
+        candidates: glob patterns relative to the folder.
+        chosen: path relative to the folder that overrides the candidates.
 
     Raises:
-        BenchmarkError: nothing is there, or more than one candidate.
+        BenchmarkError: no candidate exists, or several do.
     """
     if not folder.is_dir():
         raise BenchmarkError(f"{folder} is not a folder")
@@ -36,20 +36,23 @@ def find_annotations(folder: Path, candidates: Sequence[str], chosen: str | None
     if len(found) == 1:
         return found[0]
     if not found:
-        raise BenchmarkError(f"{folder} holds no {' or '.join(patterns)}")
+        raise BenchmarkError(f"{folder} does not contain {' or '.join(patterns)}")
     names = ", ".join(str(path.relative_to(folder)) for path in found)
-    raise BenchmarkError(f"{folder} holds {names}: choose one with annotations")
+    raise BenchmarkError(f"{folder} contains several annotation files: {names}. Choose one with annotations")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a CSV file with their place ("file, line 3"); a byte order mark and CRLF are no matter.
+    """Yield the location ("file, line 3") and the cells of each row of a CSV file.
+
+    A byte order mark and CRLF line ends are accepted.
 
     Args:
         path: UTF-8 file with a header line.
-        columns: those that must be there; others are handed through.
+        columns: required columns; other columns are included in the rows.
 
     Raises:
-        BenchmarkError: the file is unreadable, a column is missing or named twice, or a row has too few or many cells.
+        BenchmarkError: the file is unreadable, a column is missing or duplicated, or a row has too few or too many
+            cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -58,12 +61,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             if absent := [name for name in columns if name not in names]:
                 raise BenchmarkError(f"{path} lacks the columns {absent}; it has {names}")
             if len(set(names)) < len(names):
-                raise BenchmarkError(f"{path} names a column twice: {names}")
+                raise BenchmarkError(f"{path} has a duplicate column: {names}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
-                # DictReader files surplus cells under None, and missing ones as None
+                # DictReader stores surplus cells under the key None, and missing cells as None
                 if None in row or None in row.values():
-                    raise BenchmarkError(f"{where}: expected {len(names)} cells, as many as the header names")
+                    raise BenchmarkError(f"{where}: expected {len(names)} cells, as in the header")
                 yield where, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BenchmarkError(f"{path} cannot be read as a CSV file ({error})") from error
@@ -73,7 +76,7 @@ def read_json_file(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        BenchmarkError: it is unreadable or no JSON.
+        BenchmarkError: the file is unreadable or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -84,10 +87,10 @@ def read_json_file(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the object in each line that is not blank, with its place.
+    """Yield the location ("file, line 3") and the object of each non-blank line.
 
     Raises:
-        BenchmarkError: the file is unreadable, or a line is no JSON object.
+        BenchmarkError: the file is unreadable, or a line is not a JSON object.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -107,13 +110,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def text_field(entry: Any, key: str | int, where: str) -> str:
-    """The text under a key (or at a place in a list) of a JSON value.
+    """Return the text under a key (or list index) of a JSON value.
 
     Raises:
-        BenchmarkError: it is not there, or not text.
+        BenchmarkError: the value is missing or not text.
     """
-    holder = Mapping if isinstance(key, str) else list
-    inside = isinstance(entry, holder) and (key in entry if isinstance(key, str) else key < len(entry))
+    container = Mapping if isinstance(key, str) else list
+    inside = isinstance(entry, container) and (key in entry if isinstance(key, str) else key < len(entry))
     value = entry[key] if inside else None
     if not isinstance(value, str):
         raise BenchmarkError(f"{where}: expected text under {key!r}, found {type(value).__name__}")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Questions of any benchmark as a MONAI datalist: one form, one set of checks, nothing swapped or dropped."""
+"""Items of any benchmark as a MONAI datalist, in one format and with one set of checks."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["ITEM_KEYS", "TASKS", "BenchmarkItems", "present_choices"]
 
 logger = logging.getLogger(__name__)
 
-#: the keys of every item
+#: keys of every item
 ITEM_KEYS = ("image", "question", "choices", "answer", "answer_choice", "type", "subtype", "id", "task")
-#: "closed" questions have choices, "open" ones are answered in words, "report" asks for a whole report
+#: "closed" questions have choices, "open" questions have free-text answers, "report" items ask for a full report
 TASKS = ("closed", "open", "report")
 _ABSENT = ("", "-", "NA")
-_LISTED = 3
+_MAX_LISTED = 3
 _VOLUME_SUFFIXES = (".nii.gz", ".nii", ".npy")
 
 
 def present_choices(cells: Mapping[str, str], mode: str) -> dict[str, str]:
-    """Letter -> text of the choices to show: without those marked absent ("NA", "-", empty) in "clean" mode."""
+    """Return letter -> text of the choices to show; "clean" mode omits choices marked absent ("NA", "-", empty)."""
     return {letter: text for letter, text in cells.items() if mode == "official" or text.strip() not in _ABSENT}
 
 
 class BenchmarkItems:
-    """Collects the items of a benchmark and checks each; :meth:`datalist` gives them, and says what is irregular.
+    """Collects and checks the items of a benchmark; :meth:`datalist` returns them and logs irregularities.
 
     Args:
-        roots: folders that paths of images may start from, searched in this order.
-        task: keep only the items of this one of :data:`TASKS`; None for all.
-        mode: "clean", or "official": absent choices stay in the items as the files write them.
-        missing_images: "refuse", or "keep": an item stays with the path where its image should be, and fails on its own
-            when it is read.
+        roots: folders that image paths may be relative to, searched in this order.
+        task: keep only items of this task, one of :data:`TASKS`; None for all.
+        mode: "clean", or "official" to keep absent choices in the items as the files state them.
+        missing_images: "refuse", or "keep" to keep items with the path where the image is expected; such an item fails
+            individually when its image is read.
 
     Raises:
-        SettingsError: a setting is not as described.
+        SettingsError: an argument is invalid.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class BenchmarkItems:
         self._found: dict[tuple[str, ...], str] = {}
         self._missing: dict[str, None] = {}
         self._occurrences: Counter[str] = Counter()
-        self._own_ids: dict[str, str] = {}
+        self._stated_ids: dict[str, str] = {}
         self._irregular: defaultdict[str, list[str]] = defaultdict(list)
 
     def add(
@@ -84,22 +84,22 @@ class BenchmarkItems:
         """Add one item.
 
         Args:
-            where: its place, such as "file, line 3".
-            image: names of its image relative to the roots, the likeliest first: a file, or a folder. The same name
-                with another ending (.nii.gz, .nii, .npy, or none for a folder of slices) is found as well.
-            question: verbatim.
-            answer: the reference.
+            where: location of the item, such as "file, line 3".
+            image: candidate paths of the image, file or folder, relative to the roots, most likely first. The same
+                name with another suffix (.nii.gz, .nii, .npy, or none for a folder of slices) is found as well.
+            question: the question, verbatim.
+            answer: the reference answer.
             task: one of :data:`TASKS`.
-            choices: letter -> text as the file has them, for a closed question.
-            answer_choice: letter of the right choice.
-            type: of the question, for the scores.
-            subtype: likewise.
-            id: its own; None to name it by its content.
-            verbatim: the file's own words, where the question is a part of them.
+            choices: letter -> text as stated in the file, for a closed question.
+            answer_choice: letter of the correct choice.
+            type: type of the question, for grouped scores.
+            subtype: subtype of the question, for grouped scores.
+            id: id stated in the file; None to derive the id from the content.
+            verbatim: the original text, if the question is only a part of it.
 
         Raises:
-            BenchmarkError: the question or answer is empty, the letter is none, an id is given twice, or several forms
-                of the image are there.
+            BenchmarkError: the question or answer is empty, the answer choice is not a letter, an id is duplicated, or
+                the image exists in several formats.
         """
         for name, value in (("image", image[0]), ("question", question), ("answer", answer)):
             if not value.strip():
@@ -108,7 +108,7 @@ class BenchmarkItems:
             choices = answer_choice = None
         elif answer_choice is None or len(answer_choice) != 1 or not "A" <= answer_choice <= "Z":
             raise BenchmarkError(
-                f"{where}: a closed question's answer choice must be a letter, found {answer_choice!r}"
+                f"{where}: the answer choice of a closed question must be a letter from A to Z, found {answer_choice!r}"
             )
         identity = self._identity(where, id, [image[0], verbatim or question, answer, task, choices, type, subtype])
         if self.task not in (None, task):
@@ -116,23 +116,23 @@ class BenchmarkItems:
         if choices is not None and answer_choice is not None:
             shown = present_choices(choices, "clean")
             if shown and shown.get(answer_choice, "").strip() != answer.strip():
-                self._irregular["answers that are not the text of their choice (kept as they are)"].append(where)
+                self._irregular["answers that differ from the text of their choice (kept unchanged)"].append(where)
             choices = present_choices(choices, self.mode) or None
             if not shown:
-                self._irregular["closed questions without choices beside them (kept as they are)"].append(where)
+                self._irregular["closed questions without choices (kept unchanged)"].append(where)
         values = (self._locate(tuple(image), where), question, choices, answer, answer_choice, type, subtype)
         self._items.append(dict(zip(ITEM_KEYS, (*values, identity, task), strict=True)))
 
     def report(self, kind: str, where: str) -> None:
-        """Note something irregular that the user should hear of: how often, and where first."""
+        """Record an irregularity; :meth:`datalist` logs how often each kind occurs and where first."""
         self._irregular[kind].append(where)
 
     def datalist(self) -> list[dict[str, Any]]:
-        """The items, in the order of the files; everything irregular is logged as a warning.
+        """Return the items in the order of the files; irregularities are logged as warnings.
 
         Raises:
             MissingImagesError: images are missing and ``missing_images`` is "refuse".
-            BenchmarkError: there is no item.
+            BenchmarkError: there are no items.
         """
         if not self._items:
             raise BenchmarkError(f"no {self.task or ''} questions in the annotations of {self.roots[0]}")
@@ -143,50 +143,53 @@ class BenchmarkItems:
             message = f"{len(self._missing)} images of {count} items are missing: {_first(list(self._missing))}"
             if self.missing_images == "refuse":
                 raise MissingImagesError(
-                    f"{message}. Complete the folder or name the right one with images; missing_images='keep' lets "
-                    "these items fail one by one instead, counted and scored 0."
+                    f"{message}. Complete the folder, or pass the right one with images. With missing_images='keep', "
+                    "these items fail individually instead, and count with a score of 0."
                 )
             logger.warning("%s; their items are kept and will fail", message)
         return self._items
 
-    def _identity(self, where: str, given: str | None, content: list[Any]) -> str:
-        """An item's own id, or one by its content: the same in every mode, order and part of the data set."""
-        if given is not None:
-            if given in self._own_ids:
-                raise BenchmarkError(f"{where}: the id {given!r} is that of {self._own_ids[given]}, too")
-            self._own_ids[given] = where
-            return given
+    def _identity(self, where: str, stated: str | None, content: list[Any]) -> str:
+        """Return the stated id of an item, or one derived from its content.
+
+        A derived id does not depend on the mode, the order of the items or the selected part of the data set.
+        """
+        if stated is not None:
+            if stated in self._stated_ids:
+                raise BenchmarkError(f"{where}: the id {stated!r} is already used by {self._stated_ids[stated]}")
+            self._stated_ids[stated] = where
+            return stated
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         self._occurrences[digest] += 1
         if self._occurrences[digest] == 1:
             return digest
-        self._irregular["rows that repeat an earlier one (kept as items of their own)"].append(where)
+        self._irregular["rows that repeat an earlier row (kept as separate items)"].append(where)
         return f"{digest}-{self._occurrences[digest]}"
 
     def _locate(self, names: tuple[str, ...], where: str) -> str:
         if names not in self._found:
             candidates = [root / name for root in self.roots for name in names]
-            path = next((path for path in candidates if path.exists()), None) or _other_form(candidates, where)
+            path = next((path for path in candidates if path.exists()), None) or _other_format(candidates, where)
             self._found[names] = str(path or candidates[0])
             if path is None:
                 self._missing[str(candidates[0])] = None
         return self._found[names]
 
 
-def _other_form(paths: Sequence[Path], where: str) -> Path | None:
-    """The image of the same name in another form, of which there may be one."""
+def _other_format(paths: Sequence[Path], where: str) -> Path | None:
+    """Find the same image in another format; at most one may exist."""
     found: dict[Path, None] = {}
     for path in paths:
         suffix = next((i for i in _VOLUME_SUFFIXES if path.name.lower().endswith(i)), "")
         stem = path.name[: len(path.name) - len(suffix)]
-        found |= {form: None for i in (*_VOLUME_SUFFIXES, "") if (form := path.with_name(stem + i)).exists()}
+        found |= {other: None for i in (*_VOLUME_SUFFIXES, "") if (other := path.with_name(stem + i)).exists()}
     if len(found) > 1:
         raise BenchmarkError(
-            f"{where}: {paths[0].name} is there in {len(found)} forms: {_first(list(map(str, found)))}. Keep one, or "
-            "name the folder of one with images."
+            f"{where}: {paths[0].name} exists in {len(found)} formats: {_first(list(map(str, found)))}. Keep one, or "
+            "pass the folder of one with images."
         )
     return next(iter(found), None)
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+    return ", ".join(names[:_MAX_LISTED]) + (", …" if len(names) > _MAX_LISTED else "")

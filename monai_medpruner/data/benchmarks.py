@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The benchmarks there are, by name."""
+"""Registry of the benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_medpruner.errors import SettingsError
 
 __all__ = ["BENCHMARKS", "load_benchmark"]
 
-#: name -> function from a local folder to a MONAI datalist
+#: name -> function that lists the items in a local folder as a MONAI datalist
 BENCHMARKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "amos_mm": load_amos_mm,
     "m3d_vqa": load_m3d_vqa,
@@ -32,16 +32,16 @@ def load_benchmark(name: str, folder: PathLike, **options: Any) -> list[dict[str
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        folder: where the user keeps it.
-        options: of the benchmark's own function.
+        folder: local folder of the data set.
+        options: keyword arguments of the benchmark's function.
 
     Returns:
-        a MONAI datalist: one dictionary a question, with the keys of :data:`~.benchmark_items.ITEM_KEYS`.
+        a MONAI datalist: one dictionary per question, with the keys of :data:`~.benchmark_items.ITEM_KEYS`.
 
     Raises:
-        SettingsError: there is no such benchmark.
-        BenchmarkError: its files are missing or not as its format promises.
+        SettingsError: the benchmark is unknown.
+        BenchmarkError: its files are missing or malformed.
     """
     if name not in BENCHMARKS:
-        raise SettingsError(f"no benchmark is named {name!r}; there are: {', '.join(BENCHMARKS)}")
+        raise SettingsError(f"unknown benchmark {name!r}; expected one of: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name](folder, **options)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Batches of volumes with their questions."""
+"""Collation of volumes and their questions into batches."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["collate_volumes"]
 def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collate items whose questions are lists of any length.
 
-    MONAI's default collate tears a list of questions apart. Here tensors are stacked, the shallower volumes padded with
-    zeros behind their last slice (:class:`~monai_medpruner.networks.VolumeQA` leaves that padding out), and everything
-    else becomes a list with one entry per item: questions are ``list[list[str]]``, its outer length the batch's.
+    MONAI's default collation transposes lists of questions. This function stacks tensors, padding shallower volumes
+    with zeros after their last slice (:class:`~monai_medpruner.engines.VolumeQA` ignores the padding), and turns the
+    rest into a list with one entry per item. Questions become ``list[list[str]]``, one inner list per item.
 
     Args:
         items: dictionaries with the same keys; tensors are volumes ``(C, H, W, D)``.
 
     Raises:
-        VolumeShapeError: volumes differ in more than their depth.
+        VolumeShapeError: the volumes differ in another axis than their depth.
     """
     return {key: _collate([item[key] for item in items]) for key in items[0]}
 
@@ -40,7 +40,7 @@ def _collate(values: list[Any]) -> Any:
         return values
     if len({value.shape[:-1] for value in values}) > 1:
         raise VolumeShapeError(
-            f"volumes of one batch must differ in depth alone, got {[tuple(value.shape) for value in values]}; "
+            f"volumes of a batch may differ only in depth, got {[tuple(value.shape) for value in values]}; "
             "use a batch size of 1"
         )
     depth = max(value.shape[-1] for value in values)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Items as MedUniEval's test files hold them: conversations about a folder of slices."""
+"""Reader for MedUniEval's test files: conversations about folders of slices."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ANSWER_LETTER = re.compile(r"\s*\(?([A-Za-z])(?:[.):]\s*|\s*$)(.*)", flags=re.D
 
 @dataclass(frozen=True)
 class Conversation:
-    """One item.
+    """One item of a conversation file.
 
     Attributes:
-        where: its place in the file.
-        image: path of its slices as the file gives it.
-        question: without the mark of the image's place.
-        answer: verbatim.
-        entry: everything the file says of it.
+        where: location in the file.
+        image: path of the slices, as stated in the file.
+        question: the question without the image placeholder.
+        answer: the answer, verbatim.
+        entry: the complete entry of the file.
     """
 
     where: str
@@ -45,7 +45,7 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
     """Yield the items ``{"conversations": [{"value": question}, {"value": answer}], "video": [folder], …}``.
 
     Raises:
-        BenchmarkError: the file is not JSON or an item is not as described, with its number (counted from 0).
+        BenchmarkError: the file is not JSON or an item is malformed; the message has its number, counted from 0.
     """
     entries = read_json_file(path)
     if not isinstance(entries, list):
@@ -62,12 +62,12 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
 
 def split_choices(question: str) -> tuple[str, dict[str, str]]:
-    """Part a question from the choices written behind it ("… A. Yes B. No"), lettered from A without a gap.
+    """Split a question from the choices that follow it ("… A. Yes B. No"), with consecutive letters from A.
 
     Returns:
-        the question, and letter -> text; the question whole and no choices where it does not end so.
+        the question, and letter -> text; the unchanged question and no choices if it does not end with choices.
     """
-    marks = list(_CHOICE.finditer(question))  # one more anywhere, as in "hepatitis B. A. Yes", and nothing is parted
+    marks = list(_CHOICE.finditer(question))  # another match, as in "hepatitis B. A. Yes", prevents the split
     if len(marks) < 2 or [mark[1] for mark in marks] != [chr(ord("A") + i) for i in range(len(marks))]:
         return question, {}
     ends = [mark.start() for mark in marks[1:]] + [len(question)]
@@ -76,10 +76,10 @@ def split_choices(question: str) -> tuple[str, dict[str, str]]:
 
 
 def split_answer(answer: str, choices: dict[str, str]) -> tuple[str | None, str]:
-    """Letter and text of a closed question's answer: "B. No", "B", or the text of a choice.
+    """Split the answer to a closed question, such as "B. No", "B" or the text of a choice, into letter and text.
 
     Returns:
-        the letter, None where there is none, and the text: that of the choice where the answer is a bare letter.
+        the letter, or None if there is none, and the text; for a bare letter, the text of that choice.
     """
     same = [letter for letter, text in choices.items() if text == answer.strip()]
     if len(same) == 1:

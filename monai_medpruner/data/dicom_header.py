@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the header of one DICOM file says about its slice."""
+"""Reading the header of a single DICOM file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What one DICOM file says about its slice; a field is None where the file says nothing.
+    """Header fields of one DICOM slice; absent fields are None unless stated otherwise.
 
     Attributes:
         path: the file.
-        series_uid: SeriesInstanceUID, empty where absent.
-        modality: Modality, empty where absent.
-        shape: columns, rows, frames.
+        series_uid: SeriesInstanceUID; empty if absent.
+        modality: Modality; empty if absent.
+        shape: numbers of columns, rows and frames.
         channels: samples per pixel.
         position: ImagePositionPatient, LPS mm.
-        orientation: ImageOrientationPatient: direction of a row, then of a column.
-        pixel_spacing: PixelSpacing in mm: between rows, then between columns.
+        orientation: ImageOrientationPatient, the direction of a row, then of a column.
+        pixel_spacing: PixelSpacing in mm, between rows, then between columns.
         thickness: SliceThickness in mm.
-        tilt: GantryDetectorTilt in degrees, as the scanner states it.
-        rescale: RescaleSlope and RescaleIntercept, each None where absent.
-        inverted_sum: for MONOCHROME1, what a stored value and its inversion by GDCM add up to; else None.
+        tilt: GantryDetectorTilt in degrees, as stated by the scanner.
+        rescale: RescaleSlope and RescaleIntercept, each None if absent.
+        inverted_sum: for MONOCHROME1, the sum of a stored value and its inversion by GDCM; otherwise None.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class SliceHeader:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file holds the DICOM magic number."""
+    """Return whether a file has the DICOM magic number."""
     with path.open("rb") as file:
         file.seek(128)
         return file.read(4) == b"DICM"
@@ -63,14 +63,14 @@ def read_slice_header(path: Path) -> SliceHeader | None:
     """Read the header of one file.
 
     Args:
-        path: a file of any kind.
+        path: any file.
 
     Returns:
-        the header of a DICOM image, or None for a file of another kind (a DICOMDIR included).
+        the header of a DICOM image, or None for any other file, including a DICOMDIR.
 
     Raises:
-        UnreadableVolumeError: if the file is meant to be a DICOM image, by its magic number or name, but is not
-            readable as one, or if a number in its header is none.
+        UnreadableVolumeError: if the file should be a DICOM image, judging by its magic number or name, but cannot be
+            read as one, or if a numeric field of its header is not a number.
     """
     magic = is_dicom(path)
     if magic and path.name.upper() == "DICOMDIR":
@@ -82,15 +82,15 @@ def read_slice_header(path: Path) -> SliceHeader | None:
             io.ReadImageInformation()
             return _parse_header(path, io)
         cause = None
-    except RuntimeError as error:  # what GDCM raises on a damaged header
+    except RuntimeError as error:  # GDCM's error for a damaged header
         cause = error
-    # Exports often name files by number or UID: an empty one without a real suffix is a failed copy of an image.
+    # Exported files are often named by number or UID: an empty file without a real suffix is a failed copy of an image.
     unnamed = path.stat().st_size == 0 and (not path.suffix or path.suffix[1:].isdigit())
     if cause is None and not (magic or unnamed or path.suffix.lower() in _DICOM_SUFFIXES):
         return None
     raise UnreadableVolumeError(
-        f"{path.name} is meant to be a DICOM image but cannot be decoded: it is empty, cut short, damaged, or holds no "
-        "image. Copy the series again, or move the file out of the folder if it is no image."
+        f"{path.name} should be a DICOM image but cannot be decoded: it is empty, truncated, damaged, or contains no "
+        "image. Copy the series again, or move the file out of the folder if it is not an image."
     ) from cause
 
 
@@ -109,7 +109,7 @@ def _parse_header(path: Path, io: Any) -> SliceHeader:
             raise UnreadableVolumeError(f"{path.name}: DICOM tag ({tag.replace('|', ',')}) is not a number") from error
         if len(values) != count or not all(math.isfinite(i) for i in values):
             raise UnreadableVolumeError(
-                f"{path.name}: DICOM tag ({tag.replace('|', ',')}) must hold {count} finite numbers, found {values}"
+                f"{path.name}: DICOM tag ({tag.replace('|', ',')}) must contain {count} finite numbers, found {values}"
             )
         return values
 

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reading a DICOM series: every file of it becomes a slice, at its own place, or a typed error says why not.
+"""Reading a DICOM series: every file becomes one slice at its position, or a typed error states the reason.
 
-ITK decodes single files. Which files belong together and in what order is decided here, from SeriesInstanceUID and the
-positions along the slice normal: ITK's own series reader leaves slices out and file numbers lie.
+ITK decodes single files. This module groups and orders them by SeriesInstanceUID and position along the slice normal,
+because ITK's series reader drops slices, and instance numbers and file names are not reliable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import itk
 import numpy as np
 
 from monai_medpruner.data.dicom_header import SliceHeader, read_slice_header
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
     EmptyFolderError,
@@ -28,6 +27,7 @@ from monai_medpruner.errors import (
     UnreadableVolumeError,
     VolumeShapeError,
 )
+from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["find_series", "read_dicom"]
 
@@ -36,22 +36,22 @@ def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, n
     """Read one DICOM series of a folder, or a single file as a stack of one slice.
 
     Args:
-        path: folder (its own files, not those of its subfolders) or file.
-        series_uid: SeriesInstanceUID to read, needed where the folder holds several.
+        path: file, or folder; files in subfolders are not read.
+        series_uid: SeriesInstanceUID to read; required if the folder contains several series.
 
     Returns:
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
         float64, RAS mm; metadata ``modality``, ``slice_axis``, ``slice_positions_mm``, ``nonuniform``,
-        ``gantry_tilt_degrees`` (where tilted) and ``notes``.
+        ``gantry_tilt_degrees`` (only if tilted) and ``notes``.
 
     Raises:
-        EmptyFolderError: if the folder holds no DICOM image.
-        MixedSeriesError: if it holds several series and none, or an absent one, is chosen.
-        UnreadableVolumeError: if a file is damaged, or lacks what is needed to place its voxels.
-        IncompleteSeriesError: if some files of the series cannot become slices.
+        EmptyFolderError: if the folder contains no DICOM image.
+        MixedSeriesError: if it contains several series and ``series_uid`` is None or not among them.
+        UnreadableVolumeError: if a file is damaged or lacks fields needed to place its voxels.
+        IncompleteSeriesError: if some files of the series cannot be used as slices.
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
-        DuplicateSlicesError: if two slices lie at the same position.
-        VolumeShapeError: if the pixels are not single numbers.
+        DuplicateSlicesError: if two slices have the same position.
+        VolumeShapeError: if the pixels are not scalar.
     """
     files = sorted(i for i in path.iterdir() if i.is_file()) if path.is_dir() else [path]
     headers, notes = find_series(files, path.name)
@@ -81,18 +81,19 @@ def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, n
 
 
 def find_series(files: Sequence[Path], folder: str) -> tuple[list[SliceHeader], list[str]]:
-    """Read the headers of all DICOM images among files.
+    """Read the headers of all DICOM images among the given files.
 
     Args:
-        files: files of any kind.
-        folder: name of their folder, for the error text.
+        files: any files.
+        folder: name of their folder, for error messages.
 
     Returns:
-        the headers, and a note on files that are not DICOM.
+        the headers, and a note on files that are not DICOM images.
 
     Raises:
-        EmptyFolderError: if there is no DICOM image among them.
-        UnreadableVolumeError: if a file is meant to be a DICOM image, by its magic number or name, but is not readable.
+        EmptyFolderError: if none of the files is a DICOM image.
+        UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but is not
+            readable.
     """
     headers, ignored = [], 0
     for path in files:
@@ -102,13 +103,13 @@ def find_series(files: Sequence[Path], folder: str) -> tuple[list[SliceHeader], 
         else:
             headers.append(header)
     if not headers:
-        hint = "Give a DICOM series' own folder, or the path of a NIfTI file."
+        hint = "Pass the folder of a DICOM series, or the path of a NIfTI file."
         raise EmptyFolderError(f"no DICOM image among the {len(files)} files of {folder}. {hint}")
     return headers, [f"files that are not DICOM images were ignored: {ignored}"] if ignored else []
 
 
 def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> list[SliceHeader]:
-    """Return the files of the one series there is, or of the one asked for; never guess."""
+    """Return the files of the only series, or of the requested one; raise rather than guess."""
     series: dict[str, list[SliceHeader]] = defaultdict(list)
     for header in headers:
         series[header.series_uid].append(header)
@@ -121,36 +122,36 @@ def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> li
         for uid, i in sorted(series.items())
     )
     found = f"{len(series)} DICOM series" if series_uid is None else f"no DICOM series {series_uid}"
-    raise MixedSeriesError(f"the folder holds {found}. Choose one with series_uid (--series_uid). It holds {listing}")
+    raise MixedSeriesError(f"the folder contains {found}. Choose one with series_uid (--series_uid). Found: {listing}")
 
 
 def _check_slices(slices: Sequence[SliceHeader]) -> None:
-    """Refuse a series whose files do not all become one slice each of a common grid."""
+    """Raise unless every file of the series is one slice of a common grid."""
     frames = max(i.shape[2] for i in slices)
     if frames > 1:
         raise UnreadableVolumeError(
-            f"multi-frame DICOM ({frames} frames in a file) is not read: the position of each frame is not available. "
+            f"multi-frame DICOM ({frames} frames in a file) is not supported: frame positions are not available. "
             "Convert it to single-frame DICOM or to NIfTI."
         )
     if any(i.channels != 1 for i in slices):
-        raise VolumeShapeError("the DICOM images are in color; expected one number per pixel")
+        raise VolumeShapeError("the DICOM images are in color; expected one value per pixel")
     for name in ("position", "orientation", "pixel_spacing"):
-        lacking = [i.path.name for i in slices if getattr(i, name) is None]
-        if lacking:
-            error = UnreadableVolumeError if len(lacking) == len(slices) else IncompleteSeriesError
+        missing = [i.path.name for i in slices if getattr(i, name) is None]
+        if missing:
+            error = UnreadableVolumeError if len(missing) == len(slices) else IncompleteSeriesError
             raise error(
-                f"{len(lacking)} of {len(slices)} files of the series lack the {name.replace('_', ' ')} that places "
-                f"them in the volume, the first is {lacking[0]}"
+                f"{len(missing)} of {len(slices)} files of the series have no {name.replace('_', ' ')}, which "
+                f"is needed to place them in the volume; the first is {missing[0]}"
             )
     if any(i.rescale[0] == 0 for i in slices):
-        raise UnreadableVolumeError("RescaleSlope is 0: the stored values cannot be turned into HU or other units")
+        raise UnreadableVolumeError("RescaleSlope is 0: the stored values cannot be converted to HU or other units")
     for name in ("shape", "orientation", "pixel_spacing"):
         values = np.array([getattr(i, name) for i in slices], dtype=float)
         differs = np.abs(values - np.median(values, axis=0)).max(axis=1) > 1e-3
         if differs.any():
             raise SliceGeometryError(
                 f"{int(differs.sum())} of {len(slices)} files of the series differ from the others in "
-                f"{name.replace('_', ' ')} (a localizer?), the first is {slices[int(differs.argmax())].path.name}. "
+                f"{name.replace('_', ' ')} (a localizer?); the first is {slices[int(differs.argmax())].path.name}. "
                 "Move them out of the folder."
             )
 
@@ -164,16 +165,16 @@ def _read_pixels(header: SliceHeader) -> np.ndarray:
         raise UnreadableVolumeError(f"{header.path.name}: its DICOM pixels cannot be decoded") from error
     pixels = np.asarray(image[0])
     if pixels.shape != (header.shape[1], header.shape[0]):
-        raise IncompleteSeriesError(f"{header.path.name}: {pixels.shape} pixels where the header says {header.shape}")
+        raise IncompleteSeriesError(f"{header.path.name}: {pixels.shape} pixels, but the header states {header.shape}")
     if header.inverted_sum is not None:
-        # GDCM inverts the stored values of MONOCHROME1 before rescaling, which turns HU upside down: undo it
+        # GDCM inverts the stored values of MONOCHROME1 before rescaling, which would invert HU: undo it
         slope, intercept = io.GetRescaleSlope(), io.GetRescaleIntercept()
         pixels = slope * header.inverted_sum + 2 * intercept - pixels.astype(np.float64)
     return pixels
 
 
 def _header_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]:
-    """Return notes on what the headers say beyond the geometry."""
+    """Return notes on header fields other than the geometry."""
     notes = []
     thicknesses = sorted({i.thickness for i in slices if i.thickness is not None})
     if len(thicknesses) > 1:

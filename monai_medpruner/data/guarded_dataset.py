@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A data set in which a volume that cannot be read does not end the run."""
+"""A dataset that continues when a volume cannot be read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["GuardedDataset"]
 
 
 class GuardedDataset(Dataset):
-    """MONAI's ``Dataset``, whose items hold their error where a transform failed.
+    """MONAI's ``Dataset``, except that an item whose transform fails carries its error.
+
+    Indexing returns the transformed item. If a transform raises, it returns the untransformed item with the class name
+    and message of the error, a tuple of two texts, under "error".
 
     Args:
         data: dictionaries.
         transform: as in ``Dataset``.
         fail_fast: raise the first error instead.
-
-    Returns of an index: the transformed item; or, where a transform raised, the item as it was given, with the error's
-    class and message (two texts) under "error".
     """
 
     def __init__(self, data: Sequence[Any], transform: Callable | None = None, fail_fast: bool = False) -> None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Lists of images and the questions about them, from the command line or from files."""
+"""Lists of images and their questions, from arguments or files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MAX_QUESTION_CHARACTERS", "image_items", "pair_questions", "question
 
 MAX_QUESTION_CHARACTERS = 20_000
 VERBATIM_HINT = (
-    "Text or paths with # $ @ % , do not survive MONAI's command line: put them in --questions_file (JSONL)."
+    "MONAI's command line changes text and paths that contain # $ @ % or ,: put them in --questions_file (JSONL)."
 )
 _JSONL_KEYS = {"question", "image", "id"}
 
@@ -68,18 +68,18 @@ def require_items(items: Sequence[Any]) -> None:
 
 
 def image_items(image: str | Sequence[str] | None) -> list[dict[str, str]]:
-    """List the images that a user names.
+    """List the images that a user passes.
 
     Args:
         image: a NIfTI file, a DICOM folder, a CSV file with a column ``image`` (paths relative to the CSV's folder), or
-            a list of these; None or ``""`` for none.
+            a list of these; None or ``""`` for no images.
 
     Returns:
-        one dictionary per image, in order: ``image``, the path as given (joined to its CSV's folder), and the other
-        columns of a CSV row, such as ``question``.
+        one dictionary per image, in order, with ``image``, the path as given (joined to the folder of its CSV), and
+        the other columns of a CSV row, such as ``question``.
 
     Raises:
-        SettingsError: if ``image`` is not text, or a CSV is not as described.
+        SettingsError: if ``image`` is not text, or a CSV is malformed.
         UnreadableVolumeError: if a path does not exist.
     """
     if image is None or image == "":
@@ -105,74 +105,73 @@ def pair_questions(
     question: str | Sequence[str] | None = None,
     questions_file: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Put each image and all questions about it into one item, so that a volume is encoded once.
+    """Group all questions about an image into one item, so that each volume is encoded once.
 
     Args:
-        images: from :py:func:`image_items`. An image's own ``question`` (of a CSV) is asked first; an image named twice
-            is one item.
-        question: one question or a list, asked about every image of ``images``.
-        questions_file: JSONL file, each line ``{"question": str, "image": str, "id": str}``, the last two optional.
-            Lines without ``image`` are asked about every image of ``images``; a path in ``image`` is relative to the
-            file's folder and may add an image.
+        images: from :py:func:`image_items`. The ``question`` of a CSV row comes first; duplicate images share one item.
+        question: a question or a list of questions for every image of ``images``.
+        questions_file: JSONL file with lines ``{"question": str, "image": str, "id": str}``, the last two optional.
+            A line without ``image`` applies to every image of ``images``. A path in ``image`` is relative to the folder
+            of the file and may add an image.
 
     Returns:
-        items ``{"image": str, "question": [str, ...]}`` in the order in which images appear, questions in the order
-        CSV, ``question``, file. Where the file gives any ``id``, every item also has ``question_id``, a list as long as
-        ``question`` with None for questions without one. No images and no file: an empty list.
+        items ``{"image": str, "question": [str, ...]}``, images in order of appearance, questions in the order CSV,
+        ``question``, file. If the file has any ``id``, every item also has ``question_id``, a list of the same length
+        as ``question``, with None for questions without an id. Without images and file, the list is empty.
 
     Raises:
-        QuestionError: if a question is not text, empty or too long, or an image has no question.
-        SettingsError: if the file is missing or malformed (with the line), or a question has no image.
+        QuestionError: if a question is not text, is empty or too long, or an image has no question.
+        SettingsError: if the file is missing or malformed (the message has the line), or a question has no image.
         UnreadableVolumeError: if an image of the file does not exist.
     """
     if not images and not questions_file:
         return []
-    asked: dict[str, dict[str, Any]] = {}
+    grouped: dict[str, dict[str, Any]] = {}
 
-    def ask(image: str, text: str | None, identity: str | None = None) -> None:
-        # two spellings of one path are one image; the first is kept
+    def add(image: str, text: str | None, identity: str | None = None) -> None:
+        # different spellings of a path are the same image; the first spelling is kept
         key = os.path.realpath(os.path.expanduser(image))
-        item = asked.setdefault(key, {"image": image, "question": [], "question_id": []})
+        item = grouped.setdefault(key, {"image": image, "question": [], "question_id": []})
         if text is not None:
             item["question"].append(text)
             item["question_id"].append(identity)
 
     for number, item in enumerate(images):
-        ask(item["image"], _checked(item["question"], f"image {number}: ") if item.get("question") else None)
-    shared = [item["image"] for item in asked.values()]
+        add(item["image"], _checked(item["question"], f"image {number}: ") if item.get("question") else None)
+    shared = [item["image"] for item in grouped.values()]
     for text in _question_list(question):
         for image in shared:
-            ask(image, text)
+            add(image, text)
     for line, entry in _read_jsonl(questions_file):
         if entry["image"] is None and not shared:
-            raise SettingsError(f"{line}: the question names no image, and no image was given")
+            raise SettingsError(f"{line}: the question has no image, and no image was given")
         for image in shared if entry["image"] is None else [entry["image"]]:
-            ask(image, entry["question"], entry["id"])
-    silent = [number for number, item in enumerate(asked.values()) if not item["question"]]
-    if silent:
+            add(image, entry["question"], entry["id"])
+    unasked = [number for number, item in enumerate(grouped.values()) if not item["question"]]
+    if unasked:
         raise QuestionError(
-            f"no question for {len(silent)} of {len(asked)} images, the first is number {silent[0] + 1}"
+            f"no question for {len(unasked)} of {len(grouped)} images; the first is number {unasked[0] + 1}"
         )
-    identified = any(identity is not None for item in asked.values() for identity in item["question_id"])
+    identified = any(identity is not None for item in grouped.values() for identity in item["question_id"])
     keys = ("image", "question", "question_id") if identified else ("image", "question")
-    return [{key: item[key] for key in keys} for item in asked.values()]
+    return [{key: item[key] for key in keys} for item in grouped.values()]
 
 
 def _checked(question: Any, where: str = "") -> str:
-    """Return a question that a model can be asked, or raise."""
+    """Return a valid question, or raise."""
     if not isinstance(question, str):
         raise QuestionError(f"{where}a question must be text, found {type(question).__name__}. {VERBATIM_HINT}")
     if not question.strip():
         raise QuestionError(f"{where}the question is empty")
     if len(question) > MAX_QUESTION_CHARACTERS:
         raise QuestionError(
-            f"{where}the question has {len(question)} characters; at most {MAX_QUESTION_CHARACTERS} are taken: longer "
-            "text crowds the volume out of the model's context. Ask in several questions."
+            f"{where}the question has {len(question)} characters; the maximum is {MAX_QUESTION_CHARACTERS}, because "
+            "longer text leaves too little of the model's context for the volume. Split it into several questions."
         )
     try:
         question.encode()
     except UnicodeEncodeError as error:
-        raise QuestionError(f"{where}the question holds half a character (a lone surrogate)") from error
+        raise QuestionError(f"{where}the question contains half a character (a lone surrogate)") from error
     return question
 
 
@@ -183,7 +182,7 @@ def _question_list(question: Any) -> list[str]:
 
 
 def _read_csv(path: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, their paths joined to its folder."""
+    """Return the rows of a CSV file, with image paths joined to its folder."""
     folder = Path(path).expanduser().parent
     rows = []
     try:
@@ -192,7 +191,7 @@ def _read_csv(path: str) -> list[dict[str, str]]:
             if "image" not in (reader.fieldnames or []):
                 raise SettingsError(f"{path} must have a column 'image', found {reader.fieldnames}")
             for row in reader:
-                # DictReader files surplus cells under None, and missing ones as None
+                # DictReader stores surplus cells under the key None, and missing cells as None
                 if None in row or None in row.values() or not row["image"]:
                     raise SettingsError(f"{path}, line {reader.line_num}: expected an image and a cell for each column")
                 rows.append({**row, "image": str(folder / row["image"])})
@@ -202,7 +201,7 @@ def _read_csv(path: str) -> list[dict[str, str]]:
 
 
 def _read_jsonl(path: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield place ("file, line 3") and entry (question, image, id) of each line that is not blank."""
+    """Yield location ("file, line 3") and entry (question, image, id) of each non-blank line."""
     if not path:
         return
     if not isinstance(path, str):

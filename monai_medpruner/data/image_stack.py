@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reading volumes that lost their geometry: ``.npy`` arrays and folders of PNG or JPEG slices."""
+"""Reading volumes without geometry: ``.npy`` arrays and folders of PNG or JPEG slices."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ import numpy as np
 from PIL import Image
 
 from monai_medpruner.data.dicom_header import is_dicom
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
+from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["SLICE_SUFFIXES", "is_image_folder", "read_image_folder", "read_npy"]
 
 SLICE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _LAST_NUMBER = re.compile(r"(?P<before>.*?)(?P<number>[0-9]+)(?P<after>[^0-9]*)", flags=re.DOTALL)
-# columns run to the patient's left, rows to the back, slices up: as axial slices are viewed; the identity in LPS
-_VIEWED_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+# columns run to the patient's left, rows to the back, slices up, as axial slices are displayed; the identity in LPS
+_LPS_IDENTITY = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NO_GEOMETRY = (
-    "has no geometry: orientation, plane, spacing and the direction of the stack are unknown; its slices are taken as "
-    "they lie, as axial ones with a spacing of 1 mm"
+    "has no geometry: orientation, plane, spacing and the direction of the stack are unknown; its slices are read in "
+    "file order, as axial slices with a spacing of 1 mm"
 )
 
 
 def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Read a volume as M3D stores it: one channel, depth, height, width (1 x 32 x 256 x 256), floats in [0, 1].
+    """Read a volume in M3D's format: one channel, depth, height, width (1 x 32 x 256 x 256), floats in [0, 1].
 
     Args:
-        path: a ``.npy`` file. Whether its values keep to [0, 1] is checked where they are used
-            (:py:class:`monai_medpruner.transforms.IntensityWindows`).
+        path: a ``.npy`` file. Its value range is not checked here, but in
+            :py:class:`monai_medpruner.transforms.IntensityWindows`.
 
     Returns:
-        voxels (W, H, D) float32, so that axes are columns, rows, slices as for DICOM; affine (4, 4), the identity in
+        voxels (W, H, D) float32: axes are columns, rows, slices, as for DICOM; affine (4, 4), the identity in
         LPS; metadata ``intensity`` ("unit"), ``slice_axis`` (2), ``nonuniform`` (False) and ``notes``.
 
     Raises:
-        UnreadableVolumeError: if the file is cut short, damaged, pickled, or larger than the memory.
-        VolumeShapeError: if it is not (1, D, H, W) of real floating-point numbers.
+        UnreadableVolumeError: if the file is truncated, damaged, pickled, or larger than the memory.
+        VolumeShapeError: if the array is not (1, D, H, W) with a real floating-point type.
     """
     try:
-        stored = np.lib.format.open_memmap(path, mode="r")  # reads the header, never unpickles
+        stored = np.lib.format.open_memmap(path, mode="r")  # reads only the header, never unpickles
     except (ValueError, EOFError, OverflowError) as error:
         raise UnreadableVolumeError(
-            f"{path.name} is no plain .npy file: it is cut short or damaged, or holds pickled objects, which are not "
-            "loaded since they can run code"
+            f"{path.name} is not a plain .npy file: it is cut short or damaged, or contains pickled objects, which "
+            "are not loaded because they can run code"
         ) from error
     if stored.ndim != 4 or stored.shape[0] != 1 or 0 in stored.shape:
         raise VolumeShapeError(f"{path.name} has shape {stored.shape}; expected (1, depth, height, width)")
     if stored.dtype.kind != "f":
-        raise VolumeShapeError(f"{path.name} holds {stored.dtype} numbers; expected floating-point ones in [0, 1]")
+        raise VolumeShapeError(f"{path.name} has {stored.dtype} values; expected floating-point values in [0, 1]")
     check_fits_memory(stored.shape, 4)
     voxels = np.array(stored[0], dtype=np.float32, order="C")
-    return voxels.T, _VIEWED_AFFINE.copy(), _meta("unit", [f"a .npy file {_NO_GEOMETRY}"])
+    return voxels.T, _LPS_IDENTITY.copy(), _meta("unit", [f"a .npy file {_NO_GEOMETRY}"])
 
 
 def is_image_folder(folder: Path) -> bool:
-    """Return whether a folder holds PNG or JPEG slices and no DICOM file.
+    """Return whether a folder contains PNG or JPEG slices and no DICOM file.
 
     Args:
-        folder: an existing folder; subfolders and files whose name starts with a dot have no say.
+        folder: an existing folder; subfolders and files whose names start with a dot are ignored.
 
     Raises:
-        UnreadableVolumeError: if it holds files of other kinds beside them, so that what the volume is remains unclear.
+        UnreadableVolumeError: if it also contains files of other types, so that the volume is ambiguous.
     """
     files = _files(folder)
     others = [i for i in files if i.suffix.lower() not in SLICE_SUFFIXES]
@@ -75,8 +75,8 @@ def is_image_folder(folder: Path) -> bool:
         return False
     if others:
         raise UnreadableVolumeError(
-            f"{folder.name} mixes {len(files) - len(others)} PNG or JPEG slices with {len(others)} other files, the "
-            f"first is {others[0].name}. Leave in the folder only the slices of one volume."
+            f"{folder.name} mixes {len(files) - len(others)} PNG or JPEG slices with {len(others)} other files; the "
+            f"first is {others[0].name}. Keep only the slices of one volume in the folder."
         )
     return True
 
@@ -85,17 +85,17 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     """Read a folder of 8-bit gray PNG or JPEG slices, sorted by the last number in their names.
 
     Args:
-        path: a folder for which :py:func:`is_image_folder` holds.
+        path: a folder for which :py:func:`is_image_folder` is true.
 
     Returns:
         voxels (columns, rows, slices) float32, 0 to 255; affine (4, 4), the identity in LPS; metadata ``intensity``
         ("uint8"), ``slice_axis`` (2), ``nonuniform`` (False) and ``notes``.
 
     Raises:
-        UnreadableVolumeError: if a name holds no number or does not follow the others' pattern, or a file is damaged.
-        DuplicateSlicesError: if two names hold the same number.
+        UnreadableVolumeError: if a name has no number or differs from the others' pattern, or a file is damaged.
+        DuplicateSlicesError: if two names have the same number.
         SliceGeometryError: if the slices differ in size.
-        VolumeShapeError: if a slice is in color, transparent, or not of 8 bits.
+        VolumeShapeError: if a slice is in color, transparent, or not 8-bit.
     """
     numbered = _number_slices(_files(path))
     first = _read_slice(numbered[0][1])
@@ -106,14 +106,14 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
         if pixels.shape != first.shape:
             raise SliceGeometryError(
                 f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {numbered[0][1].name} "
-                f"{first.shape[1]} x {first.shape[0]}: the slices of a volume are of one size"
+                f"{first.shape[1]} x {first.shape[0]}: all slices of a volume must have the same size"
             )
         voxels[index] = pixels
     numbers = [number for number, _ in numbered]
     notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit gray values: 0 to 255 of an unknown window"]
     if absent := numbers[-1] - numbers[0] + 1 - len(numbers):
         notes.append(f"{absent} numbers between {numbers[0]} and {numbers[-1]} have no slice: slices may be missing")
-    return voxels.T, _VIEWED_AFFINE.copy(), _meta("uint8", notes)
+    return voxels.T, _LPS_IDENTITY.copy(), _meta("uint8", notes)
 
 
 def _meta(intensity: str, notes: list[str]) -> dict[str, Any]:
@@ -125,18 +125,20 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
-    """Number and path of each slice, in the order of the numbers: 2 before 10."""
+    """Number and path of each slice, sorted numerically: 2 before 10."""
     numbered: dict[int, Path] = {}
     pattern: tuple[str, str] | None = None
     for file in files:
         match = _LAST_NUMBER.fullmatch(file.stem)
         if match is None:
-            raise UnreadableVolumeError(f"{file.name} holds no number: the place of this slice in the stack is unknown")
+            raise UnreadableVolumeError(
+                f"{file.name} has no number: the position of this slice in the stack is unknown"
+            )
         pattern = pattern or (match["before"], match["after"])
         if pattern != (match["before"], match["after"]):
             raise UnreadableVolumeError(
-                f"{files[0].name} and {file.name} are not named alike but for their number: are there two stacks in "
-                "the folder?"
+                f"the names {files[0].name} and {file.name} differ in more than their number: are there two stacks "
+                "in the folder?"
             )
         if (number := int(match["number"])) in numbered:
             raise DuplicateSlicesError(f"{numbered[number].name} and {file.name} are both slice {number}")
@@ -149,12 +151,12 @@ def _read_slice(file: Path) -> np.ndarray:
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             mode = image.mode
-            # a palette or transparency is resolved; the plain forms stay as they are
+            # palettes and transparency are resolved to RGBA; other modes are kept
             pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableVolumeError(f"{file.name} is no PNG or JPEG image, or is cut short or damaged") from error
+        raise UnreadableVolumeError(f"{file.name} is not a PNG or JPEG image, or is cut short or damaged") from error
     if mode not in ("L", "LA", "P", "RGB", "RGBA"):
-        raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit gray ones")
+        raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit gray pixels")
     if pixels.ndim == 2:
         return pixels
     if (pixels[..., 1:3] != pixels[..., :1]).any() or (pixels[..., 3:] != 255).any():

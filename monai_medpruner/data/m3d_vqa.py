@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""M3D-VQA (Bai et al. 2024, arXiv 2404.00578): questions about CT volumes, each row both closed and open."""
+"""M3D-VQA (Bai et al. 2024, arXiv 2404.00578): questions about CT volumes, each row closed and open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_medpruner.errors import BenchmarkError
 
 __all__ = ["QUESTION_TYPES", "load_m3d_vqa"]
 
-#: "Question Type" of the table -> its name
+#: "Question Type" in the table -> name
 QUESTION_TYPES = {"1": "Plane", "2": "Phase", "3": "Organ", "4": "Abnormality", "5": "Location"}
 _CHOICES = {letter: f"Choice {letter}" for letter in "ABCD"}
 _COLUMNS = ("Image Path", "Question Type", "Question", *_CHOICES.values(), "Answer", "Answer Choice")
@@ -32,13 +32,13 @@ def load_m3d_vqa(
 ) -> list[dict[str, Any]]:
     """List the questions of M3D-VQA, or of phantoms in its format, from a local folder.
 
-    The data set is the user's to get, under the terms at huggingface.co/datasets/GoodBaiBai88/M3D-VQA and M3D-Cap.
+    Download the data set yourself, under the terms at huggingface.co/datasets/GoodBaiBai88/M3D-VQA and M3D-Cap.
 
     Args:
-        folder: holds ``M3D_VQA_test.csv``, or ``M3D-VQA/M3D_VQA_test.csv``.
+        folder: folder with ``M3D_VQA_test.csv`` or ``M3D-VQA/M3D_VQA_test.csv``.
         annotations: another table, relative to the folder, such as ``M3D-VQA/M3D_VQA_val.csv``.
-        images: folder that the column "Image Path" starts from; None for the folder, then the table's own.
-        task: "closed", "open", or None for both: then each row gives two items, first the closed one.
+        images: folder that the column "Image Path" is relative to; None for ``folder``, then the folder of the table.
+        task: "closed", "open", or None for both; then each row gives two items, the closed one first.
         mode: "clean", or "official" to keep absent choices ("NA") in the items.
         missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
 
@@ -46,9 +46,9 @@ def load_m3d_vqa(
         items with the keys of :data:`~.benchmark_items.ITEM_KEYS`; ``type`` is a name of :data:`QUESTION_TYPES`.
 
     Raises:
-        BenchmarkError: the table is missing or not as described, with its line.
+        BenchmarkError: the table is missing or malformed; the message has the line.
         MissingImagesError: images are missing.
-        SettingsError: a setting is not as described.
+        SettingsError: an argument is invalid.
     """
     root = Path(folder).expanduser()
     table = find_annotations(root, ["M3D_VQA_test.csv", "M3D-VQA/M3D_VQA_test.csv"], annotations)

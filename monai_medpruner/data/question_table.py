@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One's own questions: a CSV or JSONL file beside one's own images."""
+"""User-defined benchmarks: questions in a CSV or JSONL file next to the images."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def load_question_table(
     mode: str = "clean",
     missing_images: str = "refuse",
 ) -> list[dict[str, Any]]:
-    """List the questions of one's own table.
+    """List the questions of a user-defined table.
 
-    Columns (CSV) or keys (JSONL) are ``image`` (path), ``question`` and ``answer``, and where wanted ``answer_choice``
-    (letter), ``type``, ``subtype``, ``id`` (unique) and ``task``. The choices are columns ``choice_a``, ``choice_b``, …
-    of a CSV (empty, "-" or "NA" where there is none), or ``choices`` (letter -> text) in JSONL. Without ``task``, a
-    question with choices is closed, any other open. Other columns are of no matter.
+    Required columns (CSV) or keys (JSONL) are ``image`` (path), ``question`` and ``answer``; optional are
+    ``answer_choice`` (letter), ``type``, ``subtype``, ``id`` (unique) and ``task``. Choices are the columns
+    ``choice_a``, ``choice_b``, … of a CSV (empty, "-" or "NA" for an absent choice), or ``choices`` (letter -> text) in
+    JSONL. Without ``task``, questions with choices are closed and others open. Other columns are ignored.
 
     Args:
-        folder: holds one ``.csv`` or ``.jsonl`` file.
-        annotations: that file, relative to the folder, where there are several.
-        images: folder that paths of images start from; None for that of the table.
+        folder: folder with one ``.csv`` or ``.jsonl`` file.
+        annotations: the file to use, relative to the folder, if there are several.
+        images: folder that image paths are relative to; None for the folder of the table.
         task: "closed", "open" or "report"; None for all.
         mode: "clean", or "official" to keep absent choices in the items.
         missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
@@ -49,9 +49,9 @@ def load_question_table(
         items with the keys of :data:`~.benchmark_items.ITEM_KEYS`.
 
     Raises:
-        BenchmarkError: the table is missing or not as described, with its line.
+        BenchmarkError: the table is missing or malformed; the message has the line.
         MissingImagesError: images are missing.
-        SettingsError: a setting is not as described.
+        SettingsError: an argument is invalid.
     """
     root = Path(folder).expanduser()
     table = find_annotations(root, ["*.csv", "*.jsonl"], annotations)
@@ -80,7 +80,7 @@ def load_question_table(
 
 
 def _choices(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Letter -> text; empty where every choice is marked absent."""
+    """Return letter -> text; empty if every choice is marked absent."""
     if isinstance(row.get("choices"), Mapping):
         cells = {letter: text_field(row["choices"], letter, where) for letter in row["choices"]}
     elif row.get("choices"):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""3D-RAD (Gai et al. 2025, arXiv 2506.11147): six tasks on chest CT of CT-RATE."""
+"""3D-RAD (Gai et al. 2025, arXiv 2506.11147): six tasks on chest CT volumes from CT-RATE."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def load_rad3d(
 ) -> list[dict[str, Any]]:
     """List the questions of 3D-RAD from a local folder.
 
-    The data set is the user's to get; its volumes are CT-RATE's, under CC BY-NC-SA. Rows that the official tables hold
-    twice (nine in the test split) are items of their own, as their authors count them.
+    Download the data set yourself; its volumes are from CT-RATE, under CC BY-NC-SA. Duplicate rows in the official
+    tables (nine in the test split) are separate items, as in the authors' counts.
 
     Args:
-        folder: holds the official tables, ``3DRAD/{train,test}/TaskN_*/*.csv`` or ``{train,test}/TaskN_*/*.csv``, or
-            MedUniEval's ``Rad3D_test.json``.
-        annotations: the one to take, relative to the folder, where there are several, such as ``3DRAD/test``.
-        images: folder of the volumes: flat, or as CT-RATE lays them out (see :func:`ct_rate_names`); None for the
-            folder. MedUniEval's paths start from it as well.
-        split: "test" or "train", of the official tables.
+        folder: folder with the official tables, ``3DRAD/{train,test}/TaskN_*/*.csv`` or
+            ``{train,test}/TaskN_*/*.csv``, or with MedUniEval's ``Rad3D_test.json``.
+        annotations: annotations to use, relative to the folder, if there are several, such as ``3DRAD/test``.
+        images: folder of the volumes, flat or in CT-RATE's layout (see :func:`ct_rate_names`); None for ``folder``.
+            MedUniEval's paths are relative to it as well.
+        split: "test" or "train", for the official tables.
         task: "closed" or "open"; None for both.
-        mode: "clean", or "official" to keep absent choices ("-") in the items, and MedUniEval's questions with the
-            choices written in them.
+        mode: "clean", or "official" to keep absent choices ("-") in the items, and the choices in the text of
+            MedUniEval's questions.
         missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
 
     Returns:
@@ -57,9 +57,9 @@ def load_rad3d(
         ``subtype`` the table's name ("Atelectasis").
 
     Raises:
-        BenchmarkError: the annotations are missing or not as described, with the line.
+        BenchmarkError: the annotations are missing or malformed; the message has the line.
         MissingImagesError: images are missing.
-        SettingsError: a setting is not as described.
+        SettingsError: an argument is invalid.
     """
     if split not in ("test", "train"):
         raise SettingsError(f"split must be 'test' or 'train', got {split!r}")
@@ -71,20 +71,20 @@ def load_rad3d(
     else:
         tables = sorted(source.glob("Task*_*/*.csv"))
         if not tables:
-            raise BenchmarkError(f"{source} holds no TaskN_*/*.csv")
+            raise BenchmarkError(f"{source} does not contain TaskN_*/*.csv")
         for table in tables:
             _add_table(items, table)
     return items.datalist()
 
 
 def ct_rate_names(volume_name: str) -> Sequence[str]:
-    """Where a volume of 3D-RAD may lie: its test volumes are CT-RATE's validation volumes.
+    """Return candidate paths of a 3D-RAD volume; its test volumes are CT-RATE's validation volumes.
 
     Args:
         volume_name: such as "test_1000_a_1", with or without ".nii.gz".
 
     Returns:
-        relative paths: the name itself, CT-RATE's name ("valid_1000_a_1.nii.gz"), and that in CT-RATE's folders
+        relative paths: the name itself, CT-RATE's name ("valid_1000_a_1.nii.gz"), and CT-RATE's name in its folders
         ("valid_1000/valid_1000_a/…", also below "valid", "valid_fixed", "dataset/valid", "dataset/valid_fixed").
     """
     name = volume_name if volume_name.endswith(".nii.gz") else f"{volume_name}.nii.gz"
@@ -120,25 +120,25 @@ def _add_table(items: BenchmarkItems, table: Path) -> None:
 
 
 def _add_conversations(items: BenchmarkItems, source: Path) -> None:
-    for said in read_conversations(source):
-        kind = text_field(said.entry, "Question_Type", said.where)
-        question, letter, answer = said.question.strip(), None, said.answer
+    for entry in read_conversations(source):
+        kind = text_field(entry.entry, "Question_Type", entry.where)
+        question, letter, answer = entry.question.strip(), None, entry.answer
         choices: dict[str, str] = {}
         closed = "CLOSE" in kind.upper()
         if closed:
-            parted, choices = split_choices(question)
-            letter, answer = split_answer(said.answer, choices)
+            bare, choices = split_choices(question)
+            letter, answer = split_answer(entry.answer, choices)
             if items.mode == "clean":
-                question = parted
+                question = bare
         items.add(
-            said.where,
-            [said.image],
+            entry.where,
+            [entry.image],
             question,
             answer,
             "closed" if closed else "open",
             choices,
             letter,
-            type=str(said.entry.get("type", "")),
-            subtype=str(said.entry.get("sub-type", "")),
-            verbatim=said.question,
+            type=str(entry.entry.get("type", "")),
+            subtype=str(entry.entry.get("sub-type", "")),
+            verbatim=entry.question,
         )

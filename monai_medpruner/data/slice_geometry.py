@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Geometry of a stack of DICOM slices: order, affine, and what a regular grid cannot say."""
+"""Geometry of a stack of DICOM slices: order, affine, and deviations from a regular grid."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError
 
 __all__ = ["SliceStack", "stack_slices"]
 
-# Slices nearer than this part of the usual gap lie at the same position; DICOM writes positions as decimal text.
-_DUPLICATE_PART = 0.01
+# Slices closer than this fraction of the median gap have the same position; DICOM stores positions as decimal text.
+_DUPLICATE_FRACTION = 0.01
 _DUPLICATE_MM = 1e-4
-# A gap is uneven beyond 1 % of the usual gap (ITK's own limit), or beyond the rounding of decimal text.
-_UNEVEN_PART = 0.01
+# A gap is uneven if it deviates by more than 1 % of the median gap (ITK's limit) and more than decimal rounding.
+_UNEVEN_FRACTION = 0.01
 _UNEVEN_MM = 0.01
-# A gap this near to a multiple of the usual gap looks like slices that are missing.
-_MISSING_PART = 0.1
+# A gap this close to a multiple of the median gap suggests missing slices.
+_MISSING_FRACTION = 0.1
 _TILT_DEGREES = 0.1
 _DRIFT_MM = 0.1
 _MAX_GAPS_LISTED = 5
@@ -29,18 +29,18 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class SliceStack:
-    """Slices in order along their normal.
+    """Slices ordered along their normal.
 
     Attributes:
         order: indices into the slices as given, sorted along +normal, normal = row direction x column direction.
         affine: (4, 4) float64, RAS mm, of the array (columns, rows, slices). The third column is the mean step between
-            neighboring slices: it places the first and the last slice exactly, and every slice where the gaps are
-            even, gantry tilt (a shear) included.
-        positions_mm: position of each slice along the normal in mm: its ImagePositionPatient projected on the normal
-            (absolute: the patient's coordinate origin is 0), ascending.
-        nonuniform: True where the affine does not place every slice: uneven gaps or shifts in the plane.
-        tilt_degrees: angle in degrees between the stacking direction and the normal; None where they agree to 0.1.
-        notes: what is irregular, in words.
+            neighboring slices: it places the first and last slice exactly, and every slice if the gaps are even,
+            including under gantry tilt (a shear).
+        positions_mm: position of each slice along the normal in mm, ascending: its ImagePositionPatient projected on
+            the normal, relative to the origin of the patient coordinate system.
+        nonuniform: True if the affine does not place every slice exactly: uneven gaps or in-plane shifts.
+        tilt_degrees: angle in degrees between the stacking direction and the normal; None if at most 0.1.
+        notes: descriptions of irregularities.
     """
 
     order: list[int]
@@ -60,16 +60,16 @@ def stack_slices(
         positions: (N, 3) ImagePositionPatient of each slice, LPS mm.
         orientation: (6,) ImageOrientationPatient that all slices share: direction of a row, then of a column.
         pixel_spacing: (2,) PixelSpacing in mm: between rows, then between columns.
-        thickness: slice thickness in mm; gives the step of a single slice, which has no neighbor.
+        thickness: slice thickness in mm, used as the step if there is only one slice.
 
     Raises:
         SliceGeometryError: if the two directions are not perpendicular unit vectors.
-        DuplicateSlicesError: if two slices lie at the same position.
+        DuplicateSlicesError: if two slices have the same position.
     """
     row, column = orientation[:3], orientation[3:]
     if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
         raise SliceGeometryError(
-            "ImageOrientationPatient must hold two perpendicular unit vectors, "
+            "ImageOrientationPatient must contain two perpendicular unit vectors, "
             f"found {np.round(row, 4).tolist()} and {np.round(column, 4).tolist()}"
         )
     normal = np.cross(row, column)
@@ -81,7 +81,7 @@ def stack_slices(
     nonuniform, tilt = False, None
     if len(positions) == 1:
         step = normal * (thickness or 1.0)
-        source = "the slice thickness" if thickness else "1 mm, for want of a slice thickness"
+        source = "the slice thickness" if thickness else "1 mm, because the slice thickness is unknown"
         notes.append(f"single slice: its extent along the normal is {source}")
     else:
         gap_notes = _check_gaps(np.diff(along))
@@ -100,21 +100,21 @@ def stack_slices(
 
 
 def _check_gaps(gaps: np.ndarray) -> list[str]:
-    """Refuse duplicate positions; return notes on uneven gaps (empty where even)."""
+    """Raise on duplicate positions; return notes on uneven gaps (empty if even)."""
     usual = float(np.median(gaps))
-    duplicates = np.flatnonzero(gaps <= max(_DUPLICATE_MM, _DUPLICATE_PART * usual))
+    duplicates = np.flatnonzero(gaps <= max(_DUPLICATE_MM, _DUPLICATE_FRACTION * usual))
     if len(duplicates):
         raise DuplicateSlicesError(
-            f"{len(duplicates)} of {len(gaps) + 1} slices lie at the position of another, the first is slice "
-            f"{duplicates[0] + 1} along the normal (counted from 0): several phases or echoes, or copies, in one "
-            "series. Split them into folders of one volume each."
+            f"{len(duplicates)} of {len(gaps) + 1} slices have the same position as another; the first is slice "
+            f"{duplicates[0] + 1} along the normal (counted from 0). The series contains several phases or echoes, or "
+            "copies. Split it into one folder per volume."
         )
-    uneven = np.flatnonzero(np.abs(gaps - usual) > max(_UNEVEN_PART * usual, _UNEVEN_MM))
+    uneven = np.flatnonzero(np.abs(gaps - usual) > max(_UNEVEN_FRACTION * usual, _UNEVEN_MM))
     if not len(uneven):
         return []
     notes = [f"uneven slice gaps: {gaps.min():.2f} to {gaps.max():.2f} mm, {usual:.2f} mm is usual"]
     missing = np.rint(gaps / usual).astype(int) - 1
-    holes = [i for i in uneven if missing[i] > 0 and abs(gaps[i] / usual - missing[i] - 1) <= _MISSING_PART]
+    holes = [i for i in uneven if missing[i] > 0 and abs(gaps[i] / usual - missing[i] - 1) <= _MISSING_FRACTION]
     for i in holes[:_MAX_GAPS_LISTED]:
         notes.append(
             f"gap of {gaps[i]:.2f} mm between slices {i} and {i + 1} (counted from 0) where {usual:.2f} mm is usual: "
@@ -127,14 +127,14 @@ def _check_gaps(gaps: np.ndarray) -> list[str]:
 
 
 def _drift(positions: np.ndarray, along: np.ndarray) -> float:
-    """Return the largest distance in mm of a slice's origin from the line through the first and the last."""
+    """Return the largest distance in mm of a slice origin from the line through the first and last origin."""
     part = (along - along[0]) / (along[-1] - along[0])
     line = positions[0] + part[:, None] * (positions[-1] - positions[0])
     return float(np.linalg.norm(positions - line, axis=1).max())
 
 
 def _tilt_degrees(step: np.ndarray, normal: np.ndarray) -> float | None:
-    """Return the angle between the stacking direction and the normal, or None where they agree."""
+    """Return the angle between the stacking direction and the normal, or None if they agree."""
     forward = step @ normal
     angle = float(np.degrees(np.arctan2(np.linalg.norm(step - forward * normal), forward)))
     return angle if angle > _TILT_DEGREES else None

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a volume carries in ``MetaTensor.meta`` beside MONAI's own keys, and how these keys are kept true.
+"""Keys that this package adds to ``MetaTensor.meta``, and helpers that maintain them.
 
 ``source``: "NIfTI", "DICOM", "npy" or "images" (a folder of PNG or JPEG). ``modality``: "CT", "MR", … (DICOM).
 ``slice_axis``: array axis (0 to 2, channel excluded) along which slices were acquired (DICOM). ``slice_positions_mm``:
@@ -29,20 +29,20 @@ __all__ = ["PerVolumeList", "append_note", "collatable", "positions_from_affine"
 class PerVolumeList(list):
     """A list of any length that belongs to one volume, e.g. its kept slice indices.
 
-    PyTorch's ``default_collate`` takes a list for a tuple of fields: it transposes it and refuses lists of unequal
-    length, so that two volumes of unequal depth could not form a batch. A list of this type stays whole in a batch, and
-    ``monai.data.decollate_batch`` gives each volume its own back. It is a plain list in every other respect.
+    PyTorch's ``default_collate`` transposes lists and rejects lists of unequal length, so two volumes of different
+    depth could not form a batch. A list of this type is kept whole in a batch, and ``monai.data.decollate_batch``
+    returns each volume its own list. Otherwise it is a plain list.
     """
 
 
 def _collate_per_volume(batch: list[PerVolumeList], *, collate_fn_map: Mapping | None = None) -> np.ndarray:
-    """Wrap one list a volume in a 0-d object array, which ``decollate_batch`` unwraps without looking inside."""
+    """Wrap the lists of a batch in a 0-d object array, which ``decollate_batch`` unwraps without inspecting it."""
     collated = np.empty((), dtype=object)
     collated[()] = list(batch)
     return collated
 
 
-# PyTorch's documented way to teach ``default_collate`` a type
+# PyTorch's documented way to register a type with ``default_collate``
 default_collate_fn_map[PerVolumeList] = _collate_per_volume
 
 
@@ -52,7 +52,7 @@ def collatable(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def append_note(meta: MutableMapping[str, Any], note: str) -> None:
-    """Append ``note`` to ``meta["notes"]``, in a new list: the old one may be shared with the caller's volume."""
+    """Append ``note`` to ``meta["notes"]``, as a new list, since the old one may be shared with the caller's volume."""
     meta["notes"] = PerVolumeList([*meta.get("notes", ()), note])
 
 

@@ -33,7 +33,7 @@ class Volume:
     Attributes:
         voxels: (X, Y, Z), or (X, Y, Z, C) for a 4-D file; float32.
         affine: (4, 4) float64, RAS mm, of the voxel axes.
-        meta: what the reader has to say besides.
+        meta: further metadata from the reader.
     """
 
     voxels: np.ndarray
@@ -42,42 +42,42 @@ class Volume:
 
 
 class VolumeReader(ImageReader):
-    """Reader of NIfTI files (by nibabel), DICOM series (single files by ITK, put in order here) and image stacks.
+    """Reader of NIfTI files (by nibabel), DICOM series (files decoded by ITK, ordered here) and image stacks.
 
     Image stacks are ``.npy`` files (1, depth, height, width) of floats in [0, 1], and folders of PNG or JPEG slices,
-    numbered in their names. They carry no geometry, and a note says so.
+    numbered in their names. They have no geometry, which is recorded in a note.
 
     Voxels are float32 after the file's own scaling (``scl_slope`` and ``scl_inter``, RescaleSlope and
-    RescaleIntercept), which holds HU exactly; integers beyond 2**24 are rounded, and a note says so. The array's axes
-    are those of the file: for DICOM, columns, rows, slices, as in :py:class:`monai.data.ITKReader`, the slices sorted
-    along +normal. Neighboring voxels of a slice are neighbors in memory (Fortran order).
+    RescaleIntercept), which represents HU exactly; integers beyond 2**24 are rounded, which is recorded in a note. The
+    axes of the array are those of the file: for DICOM, columns, rows, slices, as in :py:class:`monai.data.ITKReader`,
+    with slices sorted along +normal. Neighboring voxels of a slice are neighbors in memory (Fortran order).
 
     Metadata, besides MONAI's ``affine``, ``original_affine``, ``spatial_shape``, ``space`` (RAS) and
-    ``original_channel_dim``; nothing else is copied from the headers, since they name patients:
+    ``original_channel_dim``; nothing else is copied from the headers, because they identify patients:
 
         - ``volume_id``: see :py:func:`volume_id`.
-        - ``notes``: list of str, what is irregular and how it was handled.
-        - ``nonuniform``: whether the affine fails to place every slice (uneven gaps, shifted slices).
-        - ``slice_axis`` (DICOM): 2, the array axis that counts slices.
+        - ``notes``: list of str, irregularities and how they were handled.
+        - ``nonuniform``: whether the affine does not place every slice exactly (uneven gaps, shifted slices).
+        - ``slice_axis`` (DICOM): 2, the slice axis of the array.
         - ``slice_positions_mm`` (DICOM): position of each slice along the slice normal in mm, its ImagePositionPatient
-          projected on the normal. Absolute: for even gaps, ``affine @ (0, 0, k, 1)`` projected on the cross product of
-          the affine's first two columns gives the same.
-        - ``gantry_tilt_degrees`` (DICOM, only where tilted): angle between the stacking direction and the normal.
-        - ``modality`` (DICOM, where stated): such as ``"CT"``.
+          projected on the normal. For even gaps, ``affine @ (0, 0, k, 1)`` projected on the cross product of
+          the affine's first two columns is the same.
+        - ``gantry_tilt_degrees`` (DICOM, only if tilted): angle between the stacking direction and the normal.
+        - ``modality`` (DICOM, if stated): such as ``"CT"``.
         - ``intensity`` (image stacks): "unit" for voxels stored in [0, 1], "uint8" for 0 to 255.
 
-    The affine's third column is the mean step between slices: under a gantry tilt it is not perpendicular to the
+    The affine's third column is the mean step between slices: under gantry tilt it is not perpendicular to the
     other two.
 
     Args:
-        series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
+        series_uid: SeriesInstanceUID to read from a DICOM folder that contains several series.
 
     Raises:
         SettingsError: if ``series_uid`` is not a string.
 
     Note:
-        :py:class:`monai.transforms.LoadImage` turns this reader's errors into a RuntimeError when it is given to its
-        constructor; :py:class:`monai_medpruner.transforms.LoadVolume` raises them as they are.
+        :py:class:`monai.transforms.LoadImage` converts this reader's errors to RuntimeError if the reader is passed to
+        its constructor; :py:class:`monai_medpruner.transforms.LoadVolume` raises them unchanged.
     """
 
     def __init__(self, series_uid: str | None = None) -> None:
@@ -97,13 +97,13 @@ class VolumeReader(ImageReader):
         Args:
             data: a NIfTI file, a DICOM folder, a DICOM file (a stack of one slice), a ``.npy`` file, or a folder of PNG
                 or JPEG slices; or a sequence of one of these.
-            kwargs: not used; MONAI's readers have them.
+            kwargs: ignored; part of MONAI's reader interface.
 
         Raises:
-            SettingsError: if ``data`` is not one path, or a series is chosen of what is not DICOM.
-            VolumeReadError: in its kinds, if the files are not a whole volume; see :py:func:`read_dicom`,
+            SettingsError: if ``data`` is not one path, or ``series_uid`` is set for a file that is not DICOM.
+            VolumeReadError: a subclass, if the files are not a complete volume; see :py:func:`read_dicom`,
                 :py:func:`read_nifti`, :py:func:`read_npy` and :py:func:`read_image_folder`.
-            VolumeError: in its kinds, if the volume is not one of scalar voxels on parallel slices.
+            VolumeError: a subclass, if the volume does not have scalar voxels on parallel slices.
         """
         paths = ensure_tuple(data)
         if len(paths) != 1 or not isinstance(paths[0], (str, os.PathLike)):
@@ -118,9 +118,9 @@ class VolumeReader(ImageReader):
             raise UnreadableVolumeError(f"{path.name} cannot be opened: {error.strerror}") from error
 
     def _read(self, path: Path) -> tuple[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
-        """What kind of files the volume is in, and its voxels, affine and metadata."""
+        """Return the source format, and the voxels, affine and metadata."""
         if not path.exists():
-            raise UnreadableVolumeError(f"{path} does not exist. Give a NIfTI file or a DICOM folder.")
+            raise UnreadableVolumeError(f"{path} does not exist. Pass a NIfTI file or a DICOM folder.")
         if _is_nifti(path) and path.is_file():
             self._refuse_series(path, "a NIfTI file")
             return "NIfTI", read_nifti(path)
@@ -134,8 +134,8 @@ class VolumeReader(ImageReader):
             return "DICOM", read_dicom(path, self.series_uid)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
-            f"{path.name} is {size}. Give a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "
-            "PNG or JPEG slices are read as well."
+            f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "
+            "PNG or JPEG slices are supported as well."
         )
 
     def _refuse_series(self, path: Path, kind: str) -> None:
@@ -157,11 +157,11 @@ class VolumeReader(ImageReader):
 
 
 def volume_id(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """Name a volume by its content: the same voxels at the same place have the same name, whatever their path.
+    """Return an id derived from the content of a volume: voxels and affine, but not the path.
 
     Args:
         voxels: array of any shape.
-        affine: (4, 4), mm; its entries count rounded to 1e-4.
+        affine: (4, 4), mm; its entries are rounded to 1e-4.
 
     Returns:
         the first 16 hexadecimal digits of the SHA-256 of shape, type, rounded affine and voxels.

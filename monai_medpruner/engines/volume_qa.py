@@ -110,7 +110,13 @@ class VolumeQA(nn.Module):
 
     def ask(self, study: EncodedStudy, questions: Sequence[str]) -> StudyAnswers:
         """Answer questions about an encoded volume."""
-        return StudyAnswers(study.record, tuple(self.answer(study, one) for one in questions))
+        asked = [(self.for_question(study, one), one) for one in questions]
+        answers = tuple(self.answer(pruned, one) for pruned, one in asked)
+        return StudyAnswers(study.record, answers, tuple(pruned.record for pruned, _ in asked))
+
+    def for_question(self, study: EncodedStudy, question: str | Sequence[str]) -> EncodedStudy:
+        """The study pruned for a question or the last one of a conversation; itself where the pruner needs none."""
+        return self.encoder.for_question(study, Conversation.about(self.prompt, question).turns[-1])
 
     def answer(self, study: EncodedStudy, question: str | Sequence[str]) -> Answer:
         """Answer one question about an encoded volume.
@@ -123,9 +129,8 @@ class VolumeQA(nn.Module):
             QuestionError: a text is not text, is empty, or holds special tokens of the model.
             PromptError: the pruned prompt is longer than the model can read.
         """
-        conversation = Conversation.about(self.prompt, question)
-        pruned = self.encoder.for_question(study, conversation.turns[-1])
-        return self.engine.generate(pruned, [conversation], self.stream)[0]
+        pruned = self.for_question(study, question)
+        return self.engine.generate(pruned, [Conversation.about(self.prompt, question)], self.stream)[0]
 
     def describe(self) -> dict[str, Any]:
         """What answers and how, as JSON holds it: ``model``, ``pruner``, ``prompt``, ``engine``."""

@@ -196,8 +196,6 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             self._fail(items, self._described(error))
             return self.state.output
         for variant, study in studies:
-            record = study.record
-            record.save(self.folders[variant].output_dir / "records" / f"{record.volume_id}.safetensors")
             asked = [item for item in items if item["id"] in self._open[variant]]
             for number, item in enumerate(asked):
                 self._answer(variant, study, item, first=number == 0)
@@ -218,11 +216,17 @@ class BenchmarkEvaluator(SupervisedEvaluator):
 
     def _answer(self, variant: Variant, study: EncodedStudy, item: dict[str, Any], first: bool) -> None:
         answer = failure = None
+        record = study.record
         try:
-            answer = self.network.answer(study, item["prompt"])
+            pruned = self.network.for_question(study, item["prompt"])
+            record = pruned.record
+            answer = self.network.answer(pruned, item["prompt"])
         except Exception as error:
             failure = self._described(error)
-        self._write(variant, item, record=study.record, answer=answer, error=failure, first=first)
+        place = self.folders[variant].output_dir / "records" / f"{record.name}.safetensors"
+        if first or record is not study.record:
+            record.save(place)
+        self._write(variant, item, record=record, answer=answer, error=failure, first=first)
 
     def _fail(self, items: Sequence[dict[str, Any]], described: tuple[str, str]) -> None:
         """Record the items of a volume that could not be read or encoded."""

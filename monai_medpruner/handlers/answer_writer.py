@@ -86,10 +86,10 @@ class AnswerWriter:
         identities = batch.get("question_id", [None] * len(studies))
         with self.answers_file.open("a", encoding="utf-8") as file:
             for study, questions, names in zip(studies, batch["question"], identities, strict=True):
-                record = study.record
-                record.save(self.output_dir / "records" / f"{record.volume_id}.safetensors")
                 peak = peak_memory()
-                for number, (question, answer) in enumerate(zip(questions, study.answers, strict=True)):
+                asked = zip(questions, study.answers, study.question_records, strict=True)
+                for number, (question, answer, record) in enumerate(asked):
+                    record.save(self.output_dir / "records" / f"{record.name}.safetensors")
                     given = names[number] if names else None
                     item = {
                         "id": given or f"{record.volume_id[:12]}-{number}",

@@ -17,30 +17,30 @@ from monailabel.interfaces.app import MONAILabelApp
 
 from monai_medpruner.errors import UnknownTaskError, own_error
 from monai_medpruner.label.configuration import configuration
-from monai_medpruner.label.server import check_server_version, mend_server, quiet_server_log
+from monai_medpruner.label.server import check_server_version, patch_server, quiet_server_log
 from monai_medpruner.label.studies import Study, StudyDatastore, datastore_study, session_study, uploaded_study
 from monai_medpruner.label.study_model import StudyModel
 from monai_medpruner.label.tasks import AskTask, OverlayTask, ReportTask
 
 __all__ = ["MedPrunerApp"]
 
-#: what a request holds beside the task's parameters
+#: fields of a request other than the task's parameters
 REQUEST_FIELDS = ("model", "image", "session_id", "file", "result_dir")
 
 logger = logging.getLogger(__name__)
 
 
 class MedPrunerApp(MONAILabelApp):
-    """Questions, reports and pruning overlays of one bundle's model.
+    """MONAI Label app for questions, reports and pruning overlays with the model of one bundle.
 
     Args:
-        app_dir: the app's folder.
-        studies: folder of the studies, or address of a DICOMweb server.
+        app_dir: folder of the app.
+        studies: folder of the studies, or URL of a DICOMweb server.
         conf: see :func:`~monai_medpruner.label.configuration.configuration`.
 
     Raises:
-        PackageVersionError: MONAI Label has a version that is not known.
-        MedPrunerError: whatever is wrong with the settings or the model.
+        PackageVersionError: MONAI Label has an unsupported version.
+        MedPrunerError: a setting or the model is invalid.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -55,10 +55,10 @@ class MedPrunerApp(MONAILabelApp):
             description="Ask a vision-language model about a study, and see what it saw",
             version=version("monai-medpruner"),
         )
-        mend_server(self)
+        patch_server(self)
 
     def init_infers(self) -> dict[str, Any]:
-        """The tasks, by the names that requests give."""
+        """Return the tasks by name."""
         return {
             "ask": AskTask(self.model),
             "report": ReportTask(self.model),
@@ -66,7 +66,7 @@ class MedPrunerApp(MONAILabelApp):
         }
 
     def init_datastore(self) -> Any:
-        """A datastore that lists DICOM folders too, where the studies are local."""
+        """Return a datastore; for local studies, it also lists DICOM folders."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
         return StudyDatastore(
@@ -80,21 +80,21 @@ class MedPrunerApp(MONAILabelApp):
         """Run a task.
 
         Args:
-            request: ``model``, the task's name; ``image``, an id of the datastore, or ``session_id``, or ``file``, the
-                path of a file that came with the request; ``result_dir``, a folder for files; the rest are the task's
-                parameters.
-            datastore: None takes the app's own.
+            request: ``model``, the name of the task; ``image``, an id of the datastore, or ``session_id``, or ``file``,
+                the path of a file uploaded with the request; ``result_dir``, a folder for output files; and the
+                parameters of the task.
+            datastore: datastore of the studies; None for that of the app.
 
         Returns:
-            ``params``, the answer, and ``file``, the label map's path or None, as the base class does.
+            ``params``, the answer, and ``file``, the path of the label map or None, as in the base class.
 
         Raises:
-            RequestError: in its kinds, if the request is wrong.
-            MedPrunerError: whatever is wrong with the study; no message holds the study's path.
+            RequestError: or a subclass, if the request is invalid.
+            MedPrunerError: if the study cannot be processed; messages do not contain its path.
         """
         task = self._infers.get(request.get("model"))
         if task is None:
-            raise UnknownTaskError(f"there is no such task; there are: {', '.join(self._infers)}")
+            raise UnknownTaskError(f"unknown task; expected one of: {', '.join(self._infers)}")
         params = task.check({name: value for name, value in request.items() if name not in REQUEST_FIELDS})
         study = self._study(request, datastore or self.datastore())
         folder = Path(request.get("result_dir") or tempfile.mkdtemp())

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The folder that MONAI Label's server is started with."""
+"""The app folder for MONAI Label's server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["app_folder"]
 
 
 def app_folder() -> Path:
-    """Write the app's folder and return it: ``monai_medpruner/label_app`` in the user's cache folder.
+    """Create the app folder, ``monai_medpruner/label_app`` in the user's cache folder, and return it.
 
-    MONAI Label writes its log and further folders into the folder of an app, which the installed package must not be.
+    MONAI Label writes its log and other files into the app folder, so it must not be in the installed package.
 
     Raises:
         OutputFolderError: the folder cannot be written.

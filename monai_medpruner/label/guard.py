@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which requests reach MONAI Label's routes at all."""
+"""Filtering of requests before they reach MONAI Label's routes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from monai_medpruner.label.parameters import check_identifier
 
 __all__ = ["RequestGuard"]
 
-#: first parts of the paths that are served, with the methods; the others train, score, run batches, exchange model
-#: files, show the log or load the app anew
+#: first segment of the allowed paths -> allowed methods; other paths train, score, run batches, exchange model files,
+#: show the log or reload the app
 _SERVED: dict[str, tuple[str, ...]] = {
     "": ("GET",),
     "docs": ("GET",),
@@ -31,7 +31,7 @@ _SERVED: dict[str, tuple[str, ...]] = {
     "activelearning": ("POST",),
     "auth": ("GET", "POST"),
 }
-# to the DICOMweb server, for OHIF
+# proxy to the DICOMweb server, used by OHIF
 _REMOTE = {"proxy": ("GET", "POST")}
 _IDENTIFIERS = {"image", "label", "id", "tag", "session_id"}
 
@@ -40,12 +40,12 @@ Channel = Callable[..., Awaitable[Any]]
 
 
 class RequestGuard:
-    """ASGI middleware: answers 404 to paths that are not served, and 400 to identifiers that could be paths.
+    """ASGI middleware that answers 404 to paths that are not allowed, and 400 to identifiers that could be paths.
 
     Args:
-        app: what the others reach.
-        prefix: of all paths.
-        remote_studies: whether the studies are on a DICOMweb server, to which the server may then pass requests on.
+        app: application that handles the allowed requests.
+        prefix: prefix of all paths.
+        remote_studies: whether the studies are on a DICOMweb server; requests to its proxy are then allowed.
     """
 
     def __init__(self, app: Callable[[Scope, Channel, Channel], Awaitable[None]], prefix: str, remote_studies: bool):
@@ -54,7 +54,7 @@ class RequestGuard:
         self.served = {**_SERVED, **(_REMOTE if remote_studies else {})}
 
     async def __call__(self, scope: Scope, receive: Channel, send: Channel) -> None:
-        """Pass a request on, or answer it."""
+        """Forward a request, or answer it with an error."""
         refusal = self.refusal(scope) if scope["type"] == "http" else None
         if refusal is None:
             await self.app(scope, receive, send)
@@ -66,26 +66,26 @@ class RequestGuard:
         await send({"type": "http.response.body", "body": body})
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and reason where a request is refused; None where it may pass."""
+        """Return status and reason if a request is rejected; None if it is allowed."""
         # uvicorn puts --root_path before the path
         path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self.prefix)
         parts = path.strip("/").split("/")
         methods = self.served.get(parts[0], ())
-        # browsers ask before they send a request from another site's page; HEAD is GET without its content
+        # OPTIONS is the browsers' preflight request for pages of other sites; HEAD is GET without content
         if scope["method"] not in (*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())):
             return 404, "this app does not serve this path"
         if parts[0] == "infer" and len(parts) != 2:
             return 404, "this app does not serve this path"
         if ".." in parts or "\\" in path:
-            return 400, "the path must not lead upward"
+            return 400, "the path must not contain '..' or a backslash"
         try:
             for name, value in parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=100):
                 if name in _IDENTIFIERS:
                     check_identifier(name, value)
                 elif name == "uncompress" and value.lower() not in ("false", "0", "no", "off"):
-                    return 400, "archives are not unpacked; upload the files of the series themselves"
+                    return 400, "archives are not unpacked; upload the files of the series individually"
         except RequestError as error:
             return 400, str(error)
         except ValueError:
-            return 400, "the query holds too many fields"
+            return 400, "the query has more than 100 fields"
         return None

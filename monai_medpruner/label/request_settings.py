@@ -5,30 +5,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from monai_medpruner.errors import RequestError, SettingsError
 from monai_medpruner.label.parameters import ADJUSTABLE
 from monai_medpruner.pruners import TokenPruner
-from monai_medpruner.transforms import with_threshold
+from monai_medpruner.transforms import InterSliceAnchorFilterd, with_threshold
 
 __all__ = ["adjust", "adjustable"]
 
 
-def adjustable(settings: Mapping[str, Any], pruner: TokenPruner | None) -> dict[str, float]:
+def adjustable(preprocessing: Any, pruner: TokenPruner | None) -> dict[str, float]:
     """Return the settings that requests may change, with the server's values.
 
     Args:
-        settings: of the bundle.
-        pruner: of the network; None where tokens are not pruned.
+        preprocessing: the server's transforms.
+        pruner: the server's pruner; None where tokens are not pruned.
     """
-    own = {field.name for field in fields(pruner)} if pruner is not None else set()
-    known = {name for name in ADJUSTABLE if name == "gamma" or name in own}
-    values = {name: settings[name] for name in ADJUSTABLE if name in known}
-    # null where the server does not filter slices
-    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+    values: dict[str, Any] = {"gamma": next(_thresholds(preprocessing), None)}
+    if pruner is not None:
+        values |= {field.name: getattr(pruner, field.name) for field in fields(pruner)}
+    # no gamma where the server does not filter slices
+    return {name: float(values[name]) for name in ADJUSTABLE if isinstance(values.get(name), (int, float))}
+
+
+def _thresholds(transform: Any) -> Iterator[float | None]:
+    """The thresholds of the slice filters among some transforms."""
+    if isinstance(transform, InterSliceAnchorFilterd):
+        yield transform.array_form.threshold
+    for child in getattr(transform, "transforms", ()):
+        yield from _thresholds(child)
 
 
 def adjust(

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is mended of MONAI Label's server when the app starts.
+"""Fixes for MONAI Label's server, applied when the app starts.
 
-Version 0.8.5 blocks all requests while one is inferred, logs questions, lets parameters of a request name any file of
-the machine, answers 500 to wrong requests and 200 to unknown images, and unpacks and writes files wherever a request
-says. Routes that this app has no use for are closed.
+MONAI Label 0.8.5 blocks all requests during inference, logs questions, accepts any file of the machine in request
+parameters, answers 500 to invalid requests and 200 to unknown images, and unpacks and writes files to any path in a
+request. Routes that this app does not need are closed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from monai_medpruner.label.guard import RequestGuard
 from monai_medpruner.label.parameters import parse_parameters
 from monai_medpruner.label.studies import upload_name
 
-__all__ = ["check_server_version", "mend_server", "quiet_server_log"]
+__all__ = ["check_server_version", "patch_server", "quiet_server_log"]
 
 _SERVER_VERSION = "0.8.5"
 _OUTPUTS = ("json", "image", "all")
-#: the first that fits; the rest of this package's errors are about the study
+#: error class -> HTTP status; the first match counts, and all other errors of this package concern the study
 _STATUS: tuple[tuple[type[MedPrunerError], int], ...] = (
     (UnknownStudyError, 404),
     (UnknownTaskError, 404),
@@ -54,14 +54,14 @@ _STATUS: tuple[tuple[type[MedPrunerError], int], ...] = (
     (ModelMemoryError, 503),
     (MedPrunerError, 422),
 )
-# requests that wait or run; the server has 40 threads
-_MOST_REQUESTS = 32
+# max number of waiting and running requests; the server has 40 threads
+_MAX_REQUESTS = 32
 
 logger = logging.getLogger(__name__)
 
 
 def check_server_version() -> None:
-    """Refuse a server whose routes are not known to be those that are mended here.
+    """Raise unless MONAI Label has the version for which the fixes were written.
 
     Raises:
         PackageVersionError: MONAI Label has another version.
@@ -69,21 +69,21 @@ def check_server_version() -> None:
     found = version("monailabel")
     if found != _SERVER_VERSION:
         raise PackageVersionError(
-            f"the app mends MONAI Label {_SERVER_VERSION} and knows no other; found is {found}. Install it with: pip "
+            f"the app needs MONAI Label {_SERVER_VERSION}, found {found}. Install it with: pip "
             f"install --no-deps monailabel=={_SERVER_VERSION}"
         )
 
 
 def quiet_server_log() -> None:
-    """Keep what the server logs of requests out of the log: file names, ids and parameters."""
+    """Keep file names, ids and parameters of requests out of the server's log."""
     logging.getLogger("monailabel").setLevel(logging.WARNING)
 
 
-def mend_server(app: Any) -> None:
-    """Put this app's infer route before the server's, and its guard around all routes.
+def patch_server(app: Any) -> None:
+    """Insert this app's infer route before the server's own, and the request guard before all routes.
 
     Args:
-        app: the MONAI Label app; the server that runs it is the process's.
+        app: the MONAI Label app, run by the server of this process.
     """
     from monailabel.app import app as server
 
@@ -94,17 +94,17 @@ def mend_server(app: Any) -> None:
     server.router.routes.insert(0, server.router.routes.pop())
     server.exception_handlers[MONAILabelException] = _refuse
     server.exception_handlers[MedPrunerError] = _refuse
-    _close_to_other_sites(server)
+    _restrict_cross_origin(server)
     remote = str(app.studies).startswith(("http://", "https://"))
     server.user_middleware.append(Middleware(RequestGuard, prefix=prefix, remote_studies=remote))
-    # the server has begun to start: its stack is built
+    # the server has already built its middleware stack at this point
     server.middleware_stack = server.build_middleware_stack()
 
 
-def _close_to_other_sites(server: Any) -> None:
-    """Let pages of other sites read answers only where ``MONAI_LABEL_CORS_ORIGINS`` names them.
+def _restrict_cross_origin(server: Any) -> None:
+    """Allow cross-origin requests only from the origins in ``MONAI_LABEL_CORS_ORIGINS``.
 
-    The server lets every page that the user opens read its studies.
+    By default, the server lets any page that the user opens read its studies.
     """
     origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
     for index, one in enumerate(server.user_middleware):
@@ -113,14 +113,14 @@ def _close_to_other_sites(server: Any) -> None:
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    """Answer an error in a route of the server's own, which it would answer with 500."""
+    """Answer an error in one of the server's own routes with 404 or 400 instead of 500."""
     status = 404 if isinstance(error, (ImageNotFoundException, LabelNotFoundException)) else 400
     return JSONResponse({"detail": getattr(error, "msg", str(error))}, status)
 
 
 def _infer_route(app: Any) -> Any:
-    """The route of the tasks; a plain function, so that the server runs it in a thread of its own."""
-    places = BoundedSemaphore(_MOST_REQUESTS)
+    """Return the infer route; it is not a coroutine, so the server runs it in a separate thread."""
+    slots = BoundedSemaphore(_MAX_REQUESTS)
 
     def infer(
         model: str,
@@ -131,8 +131,8 @@ def _infer_route(app: Any) -> Any:
         output: str | None = None,
         user: Annotated[User | None, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))] = None,
     ) -> Response:
-        if not places.acquire(blocking=False):
-            raise HTTPException(503, f"{_MOST_REQUESTS} requests are waiting; ask again later")
+        if not slots.acquire(blocking=False):
+            raise HTTPException(503, f"{_MAX_REQUESTS} requests are already waiting; try again later")
         try:
             with TemporaryDirectory() as folder:
                 request = _request(model, image, session_id, params, file, output, Path(folder))
@@ -142,12 +142,12 @@ def _infer_route(app: Any) -> Any:
             logger.info(f"a request was refused ({status}, {type(error).__name__})")
             raise HTTPException(status, str(error)) from error
         except Exception as error:
-            # where, not what: messages of other packages may hold values
+            # log the location without the message, because messages of other packages may contain patient data
             frames = "".join(traceback.format_tb(error.__traceback__))
             logger.error(f"a request failed with {type(error).__name__}:\n{frames}")
-            raise HTTPException(500, "the request failed; the server's log says where") from None
+            raise HTTPException(500, "the request failed; see the server's log") from None
         finally:
-            places.release()
+            slots.release()
 
     return infer
 
@@ -155,12 +155,12 @@ def _infer_route(app: Any) -> Any:
 def _request(
     model: str, image: str, session_id: str, params: str, file: Any, output: str | None, folder: Path
 ) -> dict[str, Any]:
-    """The request as the app takes it; an uploaded file is stored in the folder."""
+    """Return the request in the app's format; an uploaded file is stored in the folder."""
     parsed = parse_parameters(params)
     fields: dict[str, str | None] = {"model": model, "image": image, "session_id": session_id}
     fields |= {"file": None, "result_dir": str(folder)}
     if set(fields) & set(parsed):
-        raise RequestError("params must hold the task's parameters alone, neither model nor image")
+        raise RequestError("params must contain only parameters of the task, not model or image")
     if output is not None and output not in _OUTPUTS:
         raise RequestError(f"output must be one of {', '.join(_OUTPUTS)}")
     if file:
@@ -172,7 +172,7 @@ def _request(
 
 
 def _response(result: dict[str, Any], output: str | None) -> Response:
-    """The answer in the forms that MONAI Label's clients read."""
+    """Return the answer in the formats of MONAI Label's clients."""
     if result["file"] is None:
         if output == "image":
             raise RequestError("this task returns no image; output must be json")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The studies of a server: which there are, and where one lies that a request names."""
+"""The studies of a server: listing them, and locating the study of a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from monai_medpruner.label.parameters import check_identifier
 
 __all__ = ["UPLOAD_SUFFIXES", "Study", "StudyDatastore", "datastore_study", "session_study", "uploaded_study"]
 
-#: of an uploaded file; a DICOM series goes through a session
+#: allowed suffixes of an uploaded file; a DICOM series is uploaded through a session
 UPLOAD_SUFFIXES = (".nii.gz", ".nii", ".npy", ".dcm")
 _IMAGE_SUFFIXES = (".nii.gz", ".nii", ".npy")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -29,11 +29,11 @@ _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Study:
-    """A study that a request is about.
+    """The study of a request.
 
     Args:
-        path: its file or folder.
-        key: what its content is known by.
+        path: file or folder of the study.
+        key: cache key that identifies the content.
     """
 
     path: Path
@@ -41,9 +41,9 @@ class Study:
 
 
 class StudyDatastore(LocalDatastore):
-    """MONAI Label's datastore of a local folder, which also lists folders: DICOM series and stacks of slices.
+    """MONAI Label's datastore of a local folder, extended to folders with DICOM series and stacks of slices.
 
-    The name of such a folder is the image's id, as the name of a file without its ending is a file's.
+    The id of such an image is the name of its folder; the id of a file is its name without suffix.
     """
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
@@ -54,17 +54,17 @@ class StudyDatastore(LocalDatastore):
         return files | {one.name: one.name for one in Path(path).iterdir() if _is_study_folder(one)}
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add an uploaded image; a file of another kind could replace the datastore's own table.
+        """Add an uploaded image; other files are rejected because they could overwrite the index of the datastore.
 
         Raises:
-            RequestError: the file's ending is not that of an image.
+            RequestError: the file does not have an image suffix.
         """
         if not image_filename.lower().endswith(_IMAGE_SUFFIXES):
             raise RequestError(f"an image must end in {', '.join(_IMAGE_SUFFIXES)}")
         return str(super().add_image(image_id, image_filename, image_info))
 
     def get_image_uri(self, image_id: str) -> str:
-        """Path of an image's file or folder; empty where there is none in the folder of the studies itself."""
+        """Return the path of an image; empty if it is not directly in the folder of the studies."""
         entry = self._datastore.objects.get(image_id)
         name = self._filename(image_id, entry.image.ext) if entry else ""
         return str(super().get_image_uri(image_id)) if name in os.listdir(self._datastore_path) else ""
@@ -77,29 +77,29 @@ class StudyDatastore(LocalDatastore):
 
 
 def datastore_study(datastore: Any, identifier: str) -> Study:
-    """The study of an id of the datastore; ids that came to its folder since it was listed are found too.
+    """Return the study with the given datastore id; recently added files are found as well.
 
     Raises:
         RequestError: the id could be a path.
-        UnknownStudyError: there is none.
+        UnknownStudyError: there is no such study.
     """
     check_identifier("image", identifier)
     if identifier not in datastore.list_images():
         datastore.refresh()
     if identifier not in datastore.list_images():
-        raise UnknownStudyError("no image of this name is among the studies; GET /datastore/?output=all lists them")
+        raise UnknownStudyError("there is no study with this name; GET /datastore/?output=all lists the studies")
     path = datastore.get_image_uri(identifier)
     if not path:
-        raise UnknownStudyError("the image is listed, but its file is no longer there")
+        raise UnknownStudyError("the image is listed, but its file no longer exists")
     return _stored_study(Path(path))
 
 
 def session_study(sessions: Any, identifier: str) -> Study:
-    """The study that a client uploaded into a session.
+    """Return the study that a client uploaded to a session.
 
     Raises:
-        RequestError: the id has another form than those that the server gives.
-        UnknownStudyError: there is no such session, or it has expired.
+        RequestError: the id does not have the format of a session id.
+        UnknownStudyError: the session does not exist or has expired.
     """
     if not _SESSION.fullmatch(identifier):
         raise RequestError("session_id must be one that PUT /session/ returned")
@@ -110,7 +110,7 @@ def session_study(sessions: Any, identifier: str) -> Study:
 
 
 def uploaded_study(file: Path) -> Study:
-    """A file that came with the request; the same bytes are the same study."""
+    """Return the study of a file uploaded with the request, identified by its content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(2**20):
@@ -119,22 +119,22 @@ def uploaded_study(file: Path) -> Study:
 
 
 def upload_name(filename: str | None) -> str:
-    """Name under which an uploaded file is stored, nothing of the client's but its ending.
+    """Return the name under which an uploaded file is stored, which keeps only the suffix of the client's name.
 
     Raises:
-        RequestError: the ending is none of :data:`UPLOAD_SUFFIXES`.
+        RequestError: the suffix is not one of :data:`UPLOAD_SUFFIXES`.
     """
     suffixes = [suffix for suffix in UPLOAD_SUFFIXES if (filename or "").lower().endswith(suffix)]
     if not suffixes:
         known = ", ".join(UPLOAD_SUFFIXES)
-        raise RequestError(f"an uploaded file must end in {known}; the files of a DICOM series go to /session/")
+        raise RequestError(f"an uploaded file must end in {known}; upload the files of a DICOM series to /session/")
     return f"upload{suffixes[0]}"
 
 
 def _stored_study(path: Path) -> Study:
-    """A study on disk, known by its place and by what changes when its files do."""
+    """Return a study on disk, identified by its path and by file attributes that change with its content."""
     if not path.exists():
-        raise UnknownStudyError("the image is listed, but its file is no longer there")
+        raise UnknownStudyError("the image is listed, but its file no longer exists")
     files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
     facts = []
     for file in files:
@@ -144,7 +144,7 @@ def _stored_study(path: Path) -> Study:
 
 
 def _is_study_folder(folder: Path) -> bool:
-    """Whether a folder of the studies holds a volume: DICOM files, or numbered PNG or JPEG slices."""
+    """Whether a folder contains a volume: DICOM files, or numbered PNG or JPEG slices."""
     if not folder.is_dir() or folder.name.startswith(".") or folder.name == "labels":
         return False
     return any(one.is_file() and is_dicom(one) for one in folder.iterdir()) or is_image_folder(folder)

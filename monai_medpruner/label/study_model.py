@@ -25,7 +25,6 @@ from monai_medpruner.label.request_settings import adjust, adjustable
 from monai_medpruner.label.study_cache import StudyCache
 from monai_medpruner.networks import EncodedStudy
 from monai_medpruner.results import STAGES
-from monai_medpruner.transforms import describe_transform
 
 __all__ = ["StudyModel"]
 
@@ -54,7 +53,7 @@ class StudyModel:
         self.preprocessing: Any = workflow.preprocessing
         self.network: VolumeQA = workflow.network_def
         self.encoder: Any = self.network.encoder
-        self.settings = _reported(self.preprocessing, self.network)
+        self._asked_with = {name: self.network.describe()[name] for name in ("prompt", "engine")}
         #: what requests may change for themselves, with the server's values
         self.adjustable = adjustable(self.preprocessing, self.encoder.pruner)
         self.cache = StudyCache(cache_bytes)
@@ -103,7 +102,7 @@ class StudyModel:
             answer = self.network.answer(study, [*turns, question])
             spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer.text, **self._described(study, {**spent, **seconds}, settings or {})}
+        return {"answer": answer.text, **self._described(study, {**spent, **seconds})}
 
     def write_overlay(
         self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
@@ -129,7 +128,7 @@ class StudyModel:
             file = folder / f"pruning_overlay_{study.record.volume_id[:12]}{form.extension}"
             write_overlay(labels.astype(form.dtype), affine, file, form.compress)
             logger.info(f"request {number}: overlay written")
-        described = self._described(study, seconds, form.settings)
+        described = self._described(study, seconds)
         if is_sheared(affine):
             described["notes"].append(_SHEAR_NOTE)
         return file, {"label_names": present_labels(labels), **described}
@@ -159,9 +158,7 @@ class StudyModel:
         )
         return study, dict(spent)
 
-    def _described(
-        self, study: EncodedStudy, seconds: Mapping[str, float], settings: Mapping[str, float]
-    ) -> dict[str, Any]:
+    def _described(self, study: EncodedStudy, seconds: Mapping[str, float]) -> dict[str, Any]:
         record, summary = study.record, study.record.summary()
         kept = zip(record.slice_indices, record.slices, strict=True)
         return {
@@ -178,7 +175,7 @@ class StudyModel:
                 for index, one in kept
             ],
             "seconds": {stage: round(seconds.get(stage, 0.0), 6) for stage in STAGES},
-            "settings": {**self.settings, **settings},
+            "settings": {**_without_path(record.settings), **self._asked_with},
             "notes": summary["notes"],
         }
 
@@ -200,9 +197,8 @@ class _Turn:
         self.lock.release()
 
 
-def _reported(preprocessing: Any, network: VolumeQA) -> dict[str, Any]:
+def _without_path(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as answers hold them: of a checkpoint folder its name alone."""
-    settings = {**network.describe(), "preprocessing": describe_transform(preprocessing)}
     model_id = str(settings["model"]["model_id"])
     name = Path(model_id).name if Path(model_id).is_dir() else model_id
     return {**settings, "model": {**settings["model"], "model_id": name}}

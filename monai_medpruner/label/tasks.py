@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The tasks that the server lists: ``ask``, ``report`` and ``pruning_overlay``."""
+"""The tasks of the server: ``ask``, ``report`` and ``pruning_overlay``."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from monai_medpruner.metrics import find_protocol
 
 __all__ = ["AskTask", "OverlayTask", "ReportTask", "StudyTask"]
 
-#: MedUniEval's, under which 3-D reports of these families are compared
+#: MedUniEval's prompt, which is used to compare 3-D reports of these model families
 REPORT_PROMPT = str(find_protocol("meduni-report").report_prompt)
 
 
 class StudyTask(InferTask):
-    """A task of the one model.
+    """Base class of the tasks, which share one model.
 
     Args:
-        model: shared by all tasks.
-        type: how viewers list it.
-        labels: of the label map that it returns.
-        description: for viewers.
+        model: model shared by all tasks.
+        type: category under which viewers list the task.
+        labels: labels of the label map that the task returns, if any.
+        description: description shown by viewers.
     """
 
     def __init__(self, model: StudyModel, type: InferType, labels: dict[str, int] | None, description: str) -> None:
-        # viewers show these for the user to change, and send them along
+        # viewers let the user change these settings and send them with requests
         super().__init__(type=type, labels=labels, dimension=3, description=description, config=model.adjustable)
         self.model = model
 
     def is_valid(self) -> bool:
-        """Whether viewers may list it."""
+        """Whether viewers may list the task."""
         return True
 
     @abstractmethod
     def check(self, params: Mapping[str, Any]) -> Any:
-        """Return the parameters of a request, checked.
+        """Validate and return the parameters of a request.
 
         Raises:
-            RequestError: they are not as they must be.
+            RequestError: a parameter is invalid.
         """
 
     @abstractmethod
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Do it.
+        """Run the task.
 
         Args:
-            request: ``study`` (:class:`~monai_medpruner.label.studies.Study`), ``params`` of :meth:`check`, and
-                ``result_dir``, a folder for files.
+            request: ``study`` (:class:`~monai_medpruner.label.studies.Study`), ``params`` from :meth:`check`, and
+                ``result_dir``, a folder for output files.
 
         Returns:
-            The file of a label map, if any, and the answer.
+            The file of a label map or None, and the answer.
         """
 
 
@@ -73,7 +73,7 @@ class AskTask(StudyTask):
         return ask_parameters(params)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Return no file, and the answer."""
+        """Return None for the file, and the answer."""
         study, params = request["study"], request["params"]
         return None, self.model.ask(study.path, study.key, params.question, params.history, params.settings)
 
@@ -89,14 +89,14 @@ class ReportTask(StudyTask):
         return report_parameters(params)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Return no file, and the report as ``answer``, with the ``prompt`` that asked for it."""
+        """Return None for the file, and the report as ``answer`` together with its ``prompt``."""
         study = request["study"]
         answer = self.model.ask(study.path, study.key, REPORT_PROMPT, settings=request["params"])
         return None, {"prompt": REPORT_PROMPT, **answer}
 
 
 class OverlayTask(StudyTask):
-    """Paints kept slices and tokens as a label map, a "segmentation" so that viewers list it."""
+    """Returns kept slices and tokens as a label map; its type is "segmentation" so that viewers list it."""
 
     def __init__(self, model: StudyModel) -> None:
         super().__init__(
@@ -108,7 +108,7 @@ class OverlayTask(StudyTask):
         return overlay_parameters(params)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Return the file of the label map, and the record."""
+        """Return the file of the label map, and a description of the pruning."""
         study = request["study"]
         file, described = self.model.write_overlay(study.path, study.key, request["params"], request["result_dir"])
         return str(file), described

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""When an answer to a closed question counts as correct, under the rules that published numbers use."""
+"""Rules that decide whether an answer to a closed question is correct, including those behind published numbers."""
 
 from __future__ import annotations
 
@@ -16,50 +16,51 @@ __all__ = ["ANSWER_RULES", "HEADLINE_RULE", "answer_is_correct"]
 _LEADING_LETTER = re.compile(r"^([a-d])[.\):]?\s*")
 
 
-def _robust(prediction: str, answer_choice: str, choices: Mapping[str, str]) -> bool:
-    return parse_choice(prediction, choices) == answer_choice
+def _robust(answer: str, reference_choice: str, choices: Mapping[str, str]) -> bool:
+    return parse_choice(answer, choices) == reference_choice
 
 
-def _m3d_substring(prediction: str, answer_choice: str, choices: Mapping[str, str]) -> bool:
-    """M3D's ``eval_vqa.py``: a bare "B" is wrong, and all options repeated are right."""
-    return f"{answer_choice}." in prediction
+def _m3d_substring(answer: str, reference_choice: str, choices: Mapping[str, str]) -> bool:
+    """M3D's ``eval_vqa.py``: a bare "B" is wrong; an answer that repeats all options is correct."""
+    return f"{reference_choice}." in answer
 
 
-def _meduni_letter(prediction: str, answer_choice: str, choices: Mapping[str, str]) -> bool:
-    """MedUniEval's ``extract_choice_letter``: "Both lungs" is b, and "The answer is B" is nothing."""
-    match = _LEADING_LETTER.match(prediction.lower().strip())
-    return match is not None and match[1] == answer_choice.lower()
+def _meduni_letter(answer: str, reference_choice: str, choices: Mapping[str, str]) -> bool:
+    """MedUniEval's ``extract_choice_letter``: "Both lungs" is read as b, "The answer is B" as no letter."""
+    match = _LEADING_LETTER.match(answer.lower().strip())
+    return match is not None and match[1] == reference_choice.lower()
 
 
-#: every rule by its name: (prediction, letter of the right choice, choices) -> whether it is correct
+#: rule name -> function (answer, letter of the correct choice, choices) -> whether the answer is correct
 ANSWER_RULES: dict[str, Callable[[str, str, Mapping[str, str]], bool]] = {
     "robust": _robust,
     "m3d-substring": _m3d_substring,
     "meduni-letter": _meduni_letter,
 }
 
-#: the rule of every number that names none
+#: the rule behind every accuracy that does not name one
 HEADLINE_RULE = "robust"
 
 
 def answer_is_correct(
-    prediction: str, answer_choice: str, choices: Mapping[str, str] | None = None, rule: str = HEADLINE_RULE
+    answer: str, reference_choice: str, choices: Mapping[str, str] | None = None, rule: str = HEADLINE_RULE
 ) -> bool:
-    """Judge an answer to a closed question.
+    """Return whether an answer to a closed question is correct.
 
     Args:
-        prediction: what the model wrote; empty is wrong under every rule.
-        answer_choice: letter of the right choice, upper case.
-        choices: letter -> text of the choices there are.
+        answer: the model's text. An empty answer is wrong under every rule.
+        reference_choice: letter of the correct choice, upper case.
+        choices: letter -> text of the available choices.
         rule: one of :data:`ANSWER_RULES`: "robust" (:func:`~monai_medpruner.metrics.choice_parser.parse_choice`),
-            "m3d-substring" (the letter and a dot occur), "meduni-letter" (``^([a-d])[.\\):]?\\s*`` in lower case).
+            "m3d-substring" (the letter followed by a dot occurs), "meduni-letter" (the lower-case text matches
+            ``^([a-d])[.\\):]?\\s*``).
 
     Returns:
-        Whether it is correct.
+        True if the answer is correct.
 
     Raises:
-        SettingsError: no rule has that name.
+        SettingsError: the rule is unknown.
     """
     if rule not in ANSWER_RULES:
-        raise SettingsError(f"no answer rule is named {rule!r}; there are: {', '.join(ANSWER_RULES)}")
-    return ANSWER_RULES[rule](prediction, answer_choice, choices or {})
+        raise SettingsError(f"unknown answer rule {rule!r}; expected one of: {', '.join(ANSWER_RULES)}")
+    return ANSWER_RULES[rule](answer, reference_choice, choices or {})

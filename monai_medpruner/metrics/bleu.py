@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""BLEU, on NLTK's counts."""
+"""BLEU, computed from NLTK's n-gram counts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from nltk.translate.bleu_score import brevity_penalty, modified_precision
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics.text_scorer import TextScorer
@@ -23,19 +21,19 @@ _METHOD1_EPSILON = 0.1
 
 @dataclass(frozen=True)
 class BleuScorer(TextScorer):
-    """BLEU of orders 1 to ``order`` with equal weights (Papineni et al., 2002), equal to NLTK's to the last digit.
+    """BLEU of orders 1 to ``order`` with equal weights (Papineni et al., 2002), identical to NLTK's.
 
-    Statistics: matched n-grams and n-grams for each order, tokens of the prediction, tokens of the reference.
+    Statistics: matched n-grams per order, total n-grams per order, tokens in the prediction, tokens in the reference.
 
     Args:
         order: the highest order, 1 to 4.
         tokenizer: one of :data:`~monai_medpruner.metrics.tokenization.TOKENIZERS`.
-        lowercase: whether case is ignored.
-        smoothing: "none", or "method1" (Chen and Cherry, 2014): 0.1 in place of no match.
-        corpus: whether a set's score is that of its summed counts; else the mean of the sentences' scores.
+        lowercase: whether to ignore case.
+        smoothing: "none", or "method1" (Chen and Cherry, 2014): 0.1 replaces a match count of 0.
+        corpus: if True, the score of a set is computed from summed counts; otherwise it is the mean of sentence scores.
 
     Raises:
-        SettingsError: a value is outside of what is said here.
+        SettingsError: an argument is outside its allowed values.
     """
 
     order: int = 4
@@ -46,15 +44,15 @@ class BleuScorer(TextScorer):
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3, 4):
-            raise SettingsError(f"BLEU has orders 1 to 4, got {self.order}")
+            raise SettingsError(f"BLEU's order must be 1, 2, 3 or 4, got {self.order}")
         if self.smoothing not in ("none", "method1"):
-            raise SettingsError(f"BLEU's smoothing is 'none' or 'method1', got {self.smoothing!r}")
+            raise SettingsError(f"BLEU's smoothing must be 'none' or 'method1', got {self.smoothing!r}")
         if self.tokenizer not in TOKENIZERS:
-            raise SettingsError(f"no tokenizer is named {self.tokenizer!r}; there are: {', '.join(TOKENIZERS)}")
+            raise SettingsError(f"unknown tokenizer {self.tokenizer!r}; expected one of: {', '.join(TOKENIZERS)}")
 
     @property
     def name(self) -> str:
-        """One of "bleu-1" to "bleu-4"."""
+        """Name with the order, from "bleu-1" to "bleu-4"."""
         return f"bleu-{self.order}"
 
     @property
@@ -64,11 +62,14 @@ class BleuScorer(TextScorer):
 
     @property
     def of_corpus(self) -> bool:
-        """As given."""
+        """The value of ``corpus``."""
         return self.corpus
 
     def statistics(self, prediction: str, reference: str) -> list[int]:
         """Matches per order, n-grams per order (at least 1, as in NLTK), and both lengths in tokens."""
+        # imported here because NLTK takes a second, which listing the protocols should not cost
+        from nltk.translate.bleu_score import modified_precision
+
         if self.lowercase:
             prediction, reference = prediction.lower(), reference.lower()
         hypothesis, target = tokenize(prediction, self.tokenizer), tokenize(reference, self.tokenizer)
@@ -78,7 +79,9 @@ class BleuScorer(TextScorer):
         return [*matches, *totals, len(hypothesis), len(target)]
 
     def value(self, statistics: Sequence[float]) -> float:
-        """BLEU from counts; 0 where no single token matches."""
+        """BLEU from counts; 0 if no token matches."""
+        from nltk.translate.bleu_score import brevity_penalty
+
         matches, totals = statistics[: self.order], statistics[self.order : 2 * self.order]
         hypothesis_length, reference_length = statistics[-2:]
         if matches[0] == 0:
@@ -88,7 +91,7 @@ class BleuScorer(TextScorer):
             if matched:
                 precision = matched / total
             else:
-                # what NLTK's method0 and method1 put in place of 0
+                # the values with which NLTK's method0 and method1 replace 0
                 precision = _METHOD1_EPSILON / total if self.smoothing == "method1" else sys.float_info.min
             logarithms.append(math.log(precision) * (1 / self.order))
         return float(brevity_penalty(reference_length, hypothesis_length) * math.exp(math.fsum(logarithms)))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which choice an answer to a closed question names."""
+"""Parsing of free-text answers to closed questions: which choice an answer names."""
 
 from __future__ import annotations
 
@@ -25,47 +25,48 @@ _NEGATED = re.compile(
 )
 _ADVERBS = r"(?:(?:most|very|likely|probably|clearly|definitely|certainly|therefore|thus|indeed|still|simply)\s+)*"
 _NAMED = r"(?:(?:option|choice|letter)\s+)?"
-#: no letter of a word, of an abbreviation (A.P.), of a hyphenated term (B-cell), of a contraction
+#: excludes letters that belong to a word, an abbreviation (A.P.), a hyphenated term (B-cell) or a contraction
 _NO_LONGER_WORD = r"(?![\w'’]|\.\w\.|-\w)"
 _NOT_DENIED = r"(?!\s+(?i:is|was)\s+(?i:not|wrong|incorrect|excluded))"
 _REASONS = r"\s+(?:because|since|as|is|due|based|for|with|given)\b"
 
 
-def parse_choice(prediction: str, choices: Mapping[str, str] | None = None) -> str | None:
-    """Read which choice a free-text answer names: this package's headline rule.
+def parse_choice(answer: str, choices: Mapping[str, str] | None = None) -> str | None:
+    """Return the choice that a free-text answer names: this package's headline rule.
 
-    In this order, the first that finds anything decides; what names two choices names none:
+    The steps below run in this order, and the first one that finds a choice decides. If it finds two, the answer names
+    none:
 
-    1. the answer is a choice's text, and nothing else;
-    2. "answer is B", "Answer: (b)", "the answer is the left lung" (only after "final answer" where that is said;
-       ``\\boxed{}`` and ``<answer>`` count as such);
-    3. the answer begins with a letter as a label: "B", "B. Liver", "(c) Liver", "Option b", "B because ...";
-       a list that repeats several choices is none;
-    4. the answer begins with a choice's text: "Yes, there is ...";
-    5. a letter is named further on: "I choose B", "option B", "the liver (B)", "B is correct";
-    6. exactly one choice's text occurs, as whole words, not negated and not inside another one's; not where the answer
-       says that it cannot tell.
+    1. the answer is exactly the text of a choice;
+    2. "answer is B", "Answer: (b)", "the answer is the left lung" (only after "final answer" if that phrase occurs;
+       ``\\boxed{}`` and ``<answer>`` count as such a phrase);
+    3. the answer begins with a letter used as a label: "B", "B. Liver", "(c) Liver", "Option b", "B because ...";
+       a list that repeats several choices names none;
+    4. the answer begins with the text of a choice: "Yes, there is ...";
+    5. a letter is named later in the text: "I choose B", "option B", "the liver (B)", "B is correct";
+    6. the text of exactly one choice occurs as whole words, not negated and not inside the text of another choice;
+       skipped if the answer says that it cannot tell.
 
-    "A lesion is seen" names no choice A, "Both lungs" no choice B, "C4" no choice C. Where label and text disagree
-    ("B. Spleen" though B is the liver) the label counts.
+    "A lesion is seen" does not name choice A, "Both lungs" not B, "C4" not C. If label and text disagree ("B. Spleen"
+    when B is the liver), the label counts.
 
     Args:
-        prediction: what the model wrote; may be empty.
-        choices: letter -> text of the choices there are; None or empty for A to D of unknown texts.
+        answer: the model's text; may be empty.
+        choices: letter -> text of the available choices; None or empty for A to D with unknown texts.
 
     Returns:
-        The letter, upper case; None where none or more than one is named.
+        The letter, upper case; None if the answer names no choice or several.
     """
-    answer = _Answer.read(prediction, choices or dict.fromkeys(_DEFAULT_LETTERS, ""))
-    if not answer.text:
+    cleaned = _Answer.read(answer, choices or dict.fromkeys(_DEFAULT_LETTERS, ""))
+    if not cleaned.text:
         return None
     steps = (
-        answer.whole_text,
-        answer.declared,
-        answer.leading_label,
-        answer.leading_text,
-        answer.letters_named,
-        answer.texts_named,
+        cleaned.whole_text,
+        cleaned.declared,
+        cleaned.leading_label,
+        cleaned.leading_text,
+        cleaned.letters_named,
+        cleaned.texts_named,
     )
     for step in steps:
         if found := step():
@@ -74,35 +75,35 @@ def parse_choice(prediction: str, choices: Mapping[str, str] | None = None) -> s
 
 
 def _plain(text: str) -> str:
-    """Lower case, single spaces, no punctuation around."""
+    """Normalize to lower case and single spaces, without surrounding punctuation."""
     return " ".join(text.lower().split()).strip(" .,;:!?'\"()[]{}")
 
 
 def _clean(text: str) -> str:
-    """Without reasoning, markup and typographic variants."""
+    """Remove reasoning, markup and typographic variants."""
     text = unicodedata.normalize("NFKC", text or "").replace("’", "'").rpartition("</think>")[2]
     text = re.sub(r"\\boxed\s*\{\s*(?:\\\w+\s*\{)?([^{}]*)\}+", r" final answer: \1. ", text)
     text = re.sub(r"(?is)<answer>(.*?)</answer>", r" final answer: \1. ", text)
     text = re.sub(r"[*`#$\"“”]|(?<!\w)_+|_+(?!\w)", "", text)
     text = re.sub(r"[^\S\n]+", " ", text).strip()
-    # only the conclusion counts where one is announced
+    # if a final answer is announced, only the text after it counts
     return text[text.lower().rfind("final answer") :] if "final answer" in text.lower() else text
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """One cleaned answer beside its choices; every step gives the set of letters that it finds."""
+    """A cleaned answer with its choices; each step returns the set of letters that it finds."""
 
     text: str
     choices: dict[str, str]
 
     @classmethod
-    def read(cls, prediction: str, choices: Mapping[str, str]) -> _Answer:
-        return cls(_clean(prediction), {letter.upper(): _plain(text) for letter, text in choices.items()})
+    def read(cls, answer: str, choices: Mapping[str, str]) -> _Answer:
+        return cls(_clean(answer), {letter.upper(): _plain(text) for letter, text in choices.items()})
 
     @cached_property
     def letters(self) -> str:
-        """A regular expression of one letter, either case."""
+        """Regular expression for one of the letters, in either case."""
         return "[" + "".join(letter + letter.lower() for letter in self.choices) + "]"
 
     @cached_property
@@ -113,7 +114,7 @@ class _Answer:
         return {letter for letter, choice in self.choices.items() if choice and choice == _plain(self.text)}
 
     def declared(self) -> set[str]:
-        """Letters, else texts, that follow "answer is" or "answer:"."""
+        """Letters that follow "answer is" or "answer:"; if there are none, choice texts that do."""
         link = (
             r"(?i:\bans(?:wer)?\b\.?[^.:=\n]{0,60}?(?:\b(?:is|be)\b|[:=])\s*)" + f"(?i:{_ADVERBS}(?:is\\s+)?{_NAMED})"
         )
@@ -130,7 +131,7 @@ class _Answer:
         return set().union(*(self._texts_in(rest) for rest in rests))
 
     def leading_label(self) -> set[str]:
-        """A letter that stands first, as a label."""
+        """A letter at the start, used as a label."""
         delimiter = r"\s*(?:[)\]}.:,;!?'\"]|$|\n|\s[-–—]+\s)"
         label = rf"[\W_]*({self.letters})(?!\.\w\.)(?={delimiter})"
         named = rf"\W*(?i:option|choice|letter)\s+\W?({self.letters}){_NO_LONGER_WORD}{_NOT_DENIED}"
@@ -146,7 +147,7 @@ class _Answer:
         return {letter for letter, choice in self.choices.items() if choice and choice == _plain(start)}
 
     def letters_named(self) -> set[str]:
-        """Letters after or before words that make them a choice."""
+        """Letters next to words that mark them as the chosen option."""
         words = (
             r"choose|chose|select|pick|go(?:ing)? with|opt for|think|believe|guess|say|it is|it's|be|is|therefore|thus|"
             r"hence|so|probably|likely|perhaps|maybe|definitely|clearly|correct"
@@ -169,7 +170,7 @@ class _Answer:
         return found
 
     def _texts_in(self, text: str) -> set[str]:
-        """Choices whose text occurs, outside of longer choices and not negated."""
+        """Choices whose text occurs, not inside the text of a longer choice and not negated."""
         text = " ".join(text.lower().split())
         spans = [
             (match.start(), match.end(), letter)
@@ -185,7 +186,7 @@ class _Answer:
         return {letter for start, letter in whole if not _NEGATED.search(text[:start])}
 
     def _is_article(self, match: re.Match[str]) -> bool:
-        """Whether "a" or "A" is the article of the word that follows; after "option" it is not."""
+        """Whether "a" or "A" is an article for the next word; after "option" it is not."""
         if match[1] not in "aA" or re.search(r"(?i)(?:option|choice|letter)\W*$", match.string[: match.start(1)]):
             return False
         rest = match.string[match.end(1) :]
@@ -195,7 +196,7 @@ class _Answer:
         return bool(re.match(r"\s+\w", rest)) and not (own_text and _plain(rest).startswith(own_text))
 
     def _with_alternatives(self, match: re.Match[str]) -> set[str]:
-        """The letter of a match (its only group that took part) and those that it is listed with: "B or C"."""
+        """The letter of a match (its one group that matched) and the letters listed with it, as in "B or C"."""
         group = match.lastindex or 0
         found, end = {match[group].upper()}, match.end(group)
         link = rf"\W*(?:\s(?i:or|and)\s+(?i:{_NAMED})|[,/&]\s*)\W?"
@@ -206,7 +207,7 @@ class _Answer:
         return found
 
     def _letter_before_its_text(self) -> re.Match[str] | None:
-        """ "B Liver", where B is the liver."""
+        """Match an answer such as "B Liver" if choice B is the liver."""
         match = re.match(rf"\W*({self.letters})\s+(?=\w)", self.text)
         if match is None:
             return None
@@ -214,7 +215,7 @@ class _Answer:
         return match if own_text and _plain(self.text[match.end() :]).startswith(own_text) else None
 
     def _repeated_choices(self) -> set[str]:
-        """Choices that stand in the text as they stood in the question, letter and text."""
+        """Choices that the answer repeats from the question, letter and text."""
         return {
             letter
             for letter, choice in self.choices.items()

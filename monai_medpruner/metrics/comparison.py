@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Two runs on the same items, compared pair by pair."""
+"""Paired comparison of two runs on the same items."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def compare(
     """Compare two runs on the same items.
 
     Args:
-        first: lines of the one run, as in :func:`~monai_medpruner.metrics.scoring.score`.
-        second: lines of the other.
+        first: lines of one run, as in :func:`~monai_medpruner.metrics.scoring.score`.
+        second: lines of the other run.
         protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
         wordnet: as in :func:`~monai_medpruner.metrics.wordnet.find_wordnet`.
-        resamples: bootstrap draws, at least 1; each takes the same items from both runs.
-        seed: of these draws.
+        resamples: number of bootstrap draws, at least 1; each draws the same items from both runs.
+        seed: random seed of the draws.
 
     Returns:
-        A dictionary that JSON can hold:
+        A JSON-serializable dictionary:
 
-        - ``first``, ``second``: what :func:`~monai_medpruner.metrics.scoring.run_facts` gives;
-        - ``micro``, ``macro``, ``types`` {type}: per measure ``{"first", "second", "difference", "low", "high"}``, the
-          difference second minus first in percentage points with its 95 % interval;
+        - ``first``, ``second``: the result of :func:`~monai_medpruner.metrics.scoring.run_facts` for each run;
+        - ``micro``, ``macro``, ``types`` {type}: per measure ``{"first", "second", "difference", "low", "high"}``;
+          the difference is second minus first, in percentage points, with its 95 % confidence interval;
         - ``mcnemar``: per answer rule ``{"only_first", "only_second", "p_value"}``, see :func:`mcnemar`.
 
     Raises:
-        SettingsError: the runs do not have the same items, or a line, the protocol or a setting is not as described.
+        SettingsError: the runs have different items, or a line, the protocol or an argument is invalid.
     """
     plan = find_protocol(protocol)
     runs = as_predictions(first), as_predictions(second)
     _refuse_different_items(*runs)
-    if any(item.answer_choice is None for item in runs[0]):
+    if any(item.reference_choice is None for item in runs[0]):
         plan = plan.with_wordnet(wordnet)
     measures = protocol_measures(plan)
     levels = [Levels(items, plan.type_score) for items in runs]
     tables = [[one.table(measure) for measure in measures] for one in levels]
-    # the same seed draws the same items, since both runs hold the same ones in the same order
+    # the same seed draws the same items: both runs hold the same items in the same order
     draws = [one.resampled(measures, rows, resamples, seed) for one, rows in zip(levels, tables, strict=True)]
     report: dict[str, Any] = {"micro": {}, "macro": {}, "types": {name: {} for name in levels[0].types}}
     for number, measure in enumerate(measures):
@@ -81,14 +81,14 @@ def compare(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test (1947), two-sided: are discordant pairs as often the one way as the other?
+    """McNemar's exact two-sided test (1947) of whether the two kinds of discordant pairs are equally frequent.
 
     Args:
-        only_first: items that the first run alone has right.
-        only_second: items that the second run alone has right.
+        only_first: number of items that only the first run answers correctly.
+        only_second: number of items that only the second run answers correctly.
 
     Returns:
-        The p-value: twice the smaller binomial tail at 1/2, at most 1; 1 where no pair is discordant.
+        The p-value: twice the smaller binomial tail at 1/2, at most 1; 1 if no pair is discordant.
     """
     pairs, term, tail = only_first + only_second, 1, 0
     for chosen in range(min(only_first, only_second) + 1):
@@ -100,9 +100,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def _mcnemar_of_rule(rule: str, first: Sequence[Prediction], second: Sequence[Prediction]) -> dict[str, Any]:
     only_first = only_second = 0
     for one, other in zip(first, second, strict=True):
-        if one.answer_choice is not None:
+        if one.reference_choice is not None:
             right, other_right = (
-                answer_is_correct(item.prediction, one.answer_choice, item.choices, rule) for item in (one, other)
+                answer_is_correct(item.answer, one.reference_choice, item.choices, rule) for item in (one, other)
             )
             only_first += right and not other_right
             only_second += other_right and not right
@@ -113,14 +113,14 @@ def _refuse_different_items(first: Sequence[Prediction], second: Sequence[Predic
     ids = {item.id for item in first}, {item.id for item in second}
     if ids[0] != ids[1]:
         raise SettingsError(
-            f"only runs on the same items can be compared: {len(ids[0] - ids[1])} id(s) are in the first alone, "
-            f"{len(ids[1] - ids[0])} in the second alone"
+            f"only runs on the same items can be compared: {len(ids[0] - ids[1])} id(s) are only in the first run, "
+            f"{len(ids[1] - ids[0])} only in the second"
         )
-    fields = ("reference", "answer_choice", "choices", "type", "subtype")
+    fields = ("reference", "reference_choice", "choices", "type", "subtype")
     pairs = list(zip(first, second, strict=True))
     different = [name for name in fields if any(getattr(one, name) != getattr(other, name) for one, other in pairs)]
     if different:
-        raise SettingsError(f"items of the same id differ in {', '.join(different)}: the runs are on different data")
+        raise SettingsError(f"items with the same id differ in {', '.join(different)}: the runs used different data")
 
 
 def compare_command(
@@ -135,16 +135,16 @@ def compare_command(
     """Compare two files of predictions.
 
     Args:
-        first: path of the one run's JSON lines.
-        second: path of the other's.
-        protocol: meduni-vqa, meduni-report, m3d-official or 3drad-official.
-        output: path of the JSON file to write; None to write none.
-        wordnet: folder that prepare_wordnet made; None for NLTK's own search path.
-        resamples: bootstrap draws.
-        seed: of these draws.
+        first: path of the JSON lines of one run.
+        second: path of the JSON lines of the other run.
+        protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
+        output: path of the JSON file to write; None to write no file.
+        wordnet: folder made by prepare_wordnet; None to use NLTK's search path.
+        resamples: number of bootstrap draws.
+        seed: random seed of the draws.
 
     Returns:
-        What :func:`compare` returns.
+        The result of :func:`compare`.
     """
     result = compare(read_predictions(first), read_predictions(second), protocol, wordnet, resamples, seed)
     if output is not None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The metrics as MONAI's cumulative metrics, for evaluators and for many processes."""
+"""The metrics as MONAI cumulative metrics, for evaluators and distributed runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["AnswerAccuracyMetric", "BleuMetric", "MeteorMetric", "RougeMetric", 
 
 
 class StatisticsMetric(CumulativeIterationMetric):
-    """Buffers a row of statistics per item; ranks exchange the rows, and every rank makes the same score of them.
+    """Buffers one row of statistics per item; ranks exchange the rows, and every rank computes the same score.
 
-    A rank without any item takes part in the exchange all the same.
+    A rank without items takes part in the exchange as well.
 
     Args:
         width: numbers per row.
@@ -47,12 +47,12 @@ class StatisticsMetric(CumulativeIterationMetric):
         raise SettingsError(f"{type(self).__name__} takes lists of texts, not tensors")
 
     def extend(self, *data: Any) -> None:
-        """Add a batch of rows; an empty batch adds none."""
+        """Add a batch of rows; an empty batch adds nothing."""
         if len(data[0]):
             super().extend(*data)
 
     def _sync(self) -> None:
-        # MONAI's own returns early where nothing was added, and the other ranks would wait for ever
+        # MONAI's _sync returns early if nothing was added, and the other ranks would wait forever
         if self._buffers is None and not self._synced:
             self._synced_tensors = [evenly_divisible_all_gather(self._rows([]), concat=True)]
             self._synced = True
@@ -67,12 +67,12 @@ class StatisticsMetric(CumulativeIterationMetric):
 class TextScorerMetric(StatisticsMetric):
     """Scores predicted texts against reference texts.
 
-    Called with two lists of texts of one length (None counts as empty, and empty as 0), it returns and buffers one
-    (B, S) tensor of statistics; :meth:`aggregate` gives the score of all. Works in
+    A call takes two lists of texts of equal length (None counts as an empty text, which scores 0), and returns and
+    buffers a (B, S) tensor of statistics. :meth:`aggregate` returns the score over all items. Works in
     :class:`monai.handlers.ignite_metric.IgniteMetricHandler`.
 
     Args:
-        scorer: what to compute.
+        scorer: the text metric to compute.
     """
 
     def __init__(self, scorer: TextScorer) -> None:
@@ -81,11 +81,13 @@ class TextScorerMetric(StatisticsMetric):
 
     def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> torch.Tensor:
         if y is None or len(y_pred) != len(y):
-            raise SettingsError(f"{len(y_pred)} predictions need as many references, got {0 if y is None else len(y)}")
+            raise SettingsError(
+                f"expected as many references as predictions ({len(y_pred)}), got {0 if y is None else len(y)}"
+            )
         return self._rows([self.scorer.statistics(p or "", r or "") for p, r in zip(y_pred, y, strict=True)])
 
     def aggregate(self) -> torch.Tensor:
-        """The score of all items on all ranks, in [0, 1], float64 scalar; NaN where there was none."""
+        """The score over all items on all ranks, in [0, 1], as a float64 scalar; NaN if there were no items."""
         return torch.tensor(self.scorer.aggregate(self.gathered_rows()), dtype=torch.float64)
 
 
@@ -124,45 +126,49 @@ class MeteorMetric(TextScorerMetric):
         wordnet: as in :func:`~monai_medpruner.metrics.wordnet.find_wordnet`.
 
     Raises:
-        SettingsError: there is no WordNet. Without it, use :class:`TextScorerMetric` with a ``MeteorScorer``, whose
-            name says "meteor-exact-stem".
+        SettingsError: WordNet was not found. To score without it, use :class:`TextScorerMetric` with a
+            ``MeteorScorer``, whose name is then "meteor-exact-stem".
     """
 
     def __init__(self, tokenizer: str = "split", wordnet: str | Path | None = None) -> None:
         if (reader := find_wordnet(wordnet)) is None:
-            raise SettingsError("METEOR needs WordNet, and NLTK finds none: give its folder; see prepare_wordnet")
+            raise SettingsError(
+                "METEOR needs WordNet, and NLTK did not find it: pass its folder; prepare_wordnet makes one"
+            )
         super().__init__(MeteorScorer(tokenizer, reader))
 
 
 class AnswerAccuracyMetric(StatisticsMetric):
-    """Share of closed questions answered correctly.
+    """Accuracy on closed questions.
 
-    Called with a list of predicted texts and a list of as many mappings, each with ``answer_choice`` (letter) and
-    optionally ``choices`` (letter -> text), it returns and buffers a (B, 1) tensor of 0 and 1.
+    A call takes a list of predicted texts and a list of the same length of mappings, each with ``answer_choice``
+    (letter) and optionally ``choices`` (letter -> text), and returns and buffers a (B, 1) tensor of 0 and 1.
 
     Args:
         rule: one of :data:`~monai_medpruner.metrics.answer_rules.ANSWER_RULES`.
 
     Raises:
-        SettingsError: no rule has that name.
+        SettingsError: the rule is unknown.
     """
 
     def __init__(self, rule: str = HEADLINE_RULE) -> None:
         if rule not in ANSWER_RULES:
-            raise SettingsError(f"no answer rule is named {rule!r}; there are: {', '.join(ANSWER_RULES)}")
+            raise SettingsError(f"unknown answer rule {rule!r}; expected one of: {', '.join(ANSWER_RULES)}")
         super().__init__(1, torch.int64)
         self.rule = rule
 
     def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> torch.Tensor:
         if y is None or len(y_pred) != len(y):
-            raise SettingsError(f"{len(y_pred)} predictions need as many questions, got {0 if y is None else len(y)}")
+            raise SettingsError(
+                f"expected as many questions as predictions ({len(y_pred)}), got {0 if y is None else len(y)}"
+            )
         return self._rows([[self._is_correct(p or "", question)] for p, question in zip(y_pred, y, strict=True)])
 
     def _is_correct(self, prediction: str, question: Mapping[str, Any]) -> bool:
         return answer_is_correct(prediction, question["answer_choice"], question.get("choices"), self.rule)
 
     def aggregate(self) -> torch.Tensor:
-        """Accuracy over all items on all ranks, in [0, 1], float64 scalar; NaN where there was none."""
+        """Accuracy over all items on all ranks, in [0, 1], as a float64 scalar; NaN if there were no items."""
         rows = self.gathered_rows()
         accuracy = sum(row[0] for row in rows) / len(rows) if rows else math.nan
         return torch.tensor(accuracy, dtype=torch.float64)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From numbers per item to values at every level (micro, macro, type, subtype), with bootstrap intervals."""
+"""Aggregation of per-item values at every level (micro, macro, type, subtype), with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_medpruner.metrics.predictions import Prediction
 
 __all__ = ["MACRO", "MICRO", "LevelKey", "Levels", "interval"]
 
-#: level ("micro", "macro", "type", "subtype"), type and subtype, empty where they don't apply
+#: (level, type, subtype): level is "micro", "macro", "type" or "subtype"; type and subtype may be empty
 LevelKey = tuple[str, str, str]
 MICRO: LevelKey = ("micro", "", "")
 MACRO: LevelKey = ("macro", "", "")
@@ -29,13 +29,13 @@ _CHUNK = 64
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of resampled values.
+    """Return the 95 % percentile interval of resampled values.
 
     Args:
-        values: (resamples,); NaN where a draw held no item that counts, which is left out.
+        values: (resamples,). Draws without an item that counts are NaN and are ignored.
 
     Returns:
-        Lower and upper end; NaN where nothing is left.
+        Lower and upper bound; NaN if no values remain.
     """
     values = values[~np.isnan(values)]
     if not len(values):
@@ -46,15 +46,15 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Levels:
-    """The sets of items that have values, and how the values of types and of all are made.
+    """The sets of items that get values, and how the values of types and of all items are computed.
 
     Args:
         items: the predictions.
-        type_score: "items" where a type's value is over its items, "subtypes" where it is the unweighted mean over its
-            subtypes.
+        type_score: "items" if the value of a type is computed over its items, "subtypes" if it is the unweighted mean
+            over its subtypes.
 
     Raises:
-        SettingsError: ``type_score`` is neither.
+        SettingsError: ``type_score`` is neither of them.
     """
 
     items: Sequence[Prediction]
@@ -62,21 +62,21 @@ class Levels:
 
     def __post_init__(self) -> None:
         if self.type_score not in ("items", "subtypes"):
-            raise SettingsError(f"a type's score is over 'items' or 'subtypes', got {self.type_score!r}")
+            raise SettingsError(f"type_score must be 'items' or 'subtypes', got {self.type_score!r}")
 
     @cached_property
     def subtypes(self) -> list[tuple[str, str]]:
-        """Every (type, subtype), sorted: the smallest sets."""
+        """All (type, subtype) pairs, sorted; these are the smallest sets."""
         return sorted({(item.type, item.subtype) for item in self.items})
 
     @cached_property
     def types(self) -> list[str]:
-        """Every type, sorted."""
+        """All types, sorted."""
         return sorted({item.type for item in self.items})
 
     @cached_property
     def sets(self) -> dict[LevelKey, np.ndarray]:
-        """Which items (mask over all) each set holds; "macro" has none of its own."""
+        """Boolean mask over all items for each set; "macro" has no mask of its own."""
         types = np.array([item.type for item in self.items])
         subtypes = np.array([item.subtype for item in self.items])
         return {
@@ -86,16 +86,16 @@ class Levels:
         }
 
     def table(self, measure: Measure) -> np.ndarray:
-        """A measure's rows with a 1 at their end, (items, width + 1); zeros for items that don't count."""
+        """The rows of a measure, each followed by a 1, (items, width + 1); zeros for items that do not count."""
         rows = [measure.row(item) for item in self.items]
         width = next((len(row) for row in rows if row is not None), 1)
         return np.array([[0.0] * (width + 1) if row is None else [*row, 1.0] for row in rows])
 
     def values(self, measure: Measure, table: np.ndarray) -> dict[LevelKey, np.ndarray]:
-        """One measure at every level, from exact sums: the order of items has no say.
+        """Return one measure at every level. Sums are exact, so the order of items does not matter.
 
         Returns:
-            Arrays of one value, in percent; NaN where no item counts.
+            Arrays of one value, in percent; NaN if no item counts.
         """
         sums = {
             key: np.array([[math.fsum(column) for column in table[mask].T.tolist()]]) for key, mask in self.sets.items()
@@ -103,7 +103,7 @@ class Levels:
         return self.with_means({key: measure.values(one) for key, one in sums.items()})
 
     def with_means(self, values: dict[LevelKey, np.ndarray]) -> dict[LevelKey, np.ndarray]:
-        """Values of all sets -> the same with the unweighted means in their places, "macro" among them."""
+        """Return the values of all sets together with the unweighted means, "macro" among them."""
         means = dict(values)
         if self.type_score == "subtypes":
             for name in self.types:
@@ -113,15 +113,15 @@ class Levels:
         return means
 
     def counts(self, table: np.ndarray) -> dict[LevelKey, int]:
-        """How many items count at each level."""
+        """Number of items that count at each level."""
         counts = {key: int(table[mask, -1].sum()) for key, mask in self.sets.items()}
         return {**counts, MACRO: counts[MICRO]}
 
     def majority_baselines(self) -> dict[LevelKey, np.ndarray]:
-        """Accuracy, in percent, of always answering the most frequent letter of each set; arrays of one value."""
+        """Accuracy in percent of always answering with the most frequent letter of each set; arrays of one value."""
         values = {}
         for key, mask in self.sets.items():
-            letters = [item.answer_choice for item, inside in zip(self.items, mask, strict=True) if inside]
+            letters = [item.reference_choice for item, inside in zip(self.items, mask, strict=True) if inside]
             frequent = Counter(letter for letter in letters if letter is not None)
             share = max(frequent.values()) / frequent.total() if frequent else math.nan
             values[key] = np.array([100 * share])
@@ -130,22 +130,22 @@ class Levels:
     def resampled(
         self, measures: Sequence[Measure], tables: Sequence[np.ndarray], resamples: int, seed: int
     ) -> list[dict[LevelKey, np.ndarray]]:
-        """Every measure at every level on bootstrap draws of all items, the same draws for each.
+        """Return every measure at every level on bootstrap draws of all items, the same draws for every measure.
 
         Args:
             measures: the measures.
-            tables: their tables.
-            resamples: how many draws, at least 1.
-            seed: of the draws; the same for two runs pairs them.
+            tables: the table of each measure, see :meth:`table`.
+            resamples: number of draws, at least 1.
+            seed: random seed of the draws; two runs with the same seed are paired.
 
         Returns:
-            Per measure, (resamples,) values in percent at each level; NaN where a draw held no item that counts.
+            Per measure, (resamples,) values in percent at each level; NaN for draws without an item that counts.
 
         Raises:
-            SettingsError: fewer than 1 resample.
+            SettingsError: ``resamples`` is less than 1.
         """
         if resamples < 1:
-            raise SettingsError(f"the bootstrap needs at least 1 resample, got {resamples}")
+            raise SettingsError(f"resamples must be at least 1, got {resamples}")
         ends = np.cumsum([table.shape[1] for table in tables])[:-1]
         chunks: list[list[dict[LevelKey, np.ndarray]]] = [[] for _ in measures]
         for sums in self._drawn_sums(np.hstack(tables), resamples, seed):
@@ -156,7 +156,7 @@ class Levels:
         return [{key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in chunks]
 
     def _drawn_sums(self, table: np.ndarray, resamples: int, seed: int) -> Iterator[dict[LevelKey, np.ndarray]]:
-        """Summed rows of every set, (up to 64 draws, columns): few at a time, since there may be 30,000 items."""
+        """Yield summed rows of every set, (up to 64 draws, columns), in chunks because there may be 30,000 items."""
         random, total = np.random.default_rng(seed), len(self.items)
         leaves = {key: np.flatnonzero(mask) for key, mask in self.sets.items() if key[0] == "subtype"}
         for start in range(0, resamples, _CHUNK):
@@ -169,8 +169,8 @@ class Levels:
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    """The unweighted mean of those that have a value."""
+    """Unweighted mean of the values that are not NaN."""
     with warnings.catch_warnings():
-        # where all are absent, NaN is the answer
+        # nanmean warns if all values are NaN; NaN is the correct result
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.asarray(np.nanmean(np.stack(values), axis=0))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is measured on predictions: per item a row of numbers, per set of items a value made of summed rows."""
+"""Measures on predictions: a row of numbers per item, and a value per set of items computed from summed rows."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ __all__ = ["Measure", "protocol_measures"]
 
 @dataclass(frozen=True)
 class Measure(ABC):
-    """One named number about a set of items, in percent.
+    """A named value of a set of items, in percent.
 
     Args:
-        name: under which it is reported.
+        name: the name under which the value is reported.
     """
 
     name: str
 
     @abstractmethod
     def row(self, item: Prediction) -> list[float] | None:
-        """An item's numbers; None where it does not count."""
+        """Return the numbers of an item; None if the item does not count."""
 
     def values(self, sums: np.ndarray) -> np.ndarray:
-        """Values of sets.
+        """Return the values of sets of items; by default the mean of the first column.
 
         Args:
-            sums: (..., width + 1), summed rows and, last, how many items there were.
+            sums: (..., width + 1), the summed rows, with the number of items in the last column.
 
         Returns:
-            (...), in percent; NaN where there was no item. This one: the mean of rows of one number.
+            (...), in percent; NaN for sets without items.
         """
         with np.errstate(invalid="ignore"):
             return np.asarray(100 * sums[..., 0] / sums[..., -1])
@@ -48,47 +48,47 @@ class Measure(ABC):
 
 @dataclass(frozen=True)
 class AccuracyMeasure(Measure):
-    """Share of closed questions answered correctly under a rule."""
+    """Accuracy on closed questions under an answer rule."""
 
     rule: str
 
     def row(self, item: Prediction) -> list[float] | None:
-        """1 or 0; failed items are 0."""
-        if item.answer_choice is None:
+        """1 if correct, else 0; failed items are 0."""
+        if item.reference_choice is None:
             return None
-        return [float(answer_is_correct(item.prediction, item.answer_choice, item.choices, self.rule))]
+        return [float(answer_is_correct(item.answer, item.reference_choice, item.choices, self.rule))]
 
 
 @dataclass(frozen=True)
 class UnparsedMeasure(Measure):
-    """Share of closed questions whose answer names no choice, failed items apart: they gave no answer."""
+    """Share of closed questions whose answer names no choice; failed items, which have no answer, count as 0."""
 
     def row(self, item: Prediction) -> list[float] | None:
-        """1 or 0."""
-        if item.answer_choice is None:
+        """1 if the answer names no choice, else 0."""
+        if item.reference_choice is None:
             return None
-        return [float(not item.failed and parse_choice(item.prediction, item.choices) is None)]
+        return [float(not item.failed and parse_choice(item.answer, item.choices) is None)]
 
 
 @dataclass(frozen=True)
 class TextMeasure(Measure):
-    """A text metric on open questions and reports, as a protocol has it."""
+    """A text metric on open questions and reports, with the text preparation of a protocol."""
 
     scorer: TextScorer
     protocol: EvaluationProtocol
 
     def row(self, item: Prediction) -> list[float] | None:
-        """The score; of a corpus metric, its statistics."""
-        if item.answer_choice is not None:
+        """The score of the item; for a corpus metric, its statistics."""
+        if item.reference_choice is not None:
             return None
-        prediction = self.protocol.prepare_prediction(item.prediction)
+        prediction = self.protocol.prepare_prediction(item.answer)
         if self.protocol.drops_empty and not prediction.strip():
             return None
         statistics = self.scorer.statistics(prediction, self.protocol.prepare(item.reference))
         return list(statistics) if self.scorer.of_corpus else [self.scorer.value(statistics)]
 
     def values(self, sums: np.ndarray) -> np.ndarray:
-        """The mean score, or the score of the summed statistics."""
+        """The mean score; for a corpus metric, the score of the summed statistics."""
         if not self.scorer.of_corpus:
             return super().values(sums)
         rows = sums.reshape(-1, sums.shape[-1])
@@ -97,7 +97,7 @@ class TextMeasure(Measure):
 
 
 def protocol_measures(protocol: EvaluationProtocol) -> list[Measure]:
-    """All that is measured: accuracy under the headline rule and every named one, unparsed, the text metrics."""
+    """All measures: accuracy under the headline rule and every named rule, the unparsed rate, the text metrics."""
     return [
         AccuracyMeasure("accuracy", HEADLINE_RULE),
         *(AccuracyMeasure(f"accuracy_{rule}", rule) for rule in ANSWER_RULES),

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions as they are scored: read from JSON lines and checked."""
+"""Predictions to be scored: read from JSON lines and validated."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from monai_medpruner.errors import SettingsError
 
 __all__ = ["Prediction", "as_predictions", "read_predictions"]
 
-#: what data sets write for a choice that there is not
+#: texts that data sets use for an absent choice
 _ABSENT = ("", "-", "NA", "nan")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer beside what was asked.
+    """The model's answer to one item, with the reference.
 
     Args:
         id: unique within a run.
-        prediction: what the model wrote; empty where the item failed.
-        reference: the right answer or report.
-        answer_choice: letter of the right choice, upper case; None for an open question.
-        choices: letter -> text of the choices there are.
-        type: the question's type; "all" where there are none.
-        subtype: the type's part; "" where there are none.
-        failed: whether the item ended in an error.
+        answer: the model's text; empty if the item failed.
+        reference: the reference answer or report.
+        reference_choice: letter of the correct choice, upper case; None for an open question.
+        choices: letter -> text of the available choices.
+        type: type of the question; "all" if the data set has no types.
+        subtype: subtype of the question; "" if the data set has no subtypes.
+        failed: whether the item ended with an error.
     """
 
     id: str
-    prediction: str
+    answer: str
     reference: str
-    answer_choice: str | None = None
+    reference_choice: str | None = None
     choices: Mapping[str, str] = field(default_factory=dict)
     type: str = "all"
     subtype: str = ""
@@ -45,24 +45,26 @@ class Prediction:
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Prediction:
-        """Make one of a line's fields.
+        """Build a prediction from the fields of a JSON line.
 
-        Needs ``id`` and ``reference``; reads ``prediction``, ``answer_choice``, ``choices`` (a mapping of letters, or a
-        list), ``type``, ``subtype``, and ``status`` ("ok", or an error's name; missing is "ok"). A failed item's
-        prediction does not count, whatever it is.
+        ``id`` and ``reference`` are required. ``answer``, ``reference_choice``, ``choices`` (a mapping of letters, or a
+        list), ``type``, ``subtype`` and ``status`` ("ok", the default, or the name of an error) are optional. The
+        answer of a failed item is ignored.
 
         Raises:
-            SettingsError: a field is missing or of the wrong kind.
+            SettingsError: a field is missing or has the wrong type.
         """
         if missing := [name for name in ("id", "reference") if line.get(name) is None]:
-            raise SettingsError(f"a prediction lacks {' and '.join(missing)}; it has {', '.join(sorted(line))}")
+            raise SettingsError(
+                f"a prediction has no {' and no '.join(missing)}; its fields are {', '.join(sorted(line))}"
+            )
         failed = line.get("status") not in (None, "ok")
-        choice = line.get("answer_choice")
+        choice = line.get("reference_choice")
         return cls(
             id=str(line["id"]),
-            prediction="" if failed else str(line.get("prediction") or ""),
+            answer="" if failed else str(line.get("answer") or ""),
             reference=str(line["reference"]),
-            answer_choice=None if choice is None or str(choice) in _ABSENT else str(choice).strip().upper(),
+            reference_choice=None if choice is None or str(choice) in _ABSENT else str(choice).strip().upper(),
             choices=_named_choices(line.get("choices")),
             type="all" if line.get("type") in (None, "") else str(line["type"]),
             subtype="" if line.get("subtype") is None else str(line["subtype"]),
@@ -76,22 +78,22 @@ def _named_choices(choices: Any) -> dict[str, str]:
     if isinstance(choices, (list, tuple)):
         choices = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", choices, strict=False))
     if not isinstance(choices, Mapping):
-        raise SettingsError(f"choices are a mapping of letters to texts or a list, got {type(choices).__name__}")
+        raise SettingsError(f"choices must be a list or a mapping of letters to texts, got {type(choices).__name__}")
     return {str(k).upper(): str(v) for k, v in choices.items() if v is not None and str(v).strip() not in _ABSENT}
 
 
 def as_predictions(lines: Iterable[Mapping[str, Any] | Prediction]) -> list[Prediction]:
-    """Lines to predictions in the order of their ids, so that the order of writing has no say in any number.
+    """Convert lines to predictions, sorted by id so that results do not depend on the order of the lines.
 
     Raises:
-        SettingsError: a line lacks a field, an id comes twice, or there is no line.
+        SettingsError: a line lacks a field, an id occurs twice, or there are no lines.
     """
     items = [line if isinstance(line, Prediction) else Prediction.from_line(line) for line in lines]
     items.sort(key=lambda item: item.id)
     if not items:
-        raise SettingsError("there is no prediction to score")
+        raise SettingsError("there are no predictions to score")
     if twice := len(items) - len({item.id for item in items}):
-        raise SettingsError(f"{twice} prediction(s) have the id of another one; merge shards without overlap")
+        raise SettingsError(f"{twice} prediction(s) repeat the id of another one; merge shards without overlap")
     return items
 
 
@@ -109,10 +111,12 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
                     continue
                 line = json.loads(text)
                 if not isinstance(line, dict):
-                    raise SettingsError(f"line {number} of {path} is no JSON object")
+                    raise SettingsError(f"line {number} of {path} is not a JSON object")
                 lines.append(line)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"line {number} of {path} is no JSON (cut off? resume the run first)") from error
+        raise SettingsError(
+            f"line {number} of {path} is not JSON; if the run was interrupted, resume it first"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read predictions from {path}: {error}") from error
     return lines

@@ -1,7 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whole evaluations under the names of those who published them: prompts, texts, metrics, aggregation."""
+"""Published evaluation protocols: prompts, text preparation, metrics and aggregation.
+
+:data:`PROTOCOLS` is the one registry; everything that lists or looks up protocols reads it. To add a protocol, add an
+:class:`EvaluationProtocol` to it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ from monai_medpruner.metrics.bleu import BleuScorer
 from monai_medpruner.metrics.meteor import MeteorScorer
 from monai_medpruner.metrics.rouge import RougeScorer
 from monai_medpruner.metrics.text_scorer import TextScorer
-from monai_medpruner.metrics.wordnet import find_wordnet
 
 __all__ = ["PROTOCOLS", "EvaluationProtocol", "find_protocol"]
 
@@ -24,24 +27,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How one published evaluation asks and scores. What it does not say is this package's default.
+    """Prompts and scoring of one published evaluation; what the source does not define is this package's default.
 
     Args:
-        name: its name here.
-        scorers: its text metrics, for open questions and reports.
-        answer_rule: its rule for closed questions.
-        closed_prompt: with ``{question}`` and ``{choices}``; None where it has no closed questions.
-        open_prompt: with ``{question}``; None where it has no open questions.
-        report_prompt: asks for a report; None where it has none.
-        absent_choice: what stands for each missing one of A to D in the prompt; None to leave it out.
-        type_score: "items" where a type's score is over its items, "subtypes" where it is the unweighted mean over its
-            subtypes.
-        level: where the protocol's own number stands: "micro" (all items), "macro" (unweighted mean over types) or
-            "types" (one number each).
-        removed_texts: taken out of predictions before anything else.
-        strips: whether texts lose white space at both ends.
-        drops_empty: whether empty predictions to open questions are left out of the text metrics (a bug of its source;
-            elsewhere they score 0).
+        name: name of the protocol.
+        scorers: text metrics for open questions and reports.
+        answer_rule: rule for closed questions, a key of
+            :data:`~monai_medpruner.metrics.answer_rules.ANSWER_RULES`.
+        closed_prompt: template with ``{question}`` and ``{choices}``; None if the protocol has no closed questions.
+        open_prompt: template with ``{question}``; None if the protocol has no open questions.
+        report_prompt: prompt that asks for a report; None if the protocol has no reports.
+        absent_choice: text shown for each absent choice from A to D; None to omit absent choices.
+        type_score: "items" if the score of a type is computed over its items, "subtypes" if it is the unweighted mean
+            over its subtypes.
+        level: level at which the source reports: "micro" (all items), "macro" (unweighted mean over types) or
+            "types" (one number per type).
+        removed_texts: texts removed from predictions first.
+        strips: whether texts are stripped of surrounding white space.
+        drops_empty: whether empty predictions to open questions are excluded from the text metrics (a bug of the
+            source; otherwise they score 0).
     """
 
     name: str
@@ -58,14 +62,14 @@ class EvaluationProtocol:
     drops_empty: bool = False
 
     def prompt(self, question: str, choices: Mapping[str, str] | None = None) -> str:
-        """The text to ask, without the image's place.
+        """Return the prompt for a question, without image placeholders.
 
         Args:
-            question: the question; it does not hold the choices.
-            choices: letter -> text of the choices there are; None or empty for an open question.
+            question: the question, without its choices.
+            choices: letter -> text of the available choices; None or empty for an open question.
 
         Raises:
-            SettingsError: the protocol has no such question.
+            SettingsError: the protocol has no questions of this kind.
         """
         form = self.closed_prompt if choices else self.open_prompt
         if form is None:
@@ -78,34 +82,37 @@ class EvaluationProtocol:
         return " ".join(f"{letter}. {text}" for letter, text in sorted(choices.items()))
 
     def prepare(self, text: str) -> str:
-        """A prediction or reference without white space at its ends, where the protocol takes it away."""
+        """Strip a prediction or reference if the protocol does."""
         return text.strip() if self.strips else text
 
     def prepare_prediction(self, text: str) -> str:
-        """A prediction as the protocol's metrics see it."""
+        """Return a prediction as the metrics of the protocol receive it."""
         for removed in self.removed_texts:
             text = text.replace(removed, "")
         return self.prepare(text)
 
     def with_wordnet(self, folder: str | Path | None = None) -> EvaluationProtocol:
-        """The same protocol with WordNet in its METEOR, where this machine has it.
+        """Return this protocol with METEOR using WordNet, if it is available.
 
-        Without it METEOR stays, and is called, "meteor-exact-stem", and a warning is logged.
+        Without WordNet, METEOR is reported as "meteor-exact-stem", and a warning is logged.
 
         Args:
             folder: as in :func:`~monai_medpruner.metrics.wordnet.find_wordnet`.
 
         Raises:
-            SettingsError: the folder was given and holds no WordNet.
+            SettingsError: a folder is given and does not contain WordNet.
         """
+        # imported here because NLTK takes a second, which listing the protocols should not cost
+        from monai_medpruner.metrics.wordnet import find_wordnet
+
         wordnet = find_wordnet(folder)
         if wordnet is None:
-            logger.warning("NLTK finds no WordNet: synonyms do not count, and METEOR is reported as meteor-exact-stem")
+            logger.warning("WordNet was not found: METEOR ignores synonyms and is reported as meteor-exact-stem")
         scorers = (replace(s, wordnet=wordnet) if isinstance(s, MeteorScorer) else s for s in self.scorers)
         return replace(self, scorers=tuple(scorers))
 
 
-# "Choices: A. … D. …" after the question is M3D's form; MedUniEval's own test file, which holds them, is not published
+# "Choices: A. … D. …" after the question is M3D's format; MedUniEval's own test file is not published
 _MEDUNI_CLOSED = "{question} Choices: {choices}\nAnswer with the option's letter from the given choices directly."
 _MEDUNI_OPEN = "{question}\nPlease answer the question concisely."
 
@@ -146,11 +153,11 @@ _MEDUNI_REPORT = EvaluationProtocol(
     strips=False,
 )
 
-# Hugging Face's METEOR splits sentences first, with a model that is a download: one-sentence texts score the same. Its
-# ROUGE of a set is the median of unseeded bootstrap means; here it is the mean
+# Hugging Face's METEOR first splits sentences with a model that must be downloaded; one-sentence texts score the same.
+# Its ROUGE over a set is the median of unseeded bootstrap means; here it is the mean
 _HUGGING_FACE_SCORERS = (RougeScorer("1", "rouge_score"), MeteorScorer("word_tokenize"))
 
-#: M3D's ``eval_vqa.py``; a missing choice, "NA" in its table, reaches the prompt as pandas' nan
+#: M3D's ``eval_vqa.py``; an absent choice, "NA" in its table, appears in the prompt as pandas' nan
 _M3D_OFFICIAL = EvaluationProtocol(
     name="m3d-official",
     scorers=(BleuScorer(1, "13a"), *_HUGGING_FACE_SCORERS),
@@ -160,8 +167,8 @@ _M3D_OFFICIAL = EvaluationProtocol(
     absent_choice="nan",
 )
 
-#: 3D-RAD's ``eval_3DRAD.py`` and ``evaluate_result.py``; the latter scores task 4 (existence) as text, though its
-#: questions are closed: here they have an accuracy
+#: 3D-RAD's ``eval_3DRAD.py`` and ``evaluate_result.py``; the latter scores task 4 (existence) as text although
+#: its questions are closed; here they are scored by accuracy
 _RAD3D_OFFICIAL = EvaluationProtocol(
     name="3drad-official",
     scorers=(BleuScorer(1, "13a", corpus=True), *_HUGGING_FACE_SCORERS),
@@ -174,18 +181,18 @@ _RAD3D_OFFICIAL = EvaluationProtocol(
     drops_empty=True,
 )
 
-#: every protocol by its name
+#: protocols by name
 PROTOCOLS: dict[str, EvaluationProtocol] = {
     protocol.name: protocol for protocol in (_MEDUNI_VQA, _MEDUNI_REPORT, _M3D_OFFICIAL, _RAD3D_OFFICIAL)
 }
 
 
 def find_protocol(name: str) -> EvaluationProtocol:
-    """The protocol of a name.
+    """Return the protocol with the given name, a key of :data:`PROTOCOLS`.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: the name is unknown.
     """
     if name not in PROTOCOLS:
-        raise SettingsError(f"no protocol is named {name!r}; there are: {', '.join(PROTOCOLS)}")
+        raise SettingsError(f"unknown protocol {name!r}; expected one of: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

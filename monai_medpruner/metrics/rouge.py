@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""ROUGE-1 and ROUGE-L under the two definitions that published numbers use."""
+"""ROUGE-1 and ROUGE-L in the two definitions used for published numbers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _ALPHANUMERICS = re.compile(r"[a-z0-9]+")
 class RougeScorer(TextScorer):
     """F score of ROUGE-1 or ROUGE-L (Lin, 2004).
 
-    Two packages that both call their result ROUGE count differently:
+    Two common packages define ROUGE differently:
 
-    - "rouge" (PyPI ``rouge`` 1.0.1): sentences end at dots, tokens at spaces; a word counts once however often it
-      occurs; ROUGE-L is the summary-level union of the longest common subsequences, as a set of words;
+    - "rouge" (PyPI ``rouge`` 1.0.1): sentences end at dots, tokens at spaces; each distinct word counts once;
+      ROUGE-L is the summary-level union of the longest common subsequences, as a set of words;
       F = 2PR / (P + R + 1e-8).
-    - "rouge_score" (Google's, behind Hugging Face's ``rouge``): lower-case runs of a-z and 0-9, counted as often as
-      they occur; ROUGE-L is the longest common subsequence of the whole texts; F = 2PR / (P + R).
+    - "rouge_score" (Google's, used by Hugging Face's ``rouge``): tokens are runs of a-z and 0-9 in the lower-case text,
+      counted with repetition; ROUGE-L is the longest common subsequence of the whole texts; F = 2PR / (P + R).
 
-    Statistics: overlap, tokens of the prediction, tokens of the reference.
+    Statistics: overlap, tokens in the prediction, tokens in the reference.
 
     Args:
         variant: "1" or "l".
         definition: "rouge" or "rouge_score".
-        lowercase: whether case is ignored; "rouge_score" always does.
-        max_characters: the prediction is cut to so many characters; None for all.
+        lowercase: whether to ignore case; "rouge_score" always does.
+        max_characters: the prediction is truncated to this many characters; None for no limit.
 
     Raises:
-        SettingsError: a value is outside of what is said here.
+        SettingsError: an argument is outside its allowed values.
     """
 
     variant: str = "1"
@@ -49,18 +49,18 @@ class RougeScorer(TextScorer):
 
     def __post_init__(self) -> None:
         if self.variant not in ("1", "l"):
-            raise SettingsError(f"ROUGE's variant is '1' or 'l', got {self.variant!r}")
+            raise SettingsError(f"ROUGE's variant must be '1' or 'l', got {self.variant!r}")
         if self.definition not in ("rouge", "rouge_score"):
-            raise SettingsError(f"ROUGE's definition is 'rouge' or 'rouge_score', got {self.definition!r}")
+            raise SettingsError(f"ROUGE's definition must be 'rouge' or 'rouge_score', got {self.definition!r}")
 
     @property
     def name(self) -> str:
-        """Either "rouge-1" or "rouge-l"."""
+        """Name with the variant: "rouge-1" or "rouge-l"."""
         return f"rouge-{self.variant}"
 
     @property
     def width(self) -> int:
-        """Overlap and two counts."""
+        """Three: the overlap and two counts."""
         return 3
 
     def statistics(self, prediction: str, reference: str) -> list[int]:
@@ -78,22 +78,22 @@ class RougeScorer(TextScorer):
         return [overlap, len(hypothesis), len(target)]
 
     def value(self, statistics: Sequence[float]) -> float:
-        """F of precision and recall; 0 where nothing overlaps."""
+        """F score of precision and recall; 0 if nothing overlaps."""
         overlap, hypothesis_count, reference_count = statistics
         if not overlap:
             return 0.0
         precision, recall = overlap / hypothesis_count, overlap / reference_count
-        guard = 1e-8 if self.definition == "rouge" else 0.0
-        return 2 * precision * recall / (precision + recall + guard)
+        epsilon = 1e-8 if self.definition == "rouge" else 0.0
+        return 2 * precision * recall / (precision + recall + epsilon)
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """The words of each sentence. A blank between two dots is a sentence of one empty word, as in the package."""
+    """Words of each sentence. As in ``rouge``, a space between two dots is a sentence of one empty word."""
     return [" ".join(part.split()).split(" ") for part in text.split(".") if part]
 
 
 def _set_statistics(hypothesis: list[list[str]], reference: list[list[str]], union_lcs: bool) -> list[int]:
-    """Overlap and sizes of the sets of words."""
+    """Overlap of the two sets of words, and their sizes."""
     hypothesis_words = {word for sentence in hypothesis for word in sentence}
     reference_words = {word for sentence in reference for word in sentence}
     if union_lcs:
@@ -115,7 +115,7 @@ def _lcs_lengths(first: Sequence[str], second: Sequence[str]) -> list[list[int]]
 
 
 def _lcs(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """One longest common subsequence, last word first; of several, the one that the ``rouge`` package takes."""
+    """A longest common subsequence, last word first; among several, the one that ``rouge`` selects."""
     lengths = _lcs_lengths(first, second)
     row, column, words = len(first), len(second), []
     while row and column:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions of a run to numbers."""
+"""Scoring of the predictions of a run."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def score(
 ) -> dict[str, Any]:
     """Score the predictions of one run.
 
-    Scores are in percent. A failed or empty answer scores 0 and is counted; only a protocol whose source drops empty
-    predictions does so, in its text metrics, and says how many.
+    Scores are in percent. Failed and empty answers count and score 0. Only a protocol whose source drops empty
+    predictions excludes them, in its text metrics, and the result states how many.
 
     Args:
-        predictions: lines as :meth:`~monai_medpruner.metrics.predictions.Prediction.from_line` reads them; their order
-            has no say. An item with an answer choice is a closed question; any other is open or a report.
+        predictions: lines as :meth:`~monai_medpruner.metrics.predictions.Prediction.from_line` reads them, in any
+            order. An item with a ``reference_choice`` is a closed question; other items are open questions or reports.
         protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
         wordnet: as in :func:`~monai_medpruner.metrics.wordnet.find_wordnet`.
-        resamples: bootstrap draws of items, at least 1.
-        seed: of these draws.
+        resamples: number of bootstrap draws of items, at least 1.
+        seed: random seed of the draws.
 
     Returns:
-        A dictionary that JSON can hold, with None for a number that there is not:
+        A JSON-serializable dictionary, with None for undefined values:
 
-        - ``accuracy`` by the headline rule over all closed items, ``unparsed_rate``, and ``majority_baseline``, the
-          accuracy of always answering the most frequent letter;
-        - what :func:`run_facts` gives;
+        - ``accuracy`` under the headline rule over all closed items, ``unparsed_rate``, and ``majority_baseline``, the
+          accuracy of always answering with the most frequent letter;
+        - the result of :func:`run_facts`;
         - ``micro``, ``macro``, ``types`` {type}, ``subtypes`` {type {subtype}}: per measure ``{"value", "low", "high",
           "items"}`` with the 95 % interval, and ``majority_baseline``;
-        - ``protocol_scores``: the protocol's own measures at its own level, ``accuracy`` by its own rule;
-        - ``per_item``: ``id``, ``type``, ``subtype``, ``failed`` and values of each.
+        - ``protocol_scores``: the protocol's own measures at its own level, ``accuracy`` under its own rule;
+        - ``per_item``: ``id``, ``type``, ``subtype``, ``failed`` and the values of each item.
 
     Raises:
-        SettingsError: a line, the protocol or a setting is not as described.
+        SettingsError: a line, the protocol or an argument is invalid.
     """
     plan = find_protocol(protocol)
     items = as_predictions(predictions)
-    if any(item.answer_choice is None for item in items):
+    if any(item.reference_choice is None for item in items):
         plan = plan.with_wordnet(wordnet)
     measures, levels = protocol_measures(plan), Levels(items, plan.type_score)
     tables = [levels.table(measure) for measure in measures]
@@ -80,15 +80,15 @@ def score(
 
 
 def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str, Any]:
-    """What a run's numbers are of.
+    """Describe the protocol and the items of a run.
 
     Returns:
-        ``protocol``, its ``protocol_level`` and ``protocol_rule``, ``headline_rule``, ``unit``; and how many ``items``
-        there are, ``closed`` and ``open`` ones, ``failed`` ones, ``empty`` answers among the others, and those
-        ``dropped`` from the text metrics.
+        ``protocol``, its ``protocol_level`` and ``protocol_rule``, ``headline_rule`` and ``unit``; and the numbers of
+        ``items``, of ``closed``, ``open`` and ``failed`` items, of ``empty`` answers to items that did not fail, and of
+        items ``dropped`` from the text metrics.
     """
-    silent = [item for item in items if not plan.prepare_prediction(item.prediction).strip()]
-    closed = sum(item.answer_choice is not None for item in items)
+    empty = [item for item in items if not plan.prepare_prediction(item.answer).strip()]
+    closed = sum(item.reference_choice is not None for item in items)
     return {
         "protocol": plan.name,
         "protocol_level": plan.level,
@@ -99,8 +99,8 @@ def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str
         "closed": closed,
         "open": len(items) - closed,
         "failed": sum(item.failed for item in items),
-        "empty": sum(not item.failed for item in silent),
-        "dropped": sum(item.answer_choice is None for item in silent) if plan.drops_empty else 0,
+        "empty": sum(not item.failed for item in empty),
+        "dropped": sum(item.reference_choice is None for item in empty) if plan.drops_empty else 0,
     }
 
 
@@ -110,7 +110,7 @@ def _report(
     tables: Sequence[np.ndarray],
     resampled: Sequence[Mapping[LevelKey, np.ndarray]],
 ) -> dict[str, Any]:
-    """All measures at all levels, with intervals."""
+    """All measures at all levels, with confidence intervals."""
     baselines = levels.majority_baselines()
     cells: dict[LevelKey, dict[str, Any]] = {
         key: {"majority_baseline": finite_or_none(value[0])} for key, value in baselines.items()
@@ -134,7 +134,7 @@ def _report(
 
 
 def _protocol_scores(plan: EvaluationProtocol, report: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol's own numbers: what its source would print."""
+    """The numbers that the source of the protocol would report."""
 
     def own(cell: Mapping[str, Any]) -> dict[str, Any]:
         accuracy = {"accuracy": cell[f"accuracy_{plan.answer_rule}"]}
@@ -157,12 +157,12 @@ def _per_item(
 
 
 def finite_or_none(value: float) -> float | None:
-    """None for NaN, which JSON does not have."""
+    """Convert a value to float, or to None if it is NaN, which JSON cannot represent."""
     return None if math.isnan(value) else float(value)
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write a result whole or not at all.
+    """Write a result atomically.
 
     Raises:
         OutputFolderError: the file cannot be written.
@@ -186,15 +186,15 @@ def score_command(
     """Score a file of predictions.
 
     Args:
-        predictions: path of the JSON lines.
-        protocol: meduni-vqa, meduni-report, m3d-official or 3drad-official.
-        output: path of the JSON file to write, with the values of every item; None to write none.
-        wordnet: folder that prepare_wordnet made; None for NLTK's own search path.
-        resamples: bootstrap draws.
-        seed: of these draws.
+        predictions: path of the JSON lines file.
+        protocol: one of :data:`~monai_medpruner.metrics.protocols.PROTOCOLS`.
+        output: path of the JSON file to write, including per-item values; None to write no file.
+        wordnet: folder made by prepare_wordnet; None to use NLTK's search path.
+        resamples: number of bootstrap draws.
+        seed: random seed of the draws.
 
     Returns:
-        What :func:`score` returns, without ``per_item``.
+        The result of :func:`score`, without ``per_item``.
     """
     result = score(read_predictions(predictions), protocol, wordnet, resamples, seed)
     if output is not None:

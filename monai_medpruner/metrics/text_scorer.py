@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a text metric is: whole-number statistics of one pair of texts, and a score made of them."""
+"""Base class of text metrics: statistics of a pair of texts, and a score computed from statistics."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ __all__ = ["TextScorer"]
 
 @dataclass(frozen=True)
 class TextScorer(ABC):
-    """Scores predictions against references by way of sufficient statistics.
+    """Scores predictions against references from sufficient statistics.
 
-    Statistics of one pair are a short row of numbers. Scores of a set are made of its rows alone, so ranks and shards
-    exchange numbers, never text, and any split of the set gives the same score to the last digit.
+    The statistics of a pair are a short row of numbers, and the score of a set depends only on its rows. Ranks and
+    shards therefore exchange numbers instead of texts, and any split of the set gives exactly the same score.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name under which the score is reported."""
+        """Name under which the score is reported."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """How many statistics a pair has."""
+        """Number of statistics per pair."""
 
     @property
     def whole_numbers(self) -> bool:
-        """Whether the statistics are integers; else float64."""
+        """Whether the statistics are integers; otherwise they are float64."""
         return True
 
     @property
     def of_corpus(self) -> bool:
-        """Whether a set's score is made of summed statistics; else it is the mean of the pairs' scores."""
+        """Whether the score of a set is computed from summed statistics; otherwise it is the mean of pair scores."""
         return False
 
     @abstractmethod
     def statistics(self, prediction: str, reference: str) -> list[int] | list[float]:
-        """The statistics of one pair, ``width`` numbers."""
+        """Return the statistics of one pair, ``width`` numbers."""
 
     @abstractmethod
     def value(self, statistics: Sequence[float]) -> float:
-        """The score, in [0, 1], of one row of statistics or, for a corpus score, of summed rows."""
+        """Return the score, in [0, 1], of one row of statistics or, for a corpus metric, of summed rows."""
 
     def score(self, prediction: str, reference: str) -> float:
-        """The score of one pair, in [0, 1]."""
+        """Return the score of one pair, in [0, 1]."""
         return self.value(self.statistics(prediction, reference))
 
     def aggregate(self, rows: Sequence[Sequence[float]]) -> float:
-        """The score of a set, in [0, 1]; NaN of an empty one.
+        """Return the score of a set, in [0, 1]; NaN for an empty set.
 
         Args:
-            rows: the statistics of its pairs, in any order: sums are exact, so that order has no say.
+            rows: the statistics of the pairs. Sums are exact, so the order does not matter.
         """
         if not rows:
             return math.nan

@@ -1,21 +1,19 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Text to tokens, under the names that protocols use."""
+"""Tokenizers used by the evaluation protocols."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from nltk.tokenize import word_tokenize
-
 from monai_medpruner.errors import SettingsError
 
 __all__ = ["TOKENIZERS", "tokenize"]
 
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
-#: mteval-v13a's rules: symbols apart; "." and "," apart unless between digits; "-" apart after a digit
+#: mteval-v13a: split off symbols; split off "." and "," unless between digits; split off "-" after a digit
 _RULES_13A = (
     (re.compile(r"([!-&(-+:-@/\[-`{-~])"), r" \1 "),
     (re.compile(r"([^0-9])([.,])"), r"\1 \2 "),
@@ -25,7 +23,7 @@ _RULES_13A = (
 
 
 def _tokenize_13a(text: str) -> list[str]:
-    """The rules of mteval-v13a, as in sacreBLEU and in Hugging Face's ``bleu``."""
+    """Tokenize by the rules of mteval-v13a, as sacreBLEU and Hugging Face's ``bleu`` do."""
     text = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
@@ -36,16 +34,19 @@ def _tokenize_13a(text: str) -> list[str]:
 
 
 def _word_tokenize(text: str) -> list[str]:
-    """NLTK's Treebank rules on the whole text: needs no sentence model, which would be a download."""
+    """Tokenize the whole text by NLTK's Treebank rules; this needs no downloaded sentence model."""
+    # imported here because NLTK takes a second, which listing the protocols should not cost
+    from nltk.tokenize import word_tokenize
+
     return word_tokenize(text, preserve_line=True)
 
 
 def _space_before_dots(text: str) -> list[str]:
-    """MedUniEval's report tokens: split at spaces alone, so that a line break stays inside a token."""
+    """Tokenize as MedUniEval does for reports: split only at spaces, so line breaks stay inside tokens."""
     return [token for token in text.replace(".", " .").split(" ") if token]
 
 
-#: every tokenizer by the name that protocols and configurations use
+#: tokenizers by name
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
     "split": str.split,
     "13a": _tokenize_13a,
@@ -58,16 +59,16 @@ def tokenize(text: str, tokenizer: str) -> list[str]:
     """Split a text into tokens.
 
     Args:
-        text: any text; case is kept.
+        text: any text; case is preserved.
         tokenizer: one of :data:`TOKENIZERS`: "split" (white space), "13a" (mteval-v13a), "word_tokenize" (NLTK's
             Treebank rules with ``preserve_line=True``), "space_before_dots" (MedUniEval's reports).
 
     Returns:
-        The tokens; none for an empty text.
+        The tokens; an empty list for an empty text.
 
     Raises:
-        SettingsError: no tokenizer has that name.
+        SettingsError: the tokenizer is unknown.
     """
     if tokenizer not in TOKENIZERS:
-        raise SettingsError(f"no tokenizer is named {tokenizer!r}; there are: {', '.join(TOKENIZERS)}")
+        raise SettingsError(f"unknown tokenizer {tokenizer!r}; expected one of: {', '.join(TOKENIZERS)}")
     return TOKENIZERS[tokenizer](text)

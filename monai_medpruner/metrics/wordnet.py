@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""WordNet from a local folder, and its preparation from Debian's packages."""
+"""Loading WordNet from a local folder, and preparing that folder from Debian packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["find_wordnet", "prepare_wordnet"]
 _PACKAGES = ("wordnet-base", "wordnet-sense-index")
 _TIMEOUT_S = 300
 _CATEGORIES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
-#: WordNet's lexicographer files in the order of their numbers (lexnames(5WN)); Debian ships the list only as that page
+#: WordNet's lexicographer files in numerical order, from lexnames(5WN); Debian ships no file with this list
 _LEXICOGRAPHER_FILES = (
     "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition "
     "noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person "
@@ -37,17 +37,17 @@ logger = logging.getLogger(__name__)
 
 
 def find_wordnet(folder: str | Path | None = None) -> WordNetCorpusReader | None:
-    """Open WordNet where it lies on this machine; nothing is downloaded.
+    """Open a local copy of WordNet; nothing is downloaded.
 
     Args:
-        folder: holds ``corpora/wordnet``, as :func:`prepare_wordnet` makes it; None for NLTK's own search path
-            (``NLTK_DATA``). A given folder joins that path, since NLTK reads nowhere else.
+        folder: folder that contains ``corpora/wordnet``, as made by :func:`prepare_wordnet`; None to use NLTK's search
+            path (``NLTK_DATA``). A given folder is added to that path, because NLTK only reads from there.
 
     Returns:
-        The reader, its indices loaded (6 s the first time); None where no folder was given and NLTK has none.
+        The reader with its indices loaded (6 s the first time); None if no folder is given and NLTK finds no WordNet.
 
     Raises:
-        SettingsError: the folder was given and holds no complete WordNet.
+        SettingsError: a folder is given and does not contain a complete WordNet.
     """
     if folder is None:
         for resource in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
@@ -59,10 +59,12 @@ def find_wordnet(folder: str | Path | None = None) -> WordNetCorpusReader | None
         return None
     root = Path(folder).resolve() / "corpora" / "wordnet"
     if missing := _missing_files(root):
-        raise SettingsError(f"no WordNet in {folder}: corpora/wordnet lacks {', '.join(missing)}; see prepare_wordnet")
-    # NLTK reads only below the folders of its search path
-    if (granted := str(Path(folder).resolve())) not in nltk.data.path:
-        nltk.data.path.append(granted)
+        raise SettingsError(
+            f"no WordNet in {folder}: corpora/wordnet lacks {', '.join(missing)}; prepare_wordnet makes it"
+        )
+    # NLTK only reads below the folders of its search path
+    if (resolved := str(Path(folder).resolve())) not in nltk.data.path:
+        nltk.data.path.append(resolved)
     return _open_wordnet(str(root), str(root))
 
 
@@ -70,10 +72,10 @@ _readers: dict[str, WordNetCorpusReader] = {}
 
 
 def _open_wordnet(root: Any, path: str) -> WordNetCorpusReader:
-    """The reader of one path, once per process: it takes seconds and 300 MB."""
+    """Return the reader of a path, cached per process because it takes seconds and 300 MB."""
     if path not in _readers:
         with warnings.catch_warnings():
-            # it says that other languages are not there
+            # NLTK warns that other languages are not available
             warnings.simplefilter("ignore", UserWarning)
             _readers[path] = WordNetCorpusReader(root, None)
     return _readers[path]
@@ -84,26 +86,26 @@ def _missing_files(root: Path) -> list[str]:
 
 
 def prepare_wordnet(destination: str | Path) -> Path:
-    """Fetch WordNet 3.0 from Debian's packages and lay it out for NLTK.
+    """Download WordNet 3.0 from Debian packages and arrange it for NLTK.
 
-    Runs ``apt-get download`` and ``dpkg -x`` in a temporary folder; installs nothing and needs no root.
+    Runs ``apt-get download`` and ``dpkg -x`` in a temporary folder; installs nothing and needs no root access.
 
     Args:
-        destination: the folder that will hold ``corpora/wordnet`` (36 MB); made where it is missing. An earlier
-            WordNet in it is replaced once the new one is complete.
+        destination: folder for ``corpora/wordnet`` (36 MB), created if missing. An existing WordNet in it is replaced
+            once the new one is complete.
 
     Returns:
         ``destination/corpora/wordnet``.
 
     Raises:
-        PackageVersionError: apt or dpkg is absent, or the packages cannot be had.
+        PackageVersionError: apt-get or dpkg is missing, or the packages cannot be downloaded.
         OutputFolderError: the folder cannot be written.
     """
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
             raise PackageVersionError(
-                f"{program} is not on this machine: run this on Debian or Ubuntu and copy the folder, or put NLTK's "
-                "wordnet.zip, unpacked, at corpora/wordnet"
+                f"{program} is not installed: run this on Debian or Ubuntu and copy the folder, or unpack NLTK's "
+                "wordnet.zip to corpora/wordnet"
             )
     root = Path(destination).resolve() / "corpora" / "wordnet"
     with tempfile.TemporaryDirectory() as work:
@@ -113,12 +115,12 @@ def prepare_wordnet(destination: str | Path) -> Path:
             raise PackageVersionError(f"Debian's {' and '.join(_PACKAGES)} lack {', '.join(missing)}")
         _replace_folder(unpacked, root)
     _readers.pop(str(root), None)
-    logger.info(f"WordNet is in {root}")
+    logger.info(f"WordNet was written to {root}")
     return root
 
 
 def _unpack_packages(work: Path) -> Path:
-    """Download and unpack both packages; returns the folder with their dictionary files."""
+    """Download and unpack both packages; return the folder with their dictionary files."""
     _run(["apt-get", "download", *_PACKAGES], work)
     for package in sorted(work.glob("*.deb")):
         _run(["dpkg", "-x", package.name, "unpacked"], work)
@@ -130,10 +132,12 @@ def _run(command: list[str], folder: Path) -> None:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except subprocess.CalledProcessError as error:
         lines: list[Any] = (error.stderr or "").strip().splitlines()
-        said = lines[-1] if lines else f"exit status {error.returncode}"
-        raise PackageVersionError(f"{' '.join(command)}: {said}; try apt-get update first") from error
+        reason = lines[-1] if lines else f"exit status {error.returncode}"
+        raise PackageVersionError(f"{' '.join(command)}: {reason}; try apt-get update first") from error
     except subprocess.TimeoutExpired as error:
-        raise PackageVersionError(f"{' '.join(command)}: no end after {_TIMEOUT_S} s; is its server up?") from error
+        raise PackageVersionError(
+            f"{' '.join(command)} did not finish within {_TIMEOUT_S} s; check the network and retry"
+        ) from error
 
 
 def _write_lexnames(path: Path) -> None:
@@ -143,7 +147,7 @@ def _write_lexnames(path: Path) -> None:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    """Copy beside the target, then swap: a run that breaks off leaves no half WordNet under the name."""
+    """Copy next to the target, then swap, so an interrupted run never leaves an incomplete WordNet there."""
     part = target.with_name(f"{target.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)

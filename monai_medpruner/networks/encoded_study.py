@@ -14,6 +14,7 @@ import torch
 
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import StageTimes, StudyRecord
 
 __all__ = ["EncodedStudy", "StudyKey"]
@@ -61,7 +62,8 @@ class EncodedStudy:
         deepstack_features: per layer and slice, the DeepStack rows that go with them; empty where there are none.
         preserve_position_ids: whether kept tokens keep the positions that they have in the unpruned prompt, or are
             renumbered without gaps; None takes the model family's default.
-        scored: the slices before pruning, for a pruner that needs the question; None for any other.
+        pending: the pruner that needs the question, and the slices as it will get them: until then every token is
+            kept. None for any other pruner.
     """
 
     key: StudyKey
@@ -69,7 +71,7 @@ class EncodedStudy:
     tokens: tuple[torch.Tensor, ...]
     deepstack_features: tuple[tuple[torch.Tensor, ...], ...] = ()
     preserve_position_ids: bool | None = None
-    scored: ScoredSlices | None = None
+    pending: tuple[TokenPruner, ScoredSlices] | None = None
 
     @property
     def grids(self) -> list[tuple[int, int]]:

@@ -251,7 +251,7 @@ def _encode_batch(
         with capture_blocks(family, wanted) as captured:
             encoded = family.encode(images)
     with seconds.stage("select", device):
-        signals: dict[Signal, torch.Tensor] = dict(block_signals(family, wanted, captured, grids))
+        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids).items())
     return encoded, signals
 
 
@@ -309,7 +309,9 @@ def _kept(
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
     """What the pruner is given: the tokens that it merges, and its signals."""
     encoded = scored.encoded
-    given = {**scored.signals, **({} if question is None else {QuestionEmbedding(): question})}
+    given: dict[Signal, torch.Tensor] = dict(scored.signals)
+    if question is not None:
+        given[QuestionEmbedding()] = question
     return SliceTokens(
         tokens=pad_sequence(encoded.encoder_tokens if pruner.merge_space == "encoder" else encoded.tokens, True),
         valid=pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True),

@@ -45,7 +45,8 @@ class PrunedVLM(nn.Module):
 
     Args:
         model: a stock model of a supported family, on its device and in its dtype.
-        pruner: what to keep; None for the stock model's own numbers.
+        pruner: what to keep; None for the stock model's own numbers. For a pruner that needs the question, the question
+            is the text behind the last visual token of each prompt.
         vision_batch_size: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
             bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
         preserve_position_ids: True: kept tokens keep the positions that they have in the unpruned prompt. False: they
@@ -109,13 +110,16 @@ class PrunedVLM(nn.Module):
 
         Returns:
             What :meth:`forward` and :meth:`generate` take as ``encoded``.
+
+        Raises:
+            SettingsError: the pruner needs the question: leave the encoding to :meth:`forward` and :meth:`generate`.
         """
         return self.encode_each([self.pruner], vision_batch_size, **inputs)[0]
 
     def encode_each(
         self, pruners: Sequence[TokenPruner | None], vision_batch_size: int | None = None, **inputs: Any
     ) -> list[PrunedSlices]:
-        """Encode slices once and prune them in several ways, in place of the network's own; see :meth:`encode`."""
+        """Encode slices once and prune them with several pruners, in place of the network's own; see :meth:`encode`."""
         batch = vision_batch_size or self.vision_batch_size
         return encode_and_prune_each(self.family, pruners, self._on_device(inputs), batch)
 
@@ -252,9 +256,29 @@ class PrunedVLM(nn.Module):
         if (cache := checked.get("past_key_values")) is not None and cache.get_seq_length() > 0:
             return self._follow_up(checked, cache)
         if encoded is None:
-            encoded = self.encode(**checked)
+            encoded = self._encode_prompts(checked)
         pruned, keep = self._shortened(checked, encoded)
         return pruned, PruningRecord(keep, self._by_prompt(checked, encoded.records), encoded.seconds)
+
+    def _encode_prompts(self, checked: dict[str, Any]) -> PrunedSlices:
+        """Encode the slices of all prompts; for a pruner that needs the question, each prompt's with its own."""
+        if self.pruner is None or not self.pruner.needs_question:
+            return self.encode(**checked)
+        slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(checked)]
+        embed, start, parts = self.model.get_input_embeddings(), 0, []
+        for ids, mask, own in zip(
+            checked["input_ids"], checked["attention_mask"], self._by_prompt(checked, slices), strict=True
+        ):
+            if not own:
+                continue
+            visual = (ids == self.family.image_token_id).nonzero()
+            question = ids[int(visual[-1]) + 1 :][mask[int(visual[-1]) + 1 :].bool()]
+            images = self.family.slice_inputs(checked, start, start + len(own))
+            parts += encode_and_prune_each(
+                self.family, [self.pruner], images, self.vision_batch_size, question=embed(question)
+            )
+            start += len(own)
+        return PrunedSlices.joined(parts)
 
     def _shortened(self, checked: dict[str, Any], encoded: PrunedSlices) -> tuple[dict[str, Any], torch.Tensor]:
         """Return the inputs of the language model and the mask of the prompt's tokens that are among them."""

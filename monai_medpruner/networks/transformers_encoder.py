@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +20,8 @@ from monai_medpruner.errors import SettingsError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
 from monai_medpruner.networks.encoded_study import EncodedStudy, StudyKey
-from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
+from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each, encode_scored, prune_scored
+from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.networks.study_record import study_record
 from monai_medpruner.pruners import TokenPruner, pruner_settings
@@ -101,11 +103,12 @@ class TransformersEncoder(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             inputs = self.image_inputs(kept)
-        pruned, notes = self._encode_in_memory(count, pruners, inputs)
+        positions = meta.get("slice_positions_mm")
+        pruned, pending, notes = self._encode_in_memory(count, pruners, inputs, positions)
         settings = self._settings(meta)
         content = str(meta["volume_id"]) if "preprocessing" in meta and "volume_id" in meta else _content_hash(kept)
         studies = []
-        for pruner, one in zip(pruners, pruned, strict=True):
+        for pruner, one, scored in zip(pruners, pruned, pending, strict=True):
             spent = StageTimes(dict(meta.get("seconds", ())))
             spent.add(seconds)
             spent.add(one.seconds)
@@ -125,13 +128,33 @@ class TransformersEncoder(nn.Module):
                     tokens=tuple(one.tokens),
                     deepstack_features=tuple(tuple(layer) for layer in one.deepstack_features),
                     preserve_position_ids=self.preserve_position_ids,
+                    pending=None if scored is None or pruner is None else (pruner, scored),
                 )
             )
         return studies
 
+    @torch.no_grad()
     def for_question(self, study: EncodedStudy, question: str) -> EncodedStudy:
-        """Prune a study for a question; the study itself where its pruner does not need the question."""
-        return study
+        """Prune a study for a question; the study itself where its pruner does not need the question.
+
+        Raises:
+            SettingsError: the checkpoint was loaded without the language model, whose embeddings of the question the
+                pruner needs.
+        """
+        if study.pending is None:
+            return study
+        if self.checkpoint.parts != "all":
+            raise SettingsError("the pruner needs the question's embeddings: load the checkpoint with parts='all'")
+        pruner, scored = study.pending
+        model, tokenizer = self.checkpoint.model, self.checkpoint.tokenizer
+        ids = tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        embedding = model.get_input_embeddings()(ids.to(model.device))[0]
+        one = prune_scored(self.checkpoint.family, pruner, scored, embedding)
+        key = study.key.for_question(question)
+        seconds = {**study.record.seconds, "select": one.seconds["select"]}
+        record = replace(study.record, slices=tuple(one.records), seconds=seconds, question=key.question)
+        layers = tuple(tuple(layer) for layer in one.deepstack_features)
+        return replace(study, key=key, record=record, tokens=tuple(one.tokens), deepstack_features=layers, pending=None)
 
     def image_inputs(self, volume: torch.Tensor) -> dict[str, Any]:
         """The image inputs of the model: each slice of a volume as an 8-bit image through the image processor.
@@ -161,12 +184,16 @@ class TransformersEncoder(nn.Module):
         return {"model": self.describe()["model"], "preprocessing": list(meta.get("preprocessing", ()))}
 
     def _encode_in_memory(
-        self, count: int, pruners: Sequence[TokenPruner | None], inputs: dict[str, Any]
-    ) -> tuple[list[PrunedSlices], tuple[str, ...]]:
-        """Encode and prune; where memory runs out once more with fewer slices at a time, which a note tells."""
-        family, batch_size = self.checkpoint.family, self.vision_batch_size
+        self,
+        count: int,
+        pruners: Sequence[TokenPruner | None],
+        inputs: dict[str, Any],
+        positions: Sequence[float] | None,
+    ) -> tuple[list[PrunedSlices], list[ScoredSlices | None], tuple[str, ...]]:
+        """Encode and prune; where memory runs out, once more with fewer slices at a time, which a note tells."""
+        batch_size = self.vision_batch_size
         try:
-            return encode_and_prune_each(family, pruners, inputs, batch_size), ()
+            return *self._encode_and_prune(pruners, inputs, batch_size, positions), ()
         except Exception as error:
             at_once = min(batch_size or count, count)
             if not is_out_of_memory(error) or at_once == 1:
@@ -179,7 +206,26 @@ class TransformersEncoder(nn.Module):
         # outside the handler, whose traceback holds on to the memory
         logger.warning(note)
         release_memory()
-        return encode_and_prune_each(family, pruners, inputs, fewer), (note,)
+        return *self._encode_and_prune(pruners, inputs, fewer, positions), (note,)
+
+    def _encode_and_prune(
+        self,
+        pruners: Sequence[TokenPruner | None],
+        inputs: dict[str, Any],
+        batch_size: int | None,
+        positions: Sequence[float] | None,
+    ) -> tuple[list[PrunedSlices], list[ScoredSlices | None]]:
+        """What each pruner leaves; for one that needs the question every token, and what it needs later."""
+        family = self.checkpoint.family
+        later = [pruner for pruner in pruners if pruner is not None and pruner.needs_question]
+        if not later:
+            return encode_and_prune_each(family, pruners, inputs, batch_size, slice_positions_mm=positions), [
+                None for _ in pruners
+            ]
+        scored = encode_scored(family, pruners, inputs, batch_size, positions)
+        waiting = [scored if pruner in later else None for pruner in pruners]
+        now = [None if pruner in later else pruner for pruner in pruners]
+        return [prune_scored(family, pruner, scored) for pruner in now], waiting
 
 
 def _content_hash(volume: torch.Tensor) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -75,9 +75,9 @@ def select_pruner(name: str | None, pruners: Mapping[str, TokenPruner | None] | 
         _check_fields("none", [], values)
         return None
     made = (pruners or {}).get(name)
-    pruner = type(made) if made is not None else find_pruner(name)
+    pruner: Any = type(made) if made is not None else find_pruner(name)
     _check_fields(name, [field.name for field in fields(pruner) if field.init], values)
-    return pruner(**values) if made is None else replace(made, **values)
+    return pruner(**values) if made is None else pruner(**{**_field_values(made), **values})
 
 
 def pruner_settings(pruner: TokenPruner | None) -> dict[str, Any] | None:
@@ -92,6 +92,10 @@ def pruner_settings(pruner: TokenPruner | None) -> dict[str, Any] | None:
     names = {point.value: point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
     names |= {f"{one.__module__}:{one.__qualname__}": name for name, one in PRUNERS.items()}
     return {"name": names.get(where, kind.__name__), **asdict(pruner)}
+
+
+def _field_values(pruner: TokenPruner) -> dict[str, Any]:
+    return {field.name: getattr(pruner, field.name) for field in fields(pruner) if field.init}
 
 
 def _check_fields(name: str, known: list[str], given: Mapping[str, Any]) -> None:

@@ -73,10 +73,13 @@ class StudyAnswers:
     Args:
         record: what was kept of the study.
         answers: one per question, in the order of the questions.
+        question_records: what was kept for each question; the study's own record for each, unless the pruner needs the
+            question.
     """
 
     record: StudyRecord
     answers: tuple[Answer, ...]
+    question_records: tuple[StudyRecord, ...]
 
     @property
     def texts(self) -> list[str]:

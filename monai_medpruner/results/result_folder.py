@@ -33,17 +33,17 @@ class RunResults:
     metrics: dict[str, Any] | None = None
 
     @property
-    def volume_ids(self) -> list[str]:
-        """The studies, in the order of their first lines."""
-        return list(dict.fromkeys(line["volume_id"] for line in self.lines if "volume_id" in line))
+    def record_names(self) -> list[str]:
+        """The records, in the order of the first lines that name them."""
+        return list(dict.fromkeys(line["record"] for line in self.lines if "record" in line))
 
-    def record(self, volume_id: str) -> StudyRecord:
-        """The record of a study.
+    def record(self, name: str) -> StudyRecord:
+        """The record that a line names under "record".
 
         Raises:
             OutputFolderError: there is no such record, or it is damaged.
         """
-        return StudyRecord.load(self.folder / "records" / f"{volume_id}.safetensors")
+        return StudyRecord.load(self.folder / "records" / f"{name}.safetensors")
 
 
 def read_results(folder: str | Path) -> RunResults:

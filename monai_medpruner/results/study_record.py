@@ -23,7 +23,7 @@ from monai_medpruner.results.versions import package_versions
 __all__ = ["StudyRecord", "VolumeGeometry"]
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
-_FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices")
+_FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,7 @@ class StudyRecord:
         notes: what was unusual about the volume, and how it was handled.
         settings: of preprocessing, model and pruner, as JSON holds them.
         seconds: of the stages "load", "filter", "encode" and "select", those that are known.
+        question: hash of the question for a pruner that needs it; None for any other.
     """
 
     volume_id: str
@@ -83,6 +84,12 @@ class StudyRecord:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    question: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the record's file in ``records/``, without its suffix."""
+        return self.volume_id if self.question is None else f"{self.volume_id}-{self.question[:12]}"
 
     @property
     def kept_tokens(self) -> list[int]:
@@ -105,6 +112,7 @@ class StudyRecord:
         """What a line of results says of the study; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {
             "volume_id": self.volume_id,
+            "record": self.name,
             "source": self.source,
             "plane": self.plane,
             "order": self.order,

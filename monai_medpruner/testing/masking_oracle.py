@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "family_positions",
     "masked_greedy",
     "masked_logits",
+    "original_positions",
     "renumbered_positions",
 ]
 
@@ -75,15 +76,18 @@ def masked_greedy(
     *,
     positions: Positions | None = None,
     mask: Mask | None = None,
+    suppress_tokens: Sequence[int] = (),
 ) -> torch.Tensor:
     """The tokens that greedy decoding gives under the same mask, int64 ``(B, count)``, without any cache.
 
-    Arguments as in :func:`masked_logits`.
+    Arguments as in :func:`masked_logits`, and ``suppress_tokens`` as in the model's ``generate``.
     """
     new_ids = torch.zeros(len(keep), 0, dtype=torch.long, device=keep.device)
     for _ in range(count):
         logits = masked_logits(model, inputs, keep, new_ids, positions=positions, mask=mask)
-        new_ids = torch.cat([new_ids, logits[:, -1].argmax(-1, keepdim=True)], 1)
+        last = logits[:, -1]
+        last[:, list(suppress_tokens)] = -torch.inf
+        new_ids = torch.cat([new_ids, last.argmax(-1, keepdim=True)], 1)
     return new_ids
 
 
@@ -107,6 +111,11 @@ def causal_mask(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tens
 def renumbered_positions(model: Any, inputs: dict[str, Any], keep: torch.Tensor) -> torch.Tensor:
     """Kept tokens counted without gaps, ``(B, L)``."""
     return (keep.cumsum(1) - 1).clamp(min=0)
+
+
+def original_positions(model: Any, inputs: dict[str, Any], keep: torch.Tensor) -> torch.Tensor:
+    """All tokens of the full prompt counted, padding left out, ``(B, L)``."""
+    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
 
 def family_positions(model: Any, inputs: dict[str, Any], keep: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ def random_slices(
             block: [torch.randn(2, length, 8, generator=generator) * 3 for _ in range(2)]
             for block in dict.fromkeys(getattr(signal, "block", None) for signal in signals)
         }
-        values = {}
+        values: dict[Signal, torch.Tensor] = {}
         for signal in signals:
             query, key = drawn[getattr(signal, "block", None)]
             if isinstance(signal, ReceivedAttention):
@@ -154,7 +154,7 @@ def padded_batch(slices: Sequence[SliceTokens], padding: int = 2, filler: float 
             result[index, : part.shape[1]] = part[0]
         return result
 
-    signals = {}
+    signals: dict[Signal, torch.Tensor] = {}
     for signal in slices[0].signals:
         parts = [one.signal(signal) for one in slices]
         if isinstance(signal, SlicePositions):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training of the small models that answer questions about phantoms: ``bundles/medpruner_phantom``."""
+"""Training of the small models of ``bundles/medpruner_phantom``, which answer questions about phantoms."""
 
 from __future__ import annotations
 

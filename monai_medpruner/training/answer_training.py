@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Second stage: the language model learns to answer from the tokens of the trained encoder, all of them or a few."""
+"""Second training stage: the language model learns to answer from all or some tokens of the trained encoder."""
 
 from __future__ import annotations
 
@@ -41,70 +41,70 @@ __all__ = [
 PHANTOM_PROMPT = VolumePrompt(before_slice="")
 _IGNORED_LABEL = -100
 _LETTERS = "ABCD"
-# forms of a question: as a closed and an open one of the protocol, and alone
-_FORMS = ("closed", "open", "alone")
-_FORM_SHARES = (0.6, 0.2, 0.2)
+# formats of a question, with their probabilities: the protocol's closed and open prompts, and the bare question
+_FORMATS = ("closed", "open", "bare")
+_FORMAT_SHARES = (0.6, 0.2, 0.2)
 
 
 @dataclass
 class EncodedPhantom:
-    """What the trained encoder says of a phantom.
+    """Output of the trained encoder for a phantom.
 
     Args:
-        rows: float16 ``(D, N, C)``: the tokens, then the side rows of each layer.
-        suspicion: float32 ``(D, N)``: log-odds of a lesion in each token, by the heads of the first stage.
-        grid: rows and columns of a slice's tokens.
-        phantom: the truth.
+        rows: float16 ``(D, N, C)`` each: the tokens, then the features of each DeepStack layer.
+        lesion_logits: float32 ``(D, N)``, log-odds of a lesion in each token, from the heads of the first stage.
+        grid: numbers of token rows and columns per slice.
+        phantom: the ground truth.
     """
 
     rows: list[torch.Tensor]
-    suspicion: torch.Tensor
+    lesion_logits: torch.Tensor
     grid: tuple[int, int]
     phantom: TrainingPhantom
 
 
 @torch.no_grad()
 def encode_phantoms(warmed_up: VisionWarmUp, phantoms: Sequence[TrainingPhantom]) -> list[EncodedPhantom]:
-    """Encode phantoms once; the encoder does not change while the language model learns.
+    """Encode phantoms once, since the encoder is frozen while the language model is trained.
 
     Args:
         warmed_up: the trained encoder and its heads.
-        phantoms: other ones than the encoder learned from, so that its tokens are no surer than they will be.
+        phantoms: phantoms that the encoder was not trained on, so that its tokens are as uncertain as at inference.
     """
     warmed_up.eval()
     encoded = []
-    for phantom in tqdm(phantoms, desc="phantoms encoded"):
+    for phantom in tqdm(phantoms, desc="encoding phantoms"):
         rows = warmed_up.encode(torch.from_numpy(phantom.slices))
-        suspicion = warmed_up.suspicion(rows).cpu()
+        lesion_logits = warmed_up.lesion_logits(rows).cpu()
         side = round(rows[0].shape[1] ** 0.5)
-        encoded.append(EncodedPhantom([part.half().cpu() for part in rows], suspicion, (side, side), phantom))
+        encoded.append(EncodedPhantom([part.half().cpu() for part in rows], lesion_logits, (side, side), phantom))
     return encoded
 
 
 class AnswerBatches(StepBatches):
-    """Questions about phantoms, some on all of the slices and tokens, most on a random part of both.
+    """Questions about phantoms, some with all slices and tokens, most with random subsets of both.
 
-    A part is drawn anew for every batch: how many slices, how many tokens of each, and which. It is no pruner's choice;
-    the tokens of the lesion are always among them, so that the right answer can be seen, and some of those that the
-    encoder most takes for a lesion, so that healthy volumes show it what only looks like one. The first epochs show a
-    few slices alone: among two thousand tokens a language model that knows nothing does not find those of the lesion,
-    among twenty it does, and what it has found it keeps as the parts grow.
+    Each batch samples its own subsets: the number of slices, the number of tokens per slice, and which ones. No pruner
+    is involved. The tokens of the lesion are always included, so that the correct answer is visible. Some of the tokens
+    with the highest lesion log-odds are included as well, so that the model sees false positives in healthy volumes.
+    This is a curriculum: the first epochs use only a few slices, because an untrained language model finds the lesion
+    tokens among twenty tokens, but not among two thousand. It retains this ability as the subsets grow.
 
     Args:
-        network: writes the prompts.
-        phantoms: encoded.
-        batch_size: parts of volumes in a batch.
-        questions: about each of them.
-        whole_share: of the batches that leave slices and tokens as they are, once parts have grown half way.
-        whole_size: volumes of such a batch, fewer, for a whole volume costs as much as ten parts.
-        least_slices: smallest share of the slices in the others.
-        first_slices: largest share of the slices in the first epochs.
-        short_epochs: how many these are.
-        growing_epochs: over how many epochs after them the largest share grows to 1.
-        least_tokens: smallest share of a slice's tokens in the others; drawn evenly up to ``most_tokens``.
-        most_tokens: largest share of a slice's tokens in the others.
-        most_suspects: of the tokens of the chosen slices, so many at most are kept since they look most like a lesion;
-            drawn evenly from 0.
+        network: builds the prompts.
+        phantoms: encoded phantoms.
+        batch_size: number of subsampled volumes per batch.
+        questions: number of questions per volume.
+        full_fraction: fraction of batches with all slices and tokens, once the max fraction of slices is halfway to 1.
+        full_batch_size: number of volumes in such a batch; smaller, because a full volume costs as much as ten subsets.
+        min_slices: min fraction of slices in the other batches.
+        initial_max_slices: max fraction of slices in the first epochs.
+        initial_epochs: number of these first epochs.
+        growth_epochs: number of subsequent epochs over which the max fraction of slices grows to 1.
+        min_tokens: min fraction of tokens per slice in the other batches, sampled uniformly up to ``max_tokens``.
+        max_tokens: max fraction of tokens per slice in the other batches.
+        max_hard_negatives: max number of tokens of the selected slices that are included for their high lesion
+            log-odds; sampled uniformly from 0.
         steps: see :class:`~.step_batches.StepBatches`.
         seed: see :class:`~.step_batches.StepBatches`.
     """
@@ -115,15 +115,15 @@ class AnswerBatches(StepBatches):
         phantoms: Sequence[EncodedPhantom],
         batch_size: int,
         questions: int,
-        whole_share: float,
-        whole_size: int,
-        least_slices: float,
-        first_slices: float,
-        short_epochs: int,
-        growing_epochs: int,
-        least_tokens: float,
-        most_tokens: float,
-        most_suspects: int,
+        full_fraction: float,
+        full_batch_size: int,
+        min_slices: float,
+        initial_max_slices: float,
+        initial_epochs: int,
+        growth_epochs: int,
+        min_tokens: float,
+        max_tokens: float,
+        max_hard_negatives: int,
         steps: int,
         seed: int,
     ) -> None:
@@ -132,23 +132,23 @@ class AnswerBatches(StepBatches):
         self.phantoms = phantoms
         self.batch_size = batch_size
         self.questions = questions
-        self.whole_share, self.whole_size = whole_share, whole_size
-        self.least_slices, self.first_slices = least_slices, first_slices
-        self.short_epochs, self.growing_epochs = short_epochs, growing_epochs
-        self.least_tokens, self.most_tokens = least_tokens, most_tokens
-        self.most_suspects = most_suspects
+        self.full_fraction, self.full_batch_size = full_fraction, full_batch_size
+        self.min_slices, self.initial_max_slices = min_slices, initial_max_slices
+        self.initial_epochs, self.growth_epochs = initial_epochs, growth_epochs
+        self.min_tokens, self.max_tokens = min_tokens, max_tokens
+        self.max_hard_negatives = max_hard_negatives
         self.protocol = find_protocol("meduni-vqa")
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """``encoded`` slices of some volumes; ``texts`` of the prompts, volume by volume, and ``answers`` to them."""
+        """Return ``encoded`` slices of some volumes, the ``texts`` of the prompts by volume, and their ``answers``."""
         slice_share = token_share = 1.0
-        size = self.whole_size
-        grown = min(max((self.epoch - self.short_epochs) / self.growing_epochs, 0), 1)
-        if generator.uniform() >= self.whole_share or grown < 0.5:
+        size = self.full_batch_size
+        grown = min(max((self.epoch - self.initial_epochs) / self.growth_epochs, 0), 1)
+        if generator.uniform() >= self.full_fraction or grown < 0.5:
             size = self.batch_size
-            most = self.first_slices + grown * (1 - self.first_slices)
-            slice_share = generator.uniform(self.least_slices, most)
-            token_share = generator.uniform(self.least_tokens, self.most_tokens)
+            max_slices = self.initial_max_slices + grown * (1 - self.initial_max_slices)
+            slice_share = generator.uniform(self.min_slices, max_slices)
+            token_share = generator.uniform(self.min_tokens, self.max_tokens)
         encoded, texts, answers = PrunedSlices(), [], []
         for _ in range(size):
             phantom = self.phantoms[int(generator.integers(len(self.phantoms)))]
@@ -163,14 +163,14 @@ class AnswerBatches(StepBatches):
         return {"encoded": encoded, "texts": texts, "answers": answers, "questions": self.questions}
 
     def _question(self, generator: np.random.Generator, kind: str) -> str:
-        """A question in one of its forms, its choices in any order."""
+        """Return a question in a random format, with its choices in random order."""
         question, choices = QUESTIONS[kind]
-        form = _FORMS[generator.choice(len(_FORMS), p=_FORM_SHARES)]
-        if form == "alone":
+        prompt_format = _FORMATS[generator.choice(len(_FORMATS), p=_FORMAT_SHARES)]
+        if prompt_format == "bare":
             return question
         order = generator.permutation(len(choices)).tolist()
         listed = dict(zip(_LETTERS, (choices[index] for index in order), strict=False))
-        return self.protocol.prompt(question, listed if form == "closed" else None)
+        return self.protocol.prompt(question, listed if prompt_format == "closed" else None)
 
     def _append(
         self,
@@ -180,16 +180,16 @@ class AnswerBatches(StepBatches):
         indices: list[int],
         share: float,
     ) -> None:
-        """Add some slices of a phantom with some of their tokens."""
+        """Append some slices of a phantom with some of their tokens."""
         number = phantom.rows[0].shape[1]
         count = max(round(share * number), 1)
         if not encoded.deepstack_features:
             encoded.deepstack_features.extend([] for _ in phantom.rows[1:])
-        suspects = torch.zeros(len(indices), number, dtype=torch.bool)
-        most = phantom.suspicion[indices].flatten().topk(int(generator.integers(self.most_suspects + 1))).indices
-        suspects.view(-1)[most] = True
-        for index, suspected in zip(indices, suspects, strict=True):
-            keep = suspected.clone()
+        hard_negatives = torch.zeros(len(indices), number, dtype=torch.bool)
+        hard_count = int(generator.integers(self.max_hard_negatives + 1))
+        hard_negatives.view(-1)[phantom.lesion_logits[indices].flatten().topk(hard_count).indices] = True
+        for index, hard in zip(indices, hard_negatives, strict=True):
+            keep = hard.clone()
             keep[torch.from_numpy(generator.permutation(number)[:count])] = True
             findings = phantom.phantom.findings[index]
             keep |= torch.from_numpy((findings >= 0) & (findings < NO_FINDING))
@@ -200,7 +200,7 @@ class AnswerBatches(StepBatches):
 
 
 def _draw_slices(generator: np.random.Generator, phantom: TrainingPhantom, share: float) -> list[int]:
-    """Indices of a share of the slices, one of the lesion's among them."""
+    """Return the indices of a fraction of the slices, including at least one slice with the lesion."""
     depth = len(phantom.slices)
     chosen = set(generator.permutation(depth)[: max(round(share * depth), 1)].tolist())
     seen = np.flatnonzero(phantom.slice_findings < NO_FINDING)
@@ -212,15 +212,15 @@ def _draw_slices(generator: np.random.Generator, phantom: TrainingPhantom, share
 def prepare_answer_batch(
     batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Mapping[str, Any], list[str]]:
-    """The batch and its answers, as MONAI's trainer asks for them; the network moves what it needs to its device."""
+    """Return the batch and its answers for MONAI's trainer; the network moves tensors to its device."""
     return batch, batch["answers"]
 
 
 class AnswerNetwork(nn.Module):
-    """A pruned model as it is asked, with the right answer behind each prompt.
+    """A pruned model that receives the correct answer after each prompt (teacher forcing).
 
     Args:
-        network: whose language model is trained in place; its encoder and projector are frozen.
+        network: its language model is trained in place; its encoder and projector are frozen.
     """
 
     def __init__(self, network: Checkpoint) -> None:
@@ -231,28 +231,28 @@ class AnswerNetwork(nn.Module):
             parameter.requires_grad = is_language(name)
 
     def trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and parameters of the language model."""
+        """Return names and parameters of the language model."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict the tokens of the answers.
 
         Args:
-            batch: as :class:`AnswerBatches` draws it.
+            batch: a batch of :class:`AnswerBatches`.
 
         Returns:
-            Logits ``(B, L, vocabulary)`` of the questions' tokens and the answers', and the token ids that follow each
-            ``(B, L)``, -100 but where the answer stands.
+            Logits ``(B, L, vocabulary)`` at the tokens of questions and answers, and the next token ids ``(B, L)``,
+            -100 outside of the answers.
         """
         tokenizer, vlm, each = self._network[0].tokenizer, PrunedVLM(self.model), batch["questions"]
         prompts = tokenizer(batch["texts"], add_special_tokens=False)["input_ids"]
-        # what the questions about a volume share is run once: all up to the text behind the last visual token
+        # the common prefix of the questions about a volume is run once: everything up to the last visual token
         ends = [len(prompt) - prompt[::-1].index(vlm.family.image_token_id) + 1 for prompt in prompts]
         volumes = [prompt[:end] for prompt, end in zip(prompts[::each], ends[::each], strict=True)]
         questions = [prompt[end:] for prompt, end in zip(prompts, ends, strict=True)]
         answers = [text + tokenizer.eos_token for text in batch["answers"]]
         answers = tokenizer(answers, add_special_tokens=False)["input_ids"]
-        # padding lies outside: between the two parts it would count in sliding windows
+        # prefixes are padded on the left and the rest on the right: padding in between would count in sliding windows
         inputs = self._padded(volumes, left=True)
         pruned = vlm.pruned_prompt(_on_device(batch["encoded"], self.model.device), **inputs)
         cache = self.model(**pruned, use_cache=True, logits_to_keep=1).past_key_values
@@ -265,13 +265,13 @@ class AnswerNetwork(nn.Module):
             position_ids=pruned["position_ids"][..., -1:].repeat_interleave(each, -2) + mask.cumsum(1),
             past_key_values=cache,
         ).logits
-        wanted = torch.full_like(mask, _IGNORED_LABEL)
+        labels = torch.full_like(mask, _IGNORED_LABEL)
         for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            wanted[row, len(question) : len(question) + len(answer)] = torch.tensor(answer)
-        return logits[:, :-1], wanted[:, 1:]
+            labels[row, len(question) : len(question) + len(answer)] = torch.tensor(answer)
+        return logits[:, :-1], labels[:, 1:]
 
     def _padded(self, rows: list[list[int]], left: bool = False) -> dict[str, torch.Tensor]:
-        """Token ids ``(B, L)`` and their attention mask."""
+        """Return padded token ids ``(B, L)`` and their attention mask."""
         side = "left" if left else "right"
         padded = self._network[0].tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
         return {name: value.to(self.model.device) for name, value in padded.items()}
@@ -285,9 +285,9 @@ def _on_device(encoded: PrunedSlices, device: torch.device) -> PrunedSlices:
 
 
 class AnswerLoss(nn.Module):
-    """Cross-entropy of the answers' tokens."""
+    """Cross-entropy over the tokens of the answers."""
 
     def forward(self, predicted: tuple[torch.Tensor, torch.Tensor], answers: Any = None) -> torch.Tensor:
-        """Compare what :class:`AnswerNetwork` returns; the answers are in it already."""
+        """Return the loss of the output of :class:`AnswerNetwork`, which already contains the labels."""
         logits, labels = predicted
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED_LABEL)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Muon for the weight matrices, AdamW for all else, as one optimizer."""
+"""One optimizer that combines Muon for weight matrices with AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["MuonAdamW"]
 
 
 class MuonAdamW(Optimizer):
-    """PyTorch's Muon on the matrices inside of a network, its AdamW on embeddings, heads, norms and biases.
+    """PyTorch's Muon for hidden weight matrices, and AdamW for embeddings, heads, norms and biases.
 
-    So Muon is meant to be used (K. Jordan, https://kellerjordan.github.io/posts/muon). In trials the warm-up's loss
-    fell in fewer steps than with AdamW alone. There are two parameter groups, the matrices first, for schedules with
-    two rates.
+    This is the recommended use of Muon (K. Jordan, https://kellerjordan.github.io/posts/muon). In trials, the warm-up
+    loss decreased in fewer steps than with AdamW alone. There are two parameter groups, Muon's first, for schedules
+    with two learning rates.
 
     Args:
-        named_parameters: names and parameters; those whose name holds "embed" or "head" are AdamW's, whatever their
-            shape.
+        named_parameters: names and parameters; parameters whose names contain "embed" or "head" use AdamW regardless
+            of their shape.
         muon_learning_rate: learning rate of Muon.
-        rate: learning rate of AdamW.
-        weight_decay: of both.
+        learning_rate: learning rate of AdamW.
+        weight_decay: weight decay of both.
 
     Raises:
-        SettingsError: this PyTorch has no Muon, which came with 2.9.
+        SettingsError: PyTorch is older than 2.9 and has no Muon.
     """
 
     def __init__(
@@ -43,9 +43,7 @@ class MuonAdamW(Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise SettingsError(
-                f"training needs torch.optim.Muon, of PyTorch 2.9 or newer; this is {torch.__version__}"
-            )
+            raise SettingsError(f"training needs PyTorch 2.9 or newer for torch.optim.Muon; found {torch.__version__}")
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in named_parameters:
@@ -55,12 +53,12 @@ class MuonAdamW(Optimizer):
             torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=weight_decay),
             AdamW(others, lr=learning_rate, weight_decay=weight_decay),
         )
-        # the groups of the parts themselves, so that a schedule that sets their rates reaches the parts
+        # share the group objects with both optimizers, so that learning rate schedules take effect in them
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step both; see :meth:`torch.optim.Optimizer.step`."""
+        """Run a step of both optimizers; see :meth:`torch.optim.Optimizer.step`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -70,11 +68,11 @@ class MuonAdamW(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both."""
+        """Return the states of both optimizers."""
         return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the states of both."""
+        """Restore the states of both optimizers."""
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]

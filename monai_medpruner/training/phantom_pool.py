@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Phantoms as a trained model will see them: preprocessed slices with the truth of every slice and every token."""
+"""Training phantoms: preprocessed slices with ground truth for every slice and token."""
 
 from __future__ import annotations
 
@@ -46,42 +46,42 @@ __all__ = [
     "training_phantom",
 ]
 
-#: what a lesion can be: organ, side, density; the numbers of the classes that the vision warm-up learns
+#: possible lesions as (organ, side, density); their indices are the classes of the vision warm-up
 FINDINGS = tuple(
     (organ, side, density)
     for organ in LESION_ORGANS
     for side in {"liver": ("right",), "spleen": ("left",)}.get(organ, ("right", "left"))
     for density in (("hyperdense",) if organ == "lung" else ("hypodense", "hyperdense"))
 )
-#: class of what bears no lesion
+#: class of tokens and slices without a lesion
 NO_FINDING = len(FINDINGS)
-#: class of a token that has too little of the lesion to tell
+#: label of tokens that show too little of a lesion to be classified
 IGNORED = -100
-#: pixels along either side of the blocks that a token's square is divided into
+#: side length in pixels of the blocks into which the square of a token is divided
 BLOCK_PIXELS = 4
-_LEAST_PIXELS = 3
-_BLOCK = 36  # neighboring seeds hold planes, phases and findings evenly
+_MIN_LESION_PIXELS = 3
+_PHANTOMS_PER_FILE = 36  # planes, phases and findings are balanced over this many consecutive seeds
 
 Preprocessing = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-_TRIES = 200
-_MARGIN = 1  # slices on either side of a further lesion
+_MAX_TRIES = 200
+_MARGIN = 1  # additional slices on each side of an added lesion
 
 
 @dataclass
 class TrainingPhantom:
-    """A phantom as slices of 8 bits, with its truth.
+    """A phantom as 8-bit slices, with its ground truth.
 
     Args:
-        slices: uint8 ``(D, H, W)``, what the image processor gets.
-        organ_blocks: uint8 ``(D, N, B)``, the organ that fills most of each block of a token's square, 0 for none.
-        lesion_blocks: uint8 ``(D, N, B)``, pixels of the lesion in each block.
+        slices: uint8 ``(D, H, W)``, the input of the image processor.
+        organ_blocks: uint8 ``(D, N, B)``, the most frequent organ in each block of a token's square, 0 for none.
+        lesion_blocks: uint8 ``(D, N, B)``, number of lesion pixels in each block.
         findings: int64 ``(D, N)``, index in :data:`FINDINGS`, :data:`NO_FINDING` or :data:`IGNORED`.
         plane: index in ``PLANES``.
         phase: index in ``PHASES``.
-        diameter_mm: of the lesion, 0 where there is none.
-        answers: what there is to ask and the right answer, as :func:`~monai_medpruner.data.phantom.phantom_answers`.
+        diameter_mm: diameter of the lesion in mm, 0 if there is none.
+        answers: correct answers by question type, see :func:`~monai_medpruner.data.phantom.phantom_answers`.
     """
 
     slices: np.ndarray
@@ -95,15 +95,15 @@ class TrainingPhantom:
 
     @property
     def slice_findings(self) -> np.ndarray:
-        """int64 ``(D,)``: the finding of each slice."""
+        """Finding of each slice, int64 ``(D,)``."""
         return np.where((self.findings < NO_FINDING), self.findings, -1).max(1) % (NO_FINDING + 1)
 
 
 def load_phantom(phantom: Phantom, voxels: np.ndarray | None = None) -> MetaTensor:
-    """A phantom in memory as :class:`~monai_medpruner.transforms.LoadVolume` gives it from its file.
+    """Return a phantom in the form in which :class:`~monai_medpruner.transforms.LoadVolume` reads its file.
 
     Args:
-        phantom: generated.
+        phantom: the phantom.
         voxels: one of its masks, or None for its volume.
     """
     stored = phantom.volume if voxels is None else voxels
@@ -112,26 +112,26 @@ def load_phantom(phantom: Phantom, voxels: np.ndarray | None = None) -> MetaTens
     return MetaTensor(torch.from_numpy(array)[None], meta=meta)
 
 
-def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) -> TrainingPhantom:
-    """Push a phantom and its masks through the preprocessing of the bundle.
+def training_phantom(phantom: Phantom, preprocessing: Preprocessing, token_pixels: int) -> TrainingPhantom:
+    """Apply the preprocessing of the bundle to a phantom and its masks.
 
     Args:
-        phantom: with one lesion or none.
-        preprocessing: takes and returns a dictionary; scales ``image`` to [0, 1] and orients ``organs`` and ``lesion``
-            alike.
-        cell: pixels along either side of the square that one visual token sees.
+        phantom: a phantom with one lesion or none.
+        preprocessing: dictionary transform that scales ``image`` to [0, 1] and applies the same orientation to
+            ``organs`` and ``lesion``.
+        token_pixels: side length in pixels of the square covered by one visual token.
     """
     masks = {"organs": load_phantom(phantom, phantom.organs), "lesion": load_phantom(phantom, phantom.lesion_mask)}
     data = preprocessing({"image": load_phantom(phantom), **masks})
-    # the rounding of networks.volume_qa.slice_images
+    # the rounding of networks.slice_images
     slices = (data["image"].as_tensor()[0] * 255).round().to(torch.uint8).permute(2, 0, 1)
     labels = data["organs"].as_tensor()[0].permute(2, 0, 1)
-    filled = torch.stack([_share_of_blocks(labels == label, cell) for label in (0, *ORGANS.values())], -1)
-    lesion_blocks = _share_of_blocks(data["lesion"].as_tensor()[0].permute(2, 0, 1) > 0, cell) * BLOCK_PIXELS**2
+    filled = torch.stack([_block_fractions(labels == label, token_pixels) for label in (0, *ORGANS.values())], -1)
+    lesion_blocks = _block_fractions(data["lesion"].as_tensor()[0].permute(2, 0, 1) > 0, token_pixels) * BLOCK_PIXELS**2
     pixels = lesion_blocks.sum(-1)
     findings = torch.full(pixels.shape, NO_FINDING)
     for lesion in phantom.lesions:
-        clear = pixels.round() >= torch.clamp(pixels.amax(1, keepdim=True).round(), 1, _LEAST_PIXELS)
+        clear = pixels.round() >= torch.clamp(pixels.amax(1, keepdim=True).round(), 1, _MIN_LESION_PIXELS)
         findings[pixels > 0] = IGNORED
         findings[clear] = FINDINGS.index((lesion.organ, lesion.side, lesion.density))
     return TrainingPhantom(
@@ -146,19 +146,19 @@ def training_phantom(phantom: Phantom, preprocessing: Preprocessing, cell: int) 
     )
 
 
-def further_lesion(
+def add_lesion(
     phantom: Phantom, finding: tuple[str, str, str], settings: PhantomSettings, generator: np.random.Generator
 ) -> Phantom | None:
-    """The slices of a phantom around a lesion that is put into them: many lesions for the price of one body.
+    """Add a lesion to a phantom and return the slices around it, which is cheaper than generating a new phantom.
 
     Args:
-        phantom: with its own lesion or none.
-        finding: organ, side and density, of :data:`FINDINGS`.
+        phantom: a phantom with one lesion or none.
+        finding: organ, side and density, one of :data:`FINDINGS`.
         settings: ranges of diameter and contrast.
-        generator: of place, size and contrast.
+        generator: random generator of position, size and contrast.
 
     Returns:
-        A phantom of these slices, with that lesion alone; None where no place was found, or only near its own lesion.
+        A phantom of these slices with only the new lesion; None if no position apart from its own lesion was found.
     """
     organ, side, density = finding
     name = f"{side} {organ}" if organ in ("kidney", "lung") else organ
@@ -168,7 +168,7 @@ def further_lesion(
         contrast = float(generator.uniform(20, 60)) - phantom.organ_hu[name]
     inside = np.flatnonzero(phantom.organs == ORGANS[name])
     spacing, shape = np.array(phantom.spacing), np.array(phantom.volume.shape)
-    for _ in range(_TRIES if len(inside) else 0):
+    for _ in range(_MAX_TRIES if len(inside) else 0):
         center = np.array(np.unravel_index(inside[generator.integers(len(inside))], shape))
         reach = np.ceil(diameter / 2 / spacing).astype(int)
         low, high = center - reach, center + reach + 1
@@ -195,26 +195,26 @@ def further_lesion(
     return None
 
 
-def _share_of_blocks(mask: torch.Tensor, cell: int) -> torch.Tensor:
-    """Share of each block that a mask ``(D, H, W)`` fills: ``(D, N, B)``, cells and their blocks row by row."""
+def _block_fractions(mask: torch.Tensor, token_pixels: int) -> torch.Tensor:
+    """Return the fraction of each block covered by a mask ``(D, H, W)``: ``(D, N, B)``, in row-major order."""
     blocks = avg_pool2d(mask.float()[:, None], BLOCK_PIXELS)[:, 0]
-    side = cell // BLOCK_PIXELS
+    side = token_pixels // BLOCK_PIXELS
     return blocks.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 class PhantomPool(Sequence[TrainingPhantom]):
-    """Phantoms of consecutive seeds, generated once into a folder and then held in memory.
+    """Phantoms of consecutive seeds, generated once, cached in a folder and held in memory.
 
     Args:
-        folder: of the files; those of equal arguments are used again.
-        seed: of the phantoms; a benchmark of another seed holds none of them.
-        count: number of phantoms, rounded up to whole blocks of 36, which are balanced.
-        settings: ranges to draw from.
+        folder: folder of the cached files, which are reused if the arguments are the same.
+        seed: seed of the phantoms; a benchmark with another seed contains none of them.
+        count: number of phantoms, rounded up to a multiple of 36, over which cases are balanced.
+        settings: ranges to sample from.
         preprocessing: see :func:`training_phantom`.
-        further_lesions: how many a phantom gets besides its own, each as a phantom of the slices around it, without
-            answers (:func:`further_lesion`).
-        cell: see :func:`training_phantom`.
-        workers: processes that generate; None takes one for each processor.
+        added_lesions: number of lesions added per phantom, each as a separate phantom of the slices around it, without
+            answers (:func:`add_lesion`).
+        token_pixels: see :func:`training_phantom`.
+        workers: number of processes that generate phantoms; None for one per processor.
     """
 
     def __init__(
@@ -224,24 +224,24 @@ class PhantomPool(Sequence[TrainingPhantom]):
         count: int,
         settings: PhantomSettings,
         preprocessing: Preprocessing,
-        further_lesions: int = 0,
-        cell: int = 16,
+        added_lesions: int = 0,
+        token_pixels: int = 16,
         workers: int | None = None,
     ) -> None:
         described = repr(
             (
                 asdict(settings),
                 [repr(vars(one)) for one in getattr(preprocessing, "transforms", [preprocessing])],
-                cell,
-                further_lesions,
+                token_pixels,
+                added_lesions,
             )
         )
         place = Path(folder) / f"seed_{seed}_{sha256(_without_addresses(described).encode()).hexdigest()[:12]}"
         place.mkdir(parents=True, exist_ok=True)
-        blocks = range(-(-count // _BLOCK))
+        blocks = range(-(-count // _PHANTOMS_PER_FILE))
         missing = [block for block in blocks if not _block_file(place, block).is_file()]
         if missing:
-            arguments = (seed, settings, preprocessing, further_lesions, cell)
+            arguments = (seed, settings, preprocessing, added_lesions, token_pixels)
             _generate(place, missing, arguments, min(workers or os.cpu_count() or 1, len(missing)))
         self.phantoms = [phantom for block in blocks for phantom in _read_block(_block_file(place, block))]
 
@@ -253,16 +253,16 @@ class PhantomPool(Sequence[TrainingPhantom]):
 
 
 def _generate(place: Path, blocks: Sequence[int], arguments: tuple[Any, ...], workers: int) -> None:
-    """Write the blocks, one process and one thread for each worker."""
+    """Write the missing blocks, with one single-threaded process per worker."""
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         tasks = [executor.submit(_write_block, place, block, *arguments) for block in blocks]
-        for task in tqdm(tasks, desc=f"blocks of {_BLOCK} phantoms"):
+        for task in tqdm(tasks, desc=f"files of {_PHANTOMS_PER_FILE} phantoms"):
             task.result()
 
 
 def _without_addresses(text: str) -> str:
-    """A description that is the same in every run."""
+    """Remove memory addresses from a description, so that it is the same in every run."""
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 
@@ -276,20 +276,20 @@ def _write_block(
     seed: int,
     settings: PhantomSettings,
     preprocessing: Preprocessing,
-    further_lesions: int,
-    cell: int,
+    added_lesions: int,
+    token_pixels: int,
 ) -> None:
-    """Generate the phantoms of one block and write them under another name first."""
-    first = phantom_seed(seed, block * _BLOCK)
+    """Generate the phantoms of one block and write them atomically."""
+    first = phantom_seed(seed, block * _PHANTOMS_PER_FILE)
     phantoms = []
-    for number in range(first, first + _BLOCK):
+    for number in range(first, first + _PHANTOMS_PER_FILE):
         phantom = generate_phantom(number, settings)
-        phantoms.append(training_phantom(phantom, preprocessing, cell))
+        phantoms.append(training_phantom(phantom, preprocessing, token_pixels))
         generator = np.random.default_rng([number, 2])
-        for _ in range(further_lesions):
+        for _ in range(added_lesions):
             finding = FINDINGS[generator.integers(len(FINDINGS))]
-            if (further := further_lesion(phantom, finding, settings, generator)) is not None:
-                phantoms.append(replace(training_phantom(further, preprocessing, cell), answers={}))
+            if (added := add_lesion(phantom, finding, settings, generator)) is not None:
+                phantoms.append(replace(training_phantom(added, preprocessing, token_pixels), answers={}))
     file = _block_file(place, block)
     part = file.with_suffix(f".{os.getpid()}")
     torch.save([vars(one) for one in phantoms], part)
@@ -297,5 +297,5 @@ def _write_block(
 
 
 def _read_block(file: Path) -> list[TrainingPhantom]:
-    # written by this class a moment or a run ago; holds numpy arrays, which the safe loader refuses
+    # written by this class; contains NumPy arrays, which the safe loader rejects
     return [TrainingPhantom(**fields) for fields in torch.load(file, weights_only=False)]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A small tokenizer whose words are those of the phantoms' questions; any other text passes byte by byte."""
+"""A small tokenizer with the words of the phantom questions; other text is tokenized by byte."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["phantom_tokenizer"]
 
 
 def phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer whose merges are learned from questions, choices and answers: each word is one token.
+    """Return a byte-level tokenizer trained on questions, choices and answers, in which each word is one token.
 
     Args:
-        model: whose special tokens and way of writing an image it gets.
+        model: defines the special tokens and the image placeholder.
     """
     return byte_tokenizer(model, _texts())
 
 
 def _texts() -> list[str]:
-    """Every question in every form it is asked in, and every answer, as it begins an answer and within a list."""
+    """Return every question in every format, and every answer, both alone and in a list of choices."""
     protocol = find_protocol("meduni-vqa")
     texts = ["user\n", "assistant\n"]
     for question, choices in QUESTIONS.values():

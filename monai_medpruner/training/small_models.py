@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Small models of the real architectures, one size for all families: 96 by 96 pixels a slice, 6 by 6 tokens."""
+"""Small models with the original architectures: slices of 96 by 96 pixels and 6 by 6 tokens in every family."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from monai_medpruner.training.phantom_tokenizer import phantom_tokenizer
 
 __all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
 
-#: pixels along either side of a slice; others are resized to it by the image processor
+#: side length of a slice in pixels; the image processor resizes other slices to it
 IMAGE_SIZE = 96
-#: pixels along either side of the square that becomes one visual token: 2 by 2 patches of 8 pixels, as in the large
-#: models, whose patches are 14 or 16 pixels of larger slices
+#: side length in pixels of the square covered by one visual token: 2 by 2 patches of 8 pixels. Large models merge
+#: patches in the same way, but their patches have 14 or 16 pixels
 TOKEN_PIXELS = 16
 
 _PATCH = 8
-# 0.7 / sqrt(128): the 0.02 of models ten times as wide lets so narrow ones start with next to no signal
-_INITIAL = 0.06
-_VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIAL}
-# VideoLLaMA3's encoder has no absolute positions, and wants a layer more to find out where a token lies; Qwen3-VL
-# was given one more together with lesions of 10 mm; Gemma 3 was trained with three
+# 0.7 / sqrt(128); the usual 0.02 is for models ten times as wide, and would leave these with almost no signal
+_INITIALIZER_RANGE = 0.06
+_VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIALIZER_RANGE}
+# VideoLLaMA3's encoder has no absolute positions and needs another layer to locate tokens; Qwen3-VL got another layer
+# when lesions of 10 mm were introduced; Gemma 3 was trained with three
 _VISION_LAYERS = {"qwen3_vl": 4, "gemma3": 3, "video_llama_3": 4}
 _VISION_HEADS = 4
 _TEXT = {
@@ -41,7 +41,7 @@ _TEXT = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 32768,
-    "initializer_range": _INITIAL,
+    "initializer_range": _INITIALIZER_RANGE,
 }
 _HEAD = 32
 _MEAN_STD: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -49,7 +49,7 @@ _PIXELS = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
 
 
 def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
-    """Absolute positions of 12 by 12 patches, DeepStack rows of the middle block."""
+    """Absolute positions for 12 by 12 patches, DeepStack features from the middle block."""
     vision = {
         **_VISION,
         "depth": _VISION_LAYERS["qwen3_vl"],
@@ -65,7 +65,7 @@ def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
 
 
 def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
-    """SigLIP, 2 by 2 pooling instead of the 4 by 4 of large slices; one sliding layer, as the first of six."""
+    """SigLIP with 2 by 2 pooling (4 by 4 in the large model); one sliding-window layer (five of six there)."""
     vision = {
         **_VISION,
         "model_type": "siglip_vision_model",
@@ -89,7 +89,7 @@ def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
 
 
 def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
-    """Rotary positions in the encoder, 2 by 2 means, a Qwen2 language model."""
+    """Rotary positions in the encoder, 2 by 2 averaging, a Qwen2 language model."""
     vision = {
         **_VISION,
         "num_hidden_layers": _VISION_LAYERS["video_llama_3"],
@@ -105,7 +105,7 @@ _CONFIGS = {"qwen3_vl": _qwen3_vl, "gemma3": _gemma3, "video_llama_3": _video_ll
 
 
 def _image_processor(model_type: str) -> Any:
-    """The family's own preprocessing; slices of 96 by 96 pixels pass it unchanged but for their scale."""
+    """Return the image processor of the family; it only rescales the values of slices of 96 by 96 pixels."""
     if model_type == "gemma3":
         size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
         return Gemma3ImageProcessorPil(size=size, do_pan_and_scan=False, **_MEAN_STD)
@@ -114,26 +114,26 @@ def _image_processor(model_type: str) -> Any:
 
 
 def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
-    """Write an untrained small model as a real checkpoint is stored.
+    """Save an untrained small model in the format of a regular checkpoint.
 
     Args:
         model_type: "qwen3_vl", "gemma3" or "video_llama_3".
-        folder: where to write configuration, safetensors, tokenizer and image processor.
-        seed: of the initial weights.
+        folder: folder for configuration, safetensors, tokenizer and image processor.
+        seed: seed of the initial weights.
 
     Returns:
         The folder.
 
     Raises:
-        SettingsError: there is no small model of that type.
+        SettingsError: no small model is defined for ``model_type``.
     """
     if model_type not in _CONFIGS:
-        raise SettingsError(f"no small model of type {model_type!r}; there are: {', '.join(_CONFIGS)}")
+        raise SettingsError(f"no small model of type {model_type!r}; expected one of: {', '.join(_CONFIGS)}")
     tiny = tiny_model(model_type)
     tokenizer = phantom_tokenizer(tiny)
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in tiny.tokens.items()}
-    # the output layer is a copy of the embedding, as in the small models of these families
+    # the output layer shares the embedding, as in the smaller models of these families
     config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True})
     text = config.get_text_config()
     text.tie_word_embeddings = True

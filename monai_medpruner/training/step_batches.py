@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Batches drawn anew in every epoch, the same ones whether a run was broken off or not."""
+"""Randomly sampled batches that are the same in interrupted and uninterrupted runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["StepBatches"]
 
 
 class StepBatches(Dataset):
-    """Whole batches as the items of a dataset; a batch depends on seed, epoch and step alone.
+    """A dataset whose items are whole batches; a batch depends only on seed, epoch and step.
 
-    For a ``DataLoader`` with ``batch_size=None``. It is a handler as well: attached to the trainer, it learns the
-    epoch, so that a resumed run draws what the uninterrupted one would have drawn.
+    Use it in a ``DataLoader`` with ``batch_size=None``. It is also a handler: attached to the trainer, it follows the
+    epoch, so a resumed run samples the same batches as an uninterrupted one.
 
     Args:
-        steps: batches of an epoch.
-        seed: of what is drawn.
+        steps: number of batches per epoch.
+        seed: random seed of the batches.
     """
 
     def __init__(self, steps: int, seed: int) -> None:
@@ -32,7 +32,7 @@ class StepBatches(Dataset):
         self.epoch = 1
 
     def attach(self, engine: Engine) -> None:
-        """Follow the trainer's epochs."""
+        """Follow the epochs of a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._follow)
 
     def _follow(self, engine: Engine) -> None:
@@ -42,11 +42,11 @@ class StepBatches(Dataset):
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """The batch of a step of the current epoch."""
+        """Return the batch of a step in the current epoch."""
         if not 0 <= step < self.steps:
             raise IndexError(step)
         return self.draw(np.random.default_rng([self.seed, self.epoch, step]))
 
     @abstractmethod
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """Draw a batch."""
+        """Sample a batch."""

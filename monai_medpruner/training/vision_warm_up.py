@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""First stage: the vision encoder and the projector learn what a slice and each of its tokens show."""
+"""First training stage: the vision encoder and projector learn to classify slices and their tokens."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from monai_medpruner.training.step_batches import StepBatches
 __all__ = ["VisionWarmUp", "WarmUpBatches", "WarmUpLoss", "prepare_warm_up_batch"]
 
 _BLOCKS = (TOKEN_PIXELS // BLOCK_PIXELS) ** 2
-# darker, brighter: of each finding, and none
+# (hypodense, hyperdense) for each finding, and for no finding
 _DENSITIES = torch.tensor(
     [(density == "hypodense", density == "hyperdense") for _, _, density in FINDINGS] + [(False, False)]
 )
-# bring the means over blocks, of which few lie on a border and one in hundreds in a lesion, to the size of the others
+# scale the means over blocks to the size of the other terms: few blocks are on a border, one in hundreds in a lesion
 _ORGAN_WEIGHT, _LESION_WEIGHT = 6.0, 100.0
 _FILLED_WEIGHT = 5.0
 
@@ -37,16 +37,17 @@ class WarmUpBatches(StepBatches):
     """Single slices of many phantoms.
 
     Args:
-        phantoms: to draw from.
-        batch_size: slices of a batch.
-        lesion_share: of the slices that show a lesion, all findings alike; the others are drawn from all slices.
-        first_diameter: smallest lesion in mm at the start; the bound falls evenly to nothing, for small ones are not
-            learned before large ones are.
-        curriculum_epochs: how long it takes to fall.
-        none_weight: weight of the tokens without a lesion, which nearly all are, in the first and the last epochs: at
-            a small one the lesions are learned, at a large one the false ones go.
-        weight_epochs: the last epoch of the first weight and the first epoch of the last; between them it grows by
-            the same factor each epoch.
+        phantoms: phantoms to sample from.
+        batch_size: number of slices per batch.
+        lesion_fraction: fraction of slices with a lesion, balanced over the findings; the others are sampled from all
+            slices.
+        initial_min_diameter: min lesion diameter in mm in the first epoch; it decreases linearly to 0, because small
+            lesions are only learned after large ones.
+        curriculum_epochs: number of epochs over which the min diameter decreases to 0.
+        background_weight: initial and final weight of tokens without a lesion, which are almost all tokens. With a
+            small weight the model learns to detect lesions; a large weight then removes false positives.
+        weight_epochs: last epoch with the initial weight, and first epoch with the final weight; in between, the weight
+            grows exponentially.
         steps: see :class:`~.step_batches.StepBatches`.
         seed: see :class:`~.step_batches.StepBatches`.
     """
@@ -55,10 +56,10 @@ class WarmUpBatches(StepBatches):
         self,
         phantoms: Sequence[TrainingPhantom],
         batch_size: int,
-        lesion_share: float,
-        first_diameter: float,
+        lesion_fraction: float,
+        initial_min_diameter: float,
         curriculum_epochs: int,
-        none_weight: tuple[float, float],
+        background_weight: tuple[float, float],
         weight_epochs: tuple[int, int],
         steps: int,
         seed: int,
@@ -66,10 +67,10 @@ class WarmUpBatches(StepBatches):
         super().__init__(steps, seed)
         self.phantoms = phantoms
         self.batch_size = batch_size
-        self.lesion_share = lesion_share
-        self.first_diameter = first_diameter
+        self.lesion_fraction = lesion_fraction
+        self.initial_min_diameter = initial_min_diameter
         self.curriculum_epochs = curriculum_epochs
-        self.none_weight = none_weight
+        self.background_weight = background_weight
         self.weight_epochs = weight_epochs
         self.whole = [number for number, phantom in enumerate(phantoms) if phantom.answers]
         self.finding_slices: list[list[tuple[int, int]]] = [[] for _ in FINDINGS]
@@ -79,14 +80,15 @@ class WarmUpBatches(StepBatches):
                     self.finding_slices[finding].append((number, index))
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """``image`` uint8 ``(S, H, W)`` and ``label``, see :class:`WarmUpLoss`."""
-        least = self.first_diameter * max(1 - (self.epoch - 1) / self.curriculum_epochs, 0)
+        """Return ``image``, uint8 ``(S, H, W)``, and ``label``, see :class:`WarmUpLoss`."""
+        min_diameter = self.initial_min_diameter * max(1 - (self.epoch - 1) / self.curriculum_epochs, 0)
         large = [
-            [one for one in slices if self.phantoms[one[0]].diameter_mm >= least] for slices in self.finding_slices
+            [one for one in slices if self.phantoms[one[0]].diameter_mm >= min_diameter]
+            for slices in self.finding_slices
         ]
         chosen = []
         for _ in range(self.batch_size):
-            if generator.uniform() < self.lesion_share:
+            if generator.uniform() < self.lesion_fraction:
                 slices = large[generator.integers(len(FINDINGS))]
                 chosen.append(slices[generator.integers(len(slices))])
             else:
@@ -101,15 +103,15 @@ class WarmUpBatches(StepBatches):
             "finding": np.array([phantom.slice_findings[index] for phantom, index in members]),
             "plane": np.array([phantom.plane for phantom, _ in members]),
             "phase": np.array([phantom.phase for phantom, _ in members]),
-            "none_weight": np.array(self._none_weight(), dtype=np.float32),
+            "background_weight": np.array(self._background_weight(), dtype=np.float32),
         }
         return {
             "image": torch.from_numpy(np.stack([phantom.slices[index] for phantom, index in members])),
             "label": {name: torch.from_numpy(value) for name, value in label.items()},
         }
 
-    def _none_weight(self) -> float:
-        (first, last), (start, end) = self.none_weight, self.weight_epochs
+    def _background_weight(self) -> float:
+        (first, last), (start, end) = self.background_weight, self.weight_epochs
         grown = min(max((self.epoch - start) / (end - start), 0), 1)
         return first * (last / first) ** grown
 
@@ -117,22 +119,22 @@ class WarmUpBatches(StepBatches):
 def prepare_warm_up_batch(
     batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Inputs and labels of a batch, as MONAI's trainer asks for them; the labels on the device."""
+    """Return inputs and labels of a batch for MONAI's trainer, with the labels on the device."""
     label = {name: value.to(device, non_blocking=non_blocking) for name, value in batch["label"].items()}
     return batch["image"], label
 
 
 class VisionWarmUp(nn.Module):
-    """A model's vision encoder and projector under linear heads, which are thrown away afterward.
+    """A model's vision encoder and projector with linear heads that are discarded after training.
 
     Args:
-        network: whose model is trained in place.
-        seed: of the heads' initial weights.
+        network: its model is trained in place.
+        seed: seed of the initial weights of the heads.
     """
 
     def __init__(self, network: Checkpoint, seed: int = 0) -> None:
         super().__init__()
-        # outside of the modules: the model alone is trained and stored
+        # in a list, so that it is not a submodule: only the model is trained and saved
         self._network = [network]
         self.model = network.model
         width = self.model.config.get_text_config().hidden_size
@@ -147,7 +149,7 @@ class VisionWarmUp(nn.Module):
         self.to(self.model.device)
 
     def trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and parameters of the encoder, the projector and the heads; the language model is not run."""
+        """Return names and parameters of encoder, projector and heads, without the language model."""
         return [(name, parameter) for name, parameter in self.named_parameters() if not is_language(name)]
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -157,12 +159,12 @@ class VisionWarmUp(nn.Module):
             image: uint8 ``(S, H, W)``.
 
         Returns:
-            Logits in float32: of the tokens ``findings`` ``(S, N, 11)``, ``presence`` ``(S, N, 1)``, ``organ_blocks``
-            ``(S, N, B * 15)`` and ``lesion_blocks`` ``(S, N, B * 2)``, darker and brighter ones; of the slices
-            ``finding`` ``(S, 11)``, ``plane`` and ``phase`` ``(S, 3)``, read off the mean of their tokens.
+            Logits in float32. For tokens: ``findings`` ``(S, N, 11)``, ``presence`` ``(S, N, 1)``, ``organ_blocks``
+            ``(S, N, B * 15)`` and ``lesion_blocks`` ``(S, N, B * 2)``, hypodense and hyperdense. For slices, from
+            the mean of their tokens: ``finding`` ``(S, 11)``, ``plane`` and ``phase`` ``(S, 3)``.
         """
-        # faster on a CPU (benchmarks/training_steps.py): its products in bfloat16, and its plain attention, since the
-        # backward pass of the fused one is slow in bfloat16
+        # faster on a CPU (benchmarks/training_steps.py): bfloat16 matrix products, and unfused attention, because the
+        # backward pass of fused attention is slow in bfloat16
         with torch.autocast(self.model.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             tokens = torch.stack(self.encode(image)).sum(0)
             own, pooled = self.token_norm(tokens), self.slice_norm(tokens.mean(1))
@@ -171,33 +173,33 @@ class VisionWarmUp(nn.Module):
         return {name: value.float() for name, value in logits.items()}
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Tokens ``(S, N, C)`` and the rows of each DeepStack layer; see :func:`encode_slices`."""
+        """Return tokens ``(S, N, C)`` and the features of each DeepStack layer; see :func:`encode_slices`."""
         return encode_slices(self._network[0], image)
 
-    def suspicion(self, rows: list[torch.Tensor]) -> torch.Tensor:
-        """Log-odds ``(S, N)`` that a token shows a lesion.
+    def lesion_logits(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        """Return the log-odds ``(S, N)`` that a token shows a lesion.
 
         Args:
-            rows: as :meth:`encode` returns them.
+            rows: result of :meth:`encode`.
         """
         findings = self.token_heads["findings"](self.token_norm(torch.stack(rows).sum(0)))
         return findings[..., :NO_FINDING].logsumexp(-1) - findings[..., NO_FINDING]
 
 
 def is_language(name: str) -> bool:
-    """Whether a parameter of that name belongs to the language model."""
+    """Whether a parameter with this name belongs to the language model."""
     return "language_model" in name or "lm_head" in name
 
 
 def encode_slices(network: Checkpoint, image: torch.Tensor) -> list[torch.Tensor]:
-    """Projected tokens of slices of one size and the side rows that go with them, by way of the image processor.
+    """Encode slices of the same size to projected tokens and DeepStack features, using the image processor.
 
     Args:
-        network: holds model and image processor.
+        network: provides the model and the image processor.
         image: uint8 ``(S, H, W)``.
 
     Returns:
-        Tokens ``(S, N, C)``, then the rows of each DeepStack layer, alike.
+        Tokens ``(S, N, C)``, then the features of each DeepStack layer, with the same shape.
     """
     volume = image.permute(1, 2, 0)[None].float() / 255
     family = network.family
@@ -211,13 +213,13 @@ def encode_slices(network: Checkpoint, image: torch.Tensor) -> list[torch.Tensor
 class WarmUpLoss(nn.Module):
     """Sum of the cross-entropies of all heads.
 
-    Each token tells what lies in its own square: the lesion, and block by block which organ, and how much of a darker
-    or brighter lesion. The blocks are what the encoder learns fastest from. Besides, it tells whether there is a lesion
-    anywhere in its slice, which makes tokens attend to the lesion, as encoders do that were trained on what whole
-    images show. The mean of a slice's tokens tells its lesion, plane and phase.
+    Each token predicts the content of its own square: the finding and, per block, the organ and the fraction covered by
+    a hypodense or hyperdense lesion. The encoder learns fastest from the blocks. Each token also predicts whether its
+    slice has a lesion anywhere. This makes tokens attend to the lesion, as in encoders trained on whole images. The
+    mean of the tokens of a slice predicts its finding, plane and phase.
 
     Args:
-        presence_weight: weight of the question whether there is a lesion anywhere.
+        presence_weight: weight of the prediction whether the slice has a lesion anywhere.
     """
 
     def __init__(self, presence_weight: float = 1.0) -> None:
@@ -225,16 +227,16 @@ class WarmUpLoss(nn.Module):
         self.presence_weight = presence_weight
 
     def forward(self, logits: Mapping[str, torch.Tensor], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Compare the logits of :class:`VisionWarmUp` with the labels of a batch.
+        """Return the loss of the logits of :class:`VisionWarmUp` for the labels of a batch.
 
         Args:
-            logits: as :meth:`VisionWarmUp.forward` returns them.
+            logits: result of :meth:`VisionWarmUp.forward`.
             label: class numbers ``findings`` ``(S, N)``, ``organ_blocks`` ``(S, N, B)``, ``finding``, ``plane`` and
-                ``phase`` ``(S,)``; ``lesion_blocks`` ``(S, N, B)``, pixels of the lesion; ``none_weight`` ``()``, the
-                weight of tokens without a lesion.
+                ``phase`` ``(S,)``; ``lesion_blocks`` ``(S, N, B)``, numbers of lesion pixels; ``background_weight``
+                ``()``, the weight of tokens without a lesion.
         """
         weights = torch.ones(NO_FINDING + 1, device=logits["findings"].device)
-        weights[NO_FINDING] = label["none_weight"]
+        weights[NO_FINDING] = label["background_weight"]
         found = F.cross_entropy(
             logits["findings"].flatten(0, 1), label["findings"].flatten(), weight=weights, ignore_index=IGNORED
         )
@@ -248,7 +250,7 @@ class WarmUpLoss(nn.Module):
         return found + weighted + self.presence_weight * presence + slices
 
     def _lesion_blocks(self, logits: Mapping[str, torch.Tensor], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Compare the share of each block that a darker and a brighter lesion fills."""
+        """Loss of the fraction of each block covered by a hypodense and by a hyperdense lesion."""
         share = label["lesion_blocks"].float()[..., None] / BLOCK_PIXELS**2
         density = _DENSITIES.to(share.device)[label["finding"]]
         return F.binary_cross_entropy_with_logits(

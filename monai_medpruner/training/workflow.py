@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What both stages of the training share: the network, the handlers, the checkpoint at the end."""
+"""Parts shared by both training stages: network, handlers and the final checkpoint."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 def untrained_network(
     model_type: str, folder: str, seed: int = 0, device: torch.device | str | None = None
 ) -> Checkpoint:
-    """The checkpoint of a small model with random weights.
+    """Return the checkpoint of a small model with random weights.
 
     Args:
         model_type: see :func:`~.small_models.save_small_checkpoint`.
-        folder: where the untrained checkpoint is written.
-        seed: of the weights.
-        device: where it is trained; float32 on any.
+        folder: folder for the untrained checkpoint.
+        seed: seed of the weights.
+        device: device for training; the model is in float32.
     """
     path = save_small_checkpoint(model_type, folder, seed)
     return Checkpoint(str(path), device=device, dtype=torch.float32)
@@ -49,15 +49,17 @@ def training_handlers(
     scheduler: Any,
     batches: StepBatches,
 ) -> list[Any]:
-    """Handlers of one stage: learning rate by step, progress, a checkpoint an epoch, and the last one loaded if any.
+    """Return the handlers of one stage: learning rate schedule, progress, and checkpoints.
+
+    A checkpoint is saved after every epoch, and an interrupted stage resumes from the last one.
 
     Args:
-        stage: name of the folder of its checkpoints.
-        folder: of the run.
-        network: what is stored of it, with the others.
-        optimizer: of the stage.
-        scheduler: of the learning rate, by step.
-        batches: follow the epoch.
+        stage: name of the stage and of its checkpoint folder.
+        folder: folder of the run.
+        network: network to save and restore.
+        optimizer: optimizer to save and restore.
+        scheduler: learning rate schedule, updated at every step.
+        batches: dataset that follows the epochs.
     """
     place = Path(folder) / stage
     stored = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
@@ -72,7 +74,7 @@ def training_handlers(
 
 
 class _Progress:
-    """Steps and loss, as ignite draws them."""
+    """Progress bar with steps and loss."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
@@ -83,7 +85,7 @@ class _Progress:
 
 
 class _GradientClip:
-    """Bounds the gradient's norm between the backward pass and the step, at 1: at higher norms training fell apart."""
+    """Clips the gradient norm at 1 between backward pass and optimizer step; without it, training diverged."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -96,7 +98,7 @@ class _GradientClip:
 
 
 class _TrainerCheckpoints:
-    """Stores the trainer's own state, too, which exists only once the trainer does."""
+    """Saves and restores checkpoints with the state of the trainer, which is only known when attached."""
 
     def __init__(self, place: Path, stored: dict[str, Any], latest: Path | None) -> None:
         self.place, self.stored, self.latest = place, stored, latest
@@ -109,11 +111,11 @@ class _TrainerCheckpoints:
 
 
 def save_trained(network: Checkpoint, folder: str) -> None:
-    """Write the trained model as a checkpoint in float16, with tokenizer and image processor.
+    """Save the trained model as a float16 checkpoint, with tokenizer and image processor.
 
     Args:
-        network: holds all of them; its own weights stay in float32.
-        folder: where to write.
+        network: network with the trained model; its own weights stay in float32.
+        folder: folder of the checkpoint.
     """
     deepcopy(network.model).half().save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)

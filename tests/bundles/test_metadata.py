@@ -21,6 +21,7 @@ from monai.utils import BundleProperty, BundlePropertyConfig
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from monai_medpruner import __version__
 from monai_medpruner.requirements import check_required_packages
 from monai_medpruner.testing import tiny_model
 
@@ -157,7 +158,7 @@ def test_weights_are_pinned(bundle, metadata, config):
 def test_required_packages_are_the_projects(metadata, project):
     """They are the lower bounds of the project, but for the three packages that have keys of their own."""
     required = metadata["required_packages_version"]
-    expected = {project["name"]: f">={project['version']}", **lower_bounds(project)}
+    expected = {project["name"]: f">={__version__}", **lower_bounds(project)}
     own_keys = {"monai", "torch", "numpy"}
     assert required == {name: version for name, version in expected.items() if name not in own_keys}
     for name in required:

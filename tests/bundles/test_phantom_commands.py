@@ -57,7 +57,7 @@ def test_training_starts_from_the_command_line(bundle, tmp_path):
     toy = {"warm_up_phantoms": 36, "answer_phantoms": 36, "warm_up_slices": 6, "answer_volumes": 2, "device": "cpu"}
     for stage in ("warm_up", "answer"):
         toy |= {f"{stage}_epochs": 1, f"{stage}_steps": 2}
-    toy["warm_up::pool::further_lesions"] = 1
+    toy["warm_up::pool::added_lesions"] = 1
     words = [word for name, value in toy.items() for word in (f"--{name}", value)]
     config = bundle / "configs" / "train.json"
     words += ["--output_dir", tmp_path / "out", "--family", "gemma3"]
@@ -70,7 +70,7 @@ def test_evidence_command(repository, tmp_path):
     words = ["--count", 2, "--families", "qwen3_vl", "--work", tmp_path / "work", "--out", tmp_path / "docs"]
     run(repository / "benchmarks" / "evidence.py", *words, cwd=tmp_path)
     page = (tmp_path / "docs" / "evidence.md").read_text(encoding="utf-8")
-    for name in ("unpruned", "blind", "shuffled", "option: nucleus of the volume", "**MedPruner"):
+    for name in ("unpruned", "blind", "shuffled", "option: one nucleus per volume", "**MedPruner"):
         assert f"\n| {name}" in page
     for name in ("evidence_qwen3_vl.png", "evidence_qwen3_vl_attention.png"):
         assert f"({name})" in page

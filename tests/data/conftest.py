@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Synthetic DICOM series, written through pydicom."""
+"""Synthetic DICOM series, written with pydicom."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ORIGIN = (-10.0, -20.0, 30.0)
 
 
 def stack_positions(orientation=AXIAL, gaps=(2.0,) * (SLICES - 1)) -> np.ndarray:
-    """Positions straight along the normal of ``orientation``, one after every gap."""
+    """Positions along the normal of ``orientation``, separated by the gaps."""
     normal = np.cross(orientation[:3], orientation[3:])
     return np.array(ORIGIN) + np.concatenate([[0.0], np.cumsum(gaps)])[:, None] * normal
 
 
 @pytest.fixture
 def write_series() -> Callable[..., Any]:
-    """Return a function that writes a series into a folder, names and instance numbers shuffled against positions.
+    """Return a function that writes a series into a folder; names and instance numbers are not in slice order.
 
-    ``edit(dataset, index)`` may change each slice's dataset. The answer holds the stored values (slice, row, column),
-    in the order of ``positions``, and the files in the same order.
+    ``edit(dataset, index)`` may change the dataset of each slice. The result has the stored values (slice, row, column)
+    and the files, both in the order of ``positions``.
     """
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileMetaDataset
@@ -76,7 +76,7 @@ def write_series() -> Callable[..., Any]:
             if edit is not None:
                 edit(dataset, index)
             files.append(folder / f"{series_uid[-2:]}_{numbers[index]:03d}.dcm")
-            # pydicom 2, which MONAI Label needs, wants to be told what the transfer syntax says
+            # pydicom 2, which MONAI Label needs, requires these in addition to the transfer syntax
             dataset.is_little_endian, dataset.is_implicit_VR = True, False
             dataset.save_as(files[-1], write_like_original=False)
         return SimpleNamespace(stored=stored, files=files, positions=np.asarray(positions))

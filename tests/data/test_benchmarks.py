@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Local folders of benchmarks, written here in each official format, to datalists."""
+"""Datalists of benchmark folders, which the tests write in each official format."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_m3d_vqa(tmp_path, mode, form):
 
 
 def test_tables_with_other_columns_in_another_order(tmp_path):
-    """Against the same rows in the official order."""
+    """The items equal those of the same rows in the official column order."""
     official = load_benchmark("m3d_vqa", write_m3d(tmp_path))
     order = ["Extra", *reversed(M3D_HEADER.split(","))]
     stream = io.StringIO()
@@ -143,7 +143,7 @@ def test_tables_with_other_columns_in_another_order(tmp_path):
     assert load_benchmark("m3d_vqa", tmp_path) == official
 
 
-def test_ids_are_the_same_in_every_mode_part_and_order(tmp_path):
+def test_ids_do_not_depend_on_mode_task_or_order(tmp_path):
     write_m3d(tmp_path)
     ids = [item["id"] for item in load_benchmark("m3d_vqa", tmp_path)]
     assert len(set(ids)) == 6
@@ -174,17 +174,17 @@ def test_rad3d_names():
     assert ct_rate_names("mine") == ("mine.nii.gz",)
 
 
-@pytest.mark.parametrize("form", ["x.nii.gz", "x.nii", "x.npy", "x/1.png"])
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "x.npy", "x/1.png"])
 @pytest.mark.parametrize("stem", ["test_1000_a_1", "valid_1000_a_1"])
-def test_every_form_of_an_image_is_found(tmp_path, stem, form):
+def test_images_are_found_in_every_format(tmp_path, stem, name):
     write_table(
         tmp_path / "test/Task4_Existence_Detection/A.csv",
         RAD_HEADER,
         RAD_ROWS["Task4_Existence_Detection/Atelectasis"][:1],
     )
-    touch(tmp_path / "volumes", form.replace("x", stem, 1))
+    touch(tmp_path / "volumes", name.replace("x", stem, 1))
     (item,) = load_benchmark("rad3d", tmp_path, images=tmp_path / "volumes")
-    assert item["image"] == str(tmp_path / "volumes" / form.replace("x", stem, 1).removesuffix("/1.png"))
+    assert item["image"] == str(tmp_path / "volumes" / name.replace("x", stem, 1).removesuffix("/1.png"))
 
 
 def test_rad3d_of_meduni_eval(tmp_path):
@@ -225,7 +225,7 @@ def test_rad3d_of_meduni_eval(tmp_path):
         ("Is it?", None, {}),
     ],
 )
-def test_choices_behind_a_question(text, question, choices):
+def test_split_choices(text, question, choices):
     assert split_choices(text) == (question or text, choices)
 
 
@@ -240,7 +240,7 @@ def test_choices_behind_a_question(text, question, choices):
         ("Both", None, "Both"),
     ],
 )
-def test_letter_and_text_of_an_answer(answer, letter, text):
+def test_split_answer(answer, letter, text):
     assert split_answer(answer, {"A": "Yes", "B": "No"}) == (letter, text)
 
 
@@ -269,7 +269,7 @@ def test_amos_mm_of_meduni_eval(tmp_path, place):
     assert item["image"] == str(folder / "amos_test_crop_32/amos_0001")
 
 
-def test_own_table(tmp_path):
+def test_question_table(tmp_path):
     closed, opened = load_benchmark("question_table", write_own(tmp_path))
     assert closed == {
         "image": str(tmp_path / "a.nii.gz"),
@@ -301,7 +301,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 M3D_TABLE = "M3D-VQA/M3D_VQA_test.csv"
 RAD_TABLE = "3DRAD/test/Task4_Existence_Detection/Atelectasis.csv"
-# name -> benchmark, writer, how it is broken, what the message says
+# name -> benchmark, writer, function that breaks the folder, pattern of the message
 BROKEN = {
     "missing image": (
         "m3d_vqa",
@@ -309,13 +309,13 @@ BROKEN = {
         lambda f: (f / "M3D_Cap_npy/2/Cor.npy").unlink(),
         "1 images of 2 .*Cor.npy",
     ),
-    "missing table": ("m3d_vqa", write_m3d, lambda f: (f / M3D_TABLE).unlink(), "holds no M3D_VQA_test.csv"),
+    "missing table": ("m3d_vqa", write_m3d, lambda f: (f / M3D_TABLE).unlink(), "does not contain M3D_VQA_test.csv"),
     "missing column": ("m3d_vqa", write_m3d, lambda f: replace(f / M3D_TABLE, "Choice C", "C"), "lacks.*'Choice C'"),
     "column twice": (
         "m3d_vqa",
         write_m3d,
         lambda f: replace(f / M3D_TABLE, "Text", "Question"),
-        "names a column twice",
+        "has a duplicate column",
     ),
     "short row": (
         "m3d_vqa",
@@ -339,8 +339,13 @@ BROKEN = {
     ),
     "no letter": ("m3d_vqa", write_m3d, lambda f: replace(f / M3D_TABLE, "Axial,A", "Axial,AB"), "line 2:.*'AB'"),
     "no questions": ("m3d_vqa", write_m3d, lambda f: write_m3d(f, []), "no  questions"),
-    "two tables": ("m3d_vqa", write_m3d, lambda f: touch(f, "M3D_VQA_test.csv"), "choose one with annotations"),
-    "two forms": ("rad3d", write_rad3d, lambda f: touch(f, "test_7_a_2/0.png", "test_7_a_2.npy"), None),
+    "two tables": (
+        "m3d_vqa",
+        write_m3d,
+        lambda f: touch(f, "M3D_VQA_test.csv"),
+        "several annotation files.*Choose one with annotations",
+    ),
+    "two formats": ("rad3d", write_rad3d, lambda f: touch(f, "test_7_a_2/0.png", "test_7_a_2.npy"), None),
     "dash for an answer": (
         "rad3d",
         write_rad3d,
@@ -354,7 +359,7 @@ BROKEN = {
         lambda f: replace(f / RAD_TABLE, "test_7_a_2.nii.gz", ""),
         "3: the image is empty",
     ),
-    "no tables": ("rad3d", write_rad3d, lambda f: [i.unlink() for i in f.rglob("*.csv")], "holds no TaskN"),
+    "no tables": ("rad3d", write_rad3d, lambda f: [i.unlink() for i in f.rglob("*.csv")], "does not contain TaskN"),
     "bad JSON": ("amos_mm", write_amos, lambda f: replace(f / "dataset.json", '"qa"', "qa"), "line 1: not JSON"),
     "no text": ("amos_mm", write_amos, lambda f: replace(f / "dataset.json", '"Normal."', "5"), "'pelvis', found int"),
     "unclear letter": (
@@ -395,15 +400,15 @@ def test_broken_folders(tmp_path, case):
     name, writer, breaking, message = BROKEN[case]
     assert load_benchmark(name, writer(tmp_path))
     breaking(tmp_path)
-    if case == "two forms":  # the exact name, CT-RATE's here, needs no other form; without it there is no telling
+    if case == "two formats":  # an exact match, here CT-RATE's name, is preferred; without it, the image is ambiguous
         assert load_benchmark(name, tmp_path)
         (tmp_path / "valid_fixed/valid_7/valid_7_a/valid_7_a_2.nii.gz").unlink()
-        message = "is there in 2 forms"
+        message = "exists in 2 formats"
     with pytest.raises(BenchmarkError, match=message):
         load_benchmark(name, tmp_path)
 
 
-def test_missing_images_may_stay_but_are_never_replaced(tmp_path, caplog):
+def test_missing_images_may_be_kept_but_are_never_replaced(tmp_path, caplog):
     whole = load_benchmark("m3d_vqa", write_m3d(tmp_path))
     (tmp_path / "M3D_Cap_npy/2/Cor.npy").unlink()
     with pytest.raises(MissingImagesError, match=r"1 images of 2 items are missing: .*Cor.npy"):
@@ -412,7 +417,7 @@ def test_missing_images_may_stay_but_are_never_replaced(tmp_path, caplog):
     assert "1 images of 2 items are missing" in caplog.text
 
 
-def test_many_missing_images_are_counted_and_the_first_named(tmp_path):
+def test_missing_images_are_counted_and_the_first_are_named(tmp_path):
     rows = [M3D_ROWS[0].replace("Axial.npy", f"{number}.npy") for number in range(40)]
     with pytest.raises(
         MissingImagesError, match=r"40 images of 80 items are missing: \S+/0.npy, \S+/1.npy, \S+/2.npy, …"
@@ -420,48 +425,48 @@ def test_many_missing_images_are_counted_and_the_first_named(tmp_path):
         load_benchmark("m3d_vqa", write_m3d(tmp_path, rows))
 
 
-def test_rows_that_repeat_are_kept_and_reported(tmp_path, caplog):
-    """Nine rows of the official 3D-RAD test tables do."""
+def test_duplicate_rows_are_kept_and_logged(tmp_path, caplog):
+    """Nine rows of the official 3D-RAD test tables are duplicates."""
     items = load_benchmark("m3d_vqa", write_m3d(tmp_path, [*M3D_ROWS, M3D_ROWS[1]]), task="closed")
     assert len(items) == len({item["id"] for item in items}) == 4
     assert {**items[3], "id": items[1]["id"]} == items[1]
     assert "line 5" in caplog.text
-    assert "repeat an earlier one" in caplog.text
+    assert "rows that repeat an earlier row" in caplog.text
 
 
 @pytest.mark.parametrize(("answer", "choice"), [("Right kidney", "B"), ("Left  kidney", "C"), ("Left  kidney", "E")])
-def test_answers_that_are_no_choice_are_kept_and_reported(tmp_path, caplog, answer, choice):
+def test_answers_that_differ_from_their_choice_are_kept_and_logged(tmp_path, caplog, answer, choice):
     row = M3D_ROWS[1].replace("Left  kidney,B", f"{answer},{choice}")
     with caplog.at_level(logging.WARNING):
         closed, _ = load_benchmark("m3d_vqa", write_m3d(tmp_path, [row]))
     assert (closed["answer"], closed["answer_choice"]) == (answer, choice)
-    assert "1 answers that are not the text of their choice" in caplog.text
+    assert "1 answers that differ from the text of their choice" in caplog.text
     assert "line 2" in caplog.text
 
 
-def test_clean_files_are_silent(tmp_path, caplog):
+def test_valid_files_log_nothing(tmp_path, caplog):
     load_benchmark("m3d_vqa", write_m3d(tmp_path))
     load_benchmark("rad3d", write_rad3d(tmp_path))
     assert caplog.text == ""
 
 
-def test_annotations_chooses_a_table(tmp_path):
+def test_annotations_selects_a_table(tmp_path):
     write_m3d(tmp_path)
     write_table(tmp_path / "[other].csv", M3D_HEADER, M3D_ROWS[:1])
     assert len(load_benchmark("m3d_vqa", tmp_path, annotations="[other].csv")) == 2
-    with pytest.raises(BenchmarkError, match=r"holds no absent.csv"):
+    with pytest.raises(BenchmarkError, match=r"does not contain absent.csv"):
         load_benchmark("m3d_vqa", tmp_path, annotations="absent.csv")
 
 
 @pytest.mark.parametrize("settings", [{"task": "both"}, {"mode": "dirty"}, {"missing_images": "drop"}])
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_bad_settings(tmp_path, name, settings):
+def test_invalid_settings(tmp_path, name, settings):
     writers = {"amos_mm": write_amos, "m3d_vqa": write_m3d, "question_table": write_own, "rad3d": write_rad3d}
     with pytest.raises(SettingsError, match=next(iter(settings))):
         load_benchmark(name, writers[name](tmp_path), **settings)
 
 
-def test_folders_and_names_that_are_not_there(tmp_path):
+def test_missing_folders_and_unknown_names(tmp_path):
     with pytest.raises(SettingsError, match=r"'vqa'.*amos_mm, m3d_vqa, question_table, rad3d"):
         load_benchmark("vqa", tmp_path)
     for name in BENCHMARKS:

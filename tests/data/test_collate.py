@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Batches that keep questions whole."""
+"""Collation that keeps the questions of each item together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def item(depth, *questions, height=4):
     return {"image": volume, "question": list(questions), "seconds": {"load": float(depth)}}
 
 
-def test_questions_stay_whole_and_volumes_are_padded_behind():
+def test_questions_are_kept_and_volumes_are_padded_at_the_end():
     loader = DataLoader(Dataset([item(2, "a", "b"), item(3, "c")]), batch_size=2, collate_fn=collate_volumes)
     (batch,) = loader
     assert batch["question"] == [["a", "b"], ["c"]]
@@ -40,6 +40,6 @@ def test_plain_tensors():
     assert batch["image"].shape == (2, 1, 2, 2, 3)
 
 
-def test_slices_of_different_sizes_do_not_form_a_batch():
+def test_slices_of_different_sizes_cannot_form_a_batch():
     with pytest.raises(VolumeShapeError, match="batch size of 1"):
         collate_volumes([item(2, "a"), item(2, "b", height=6)])

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A DICOM series becomes a volume with every file in its place, or a typed error."""
+"""A DICOM series becomes a volume with every file at its position, or a typed error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def notes_of(meta):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
-def test_every_voxel_has_its_value_and_place(tmp_path, write_series, orientation):
+def test_value_and_position_of_every_voxel(tmp_path, write_series, orientation):
     normal = np.cross(orientation[:3], orientation[3:])
     positions = np.array([-10.0, -20.0, 30.0]) + 2.5 * np.arange(8)[:, None] * normal
     series = write_series(tmp_path / "s", orientation=orientation, positions=positions)
@@ -76,7 +76,7 @@ def test_real_series_equals_itk_reader(shared_data):
     assert meta["notes"] == []
 
 
-def test_tilted_series_is_read_whole(shared_data):
+def test_tilted_series_is_read_completely(shared_data):
     pydicom = pytest.importorskip("pydicom")
     folder = shared_data("ct_head_tilted_dicom")
     datasets = [pydicom.dcmread(i) for i in folder.iterdir()]
@@ -119,7 +119,7 @@ def test_missing_slices_are_noted(tmp_path, write_series, removed, slices, missi
         assert f"{expected} where 2.00 mm is usual: {missing} slice" in notes_of(meta)
 
 
-def test_gantry_tilt_with_even_gaps_is_a_shear_that_the_affine_holds(tmp_path, write_series):
+def test_gantry_tilt_with_even_gaps_is_a_shear_in_the_affine(tmp_path, write_series):
     positions = straight() + np.arange(8)[:, None] * [0, 2 * np.tan(np.radians(15)), 0]
     write_series(tmp_path / "s", positions=positions)
     _, meta = read(tmp_path / "s")
@@ -130,7 +130,7 @@ def test_gantry_tilt_with_even_gaps_is_a_shear_that_the_affine_holds(tmp_path, w
     assert meta["notes"] == ["gantry tilt: slices are stacked at 15.0 degrees to their normal"]
 
 
-def test_stated_tilt_that_positions_do_not_show_is_noted(tmp_path, write_series):
+def test_stated_tilt_that_contradicts_the_positions_is_noted(tmp_path, write_series):
     write_series(tmp_path / "s", lambda d, i: setattr(d, "GantryDetectorTilt", -12))
     _, meta = read(tmp_path / "s")
     assert "gantry_tilt_degrees" not in meta
@@ -140,7 +140,7 @@ def test_stated_tilt_that_positions_do_not_show_is_noted(tmp_path, write_series)
 
 
 @pytest.mark.parametrize("copies", [1, 8])
-def test_duplicate_positions_are_refused(tmp_path, write_series, copies):
+def test_duplicate_positions_are_rejected(tmp_path, write_series, copies):
     series = write_series(tmp_path / "s")
     for file in series.files[:copies]:
         shutil.copy(file, file.with_suffix(".copy"))
@@ -148,7 +148,7 @@ def test_duplicate_positions_are_refused(tmp_path, write_series, copies):
         read(tmp_path / "s")
 
 
-def test_mixed_series_are_listed_and_one_is_chosen(tmp_path, write_series):
+def test_mixed_series_are_listed_and_one_can_be_chosen(tmp_path, write_series):
     first = write_series(tmp_path / "s", series_uid="1.9.11")
     second = write_series(
         tmp_path / "s", lambda d, i: setattr(d, "Modality", "MR"), series_uid="1.9.22", seed=1, positions=straight(5)
@@ -163,7 +163,7 @@ def test_mixed_series_are_listed_and_one_is_chosen(tmp_path, write_series):
         assert uid not in repr(meta)
 
 
-def test_one_series_that_is_not_the_chosen_one_is_refused(tmp_path, write_series):
+def test_single_series_other_than_the_chosen_one_is_rejected(tmp_path, write_series):
     write_series(tmp_path / "s", series_uid="1.9.11")
     with pytest.raises(MixedSeriesError, match=r"1\.9\.12"):
         read(tmp_path / "s", "1.9.12")
@@ -190,14 +190,14 @@ def test_other_files_are_ignored_with_a_note(tmp_path, write_series):
         ("1.2.3.9", b""),
     ],
 )
-def test_file_meant_as_dicom_is_not_passed_over(tmp_path, write_series, name, content):
+def test_unreadable_dicom_file_is_not_ignored(tmp_path, write_series, name, content):
     write_series(tmp_path / "s")
     (tmp_path / "s" / name).write_bytes(content)
-    with pytest.raises(UnreadableVolumeError, match=f"^{name} is meant to be a DICOM image"):
+    with pytest.raises(UnreadableVolumeError, match=f"^{name} should be a DICOM image"):
         read(tmp_path / "s")
 
 
-def test_truncated_slice_is_refused_wherever_it_is_cut(tmp_path, write_series):
+def test_truncated_slice_is_rejected(tmp_path, write_series):
     series = write_series(tmp_path / "s")
     content = series.files[4].read_bytes()
     for length in [*range(0, len(content), 97), len(content) - 2, len(content) - 1]:
@@ -230,7 +230,7 @@ def other_spacing(dataset, index):
 
 
 @pytest.mark.parametrize("edit", [localizer, other_size, other_spacing], ids=lambda i: i.__name__)
-def test_slices_of_another_grid_are_refused(tmp_path, write_series, edit):
+def test_slices_of_another_grid_are_rejected(tmp_path, write_series, edit):
     write_series(tmp_path / "s", edit)
     with pytest.raises(SliceGeometryError, match=r"^1 of 8 files of the series differ"):
         read(tmp_path / "s")
@@ -240,7 +240,7 @@ def test_slices_of_another_grid_are_refused(tmp_path, write_series, edit):
     ("dtype", "bits"), [("uint8", 8), ("uint16", 12), ("uint16", 16), ("int16", 16)], ids=lambda i: str(i)
 )
 @pytest.mark.parametrize("rescale", [(1, -1024), (0.5, 3.25), (2, 0)])
-def test_monochrome1_gives_the_same_values_as_its_twin(tmp_path, write_series, dtype, bits, rescale):
+def test_monochrome1_gives_the_same_values_as_monochrome2(tmp_path, write_series, dtype, bits, rescale):
     low = -(2**15) if dtype == "int16" else 0
     stored = np.random.default_rng(1).integers(low, low + 2**bits, (8, 12, 16)).astype(dtype)
     for name in ("MONOCHROME1", "MONOCHROME2"):
@@ -277,7 +277,7 @@ def test_missing_rescale_is_noted_for_ct(tmp_path, write_series, modality):
     assert meta["notes"] == (ct_notes if modality == "CT" else [])
 
 
-def test_rescale_of_each_file_is_its_own(tmp_path, write_series):
+def test_each_file_has_its_own_rescale(tmp_path, write_series):
     series = write_series(tmp_path / "s", lambda d, i: setattr(d, "RescaleSlope", 1 + i))
     voxels, _ = read(tmp_path / "s")
     expected = series.stored * (1.0 + np.arange(8)[:, None, None]) - 1024
@@ -312,18 +312,18 @@ def setting(keyword, value):
     [
         (multi_frame, UnreadableVolumeError, "multi-frame DICOM \\(3 frames"),
         (color, VolumeShapeError, "color"),
-        (without("ImagePositionPatient"), UnreadableVolumeError, "8 of 8 files of the series lack the position"),
-        (without("ImagePositionPatient", 5), IncompleteSeriesError, "1 of 8 files of the series lack the position"),
-        (without("ImageOrientationPatient", 5), IncompleteSeriesError, "lack the orientation"),
-        (without("PixelSpacing"), UnreadableVolumeError, "lack the pixel spacing"),
+        (without("ImagePositionPatient"), UnreadableVolumeError, "8 of 8 files of the series have no position"),
+        (without("ImagePositionPatient", 5), IncompleteSeriesError, "1 of 8 files of the series have no position"),
+        (without("ImageOrientationPatient", 5), IncompleteSeriesError, "have no orientation"),
+        (without("PixelSpacing"), UnreadableVolumeError, "have no pixel spacing"),
         (setting("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), SliceGeometryError, "perpendicular"),
-        (setting("SamplesPerPixel", 2), UnreadableVolumeError, "meant to be a DICOM image"),
+        (setting("SamplesPerPixel", 2), UnreadableVolumeError, "should be a DICOM image"),
         (setting("RescaleSlope", 0), UnreadableVolumeError, "RescaleSlope is 0"),
         (setting("PixelSpacing", [0.5, 0.5, 0.5]), UnreadableVolumeError, "0028,0030.*2 finite numbers"),
     ],
     ids=lambda i: i if isinstance(i, str) else "",
 )
-def test_series_that_cannot_be_placed_is_refused(tmp_path, write_series, edit, error, message):
+def test_series_without_valid_geometry_is_rejected(tmp_path, write_series, edit, error, message):
     write_series(tmp_path / "s", edit)
     with pytest.raises(error, match=message) as caught:
         read(tmp_path / "s")
@@ -349,15 +349,15 @@ def test_no_patient_data_in_metadata(tmp_path, write_series):
     assert not any(i in repr(meta) for i in PRIVATE)
 
 
-def test_series_larger_than_memory_is_refused_before_its_pixels_are_read(tmp_path, write_series, monkeypatch):
+def test_series_larger_than_memory_is_rejected_before_reading_pixels(tmp_path, write_series, monkeypatch):
     write_series(tmp_path / "s")
-    monkeypatch.setattr("monai_medpruner.data.memory.available_memory", lambda: 16 * 12 * 8 * 4 - 1)
+    monkeypatch.setattr("monai_medpruner.memory.available_memory", lambda: 16 * 12 * 8 * 4 - 1)
     monkeypatch.setattr("monai_medpruner.data.dicom_series._read_pixels", lambda header: pytest.fail("pixels read"))
     with pytest.raises(MedPrunerError, match="16 x 12 x 8 voxels"):
         read(tmp_path / "s")
 
 
-def test_pixels_that_cannot_be_decoded_are_a_typed_error(tmp_path, write_series):
+def test_undecodable_pixels_raise_a_typed_error(tmp_path, write_series):
     def edit(dataset, index):  # GDCM cannot invert signed values of 12 bits
         dataset.PhotometricInterpretation = "MONOCHROME1"
         dataset.BitsStored, dataset.HighBit = 12, 11

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images and questions from the command line and from files."""
+"""Images and questions from arguments and files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_missing_files_are_named(folder):
         pair_questions([], None, "absent.jsonl")
 
 
-def test_one_question_or_several_about_every_image(folder):
+def test_questions_apply_to_every_image(folder):
     images = [{"image": "a"}, {"image": "b"}]
     assert pair_questions(images, "one?") == [{"image": i, "question": ["one?"]} for i in "ab"]
     assert pair_questions(images, ["one?", "two?"]) == [{"image": i, "question": ["one?", "two?"]} for i in "ab"]
@@ -127,7 +127,7 @@ def test_ids_stay_with_their_questions(folder):
     [
         ("", "empty"),
         (" \n\t", "empty"),
-        ("x" * 20_001, "20001 characters; at most 20000"),
+        ("x" * 20_001, "20001 characters; the maximum is 20000"),
         (12, "found int.*--questions_file"),
         (("left", 3), "found int.*--questions_file"),
         ({"a": 1}, "found dict"),
@@ -136,7 +136,7 @@ def test_ids_stay_with_their_questions(folder):
         ("\ud800", "surrogate"),
     ],
 )
-def test_bad_questions(question, message):
+def test_invalid_questions(question, message):
     with pytest.raises(QuestionError, match=message):
         pair_questions([{"image": "a"}], question)
 
@@ -158,7 +158,7 @@ def test_longest_question():
         ({"question": ""}, QuestionError, "empty"),
     ],
 )
-def test_bad_lines_are_named(folder, line, error, message):
+def test_errors_name_the_invalid_line(folder, line, error, message):
     path = write_jsonl(folder, {"question": "good?"}, "", line)
     with pytest.raises(error, match=rf"questions\.jsonl, line 3: .*{message}"):
         pair_questions([{"image": "a"}], None, path)
@@ -166,11 +166,11 @@ def test_bad_lines_are_named(folder, line, error, message):
 
 def test_every_image_has_a_question_and_every_question_an_image(folder):
     path = write_jsonl(folder, {"question": "a?", "image": "a.nii.gz"})
-    with pytest.raises(QuestionError, match="1 of 2 images, the first is number 1"):
+    with pytest.raises(QuestionError, match="1 of 2 images; the first is number 1"):
         pair_questions([{"image": str(folder / "b.nii.gz")}], None, path)
     with pytest.raises(QuestionError, match="1 of 1 images"):
         pair_questions([{"image": "a"}])
-    with pytest.raises(SettingsError, match="line 1: the question names no image"):
+    with pytest.raises(SettingsError, match="line 1: the question has no image"):
         pair_questions([], None, write_jsonl(folder, {"question": "a?"}))
 
 

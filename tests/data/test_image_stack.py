@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Volumes without geometry: .npy files as M3D stores them, folders of PNG or JPEG slices."""
+"""Volumes without geometry: .npy files in M3D's format, folders of PNG or JPEG slices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save_npy(folder: Path, array: np.ndarray = STORED) -> Path:
 
 
 def save_slices(folder: Path, name: str = "{}.png", gray: np.ndarray = GREY, first: int = 0) -> Path:
-    """Slices without leading zeros, so that names sort 0, 1, 10, 11, 2 as text."""
+    """Write slices without leading zeros, whose names sort as text in the order 0, 1, 10, 11, 2."""
     folder.mkdir(exist_ok=True)
     for number, pixels in enumerate(gray, start=first):
         Image.fromarray(pixels).save(folder / name.format(number))
@@ -63,7 +63,7 @@ def test_npy(tmp_path, dtype, order):
     assert np.array_equal(IntensityWindows()(volume).numpy(), expected)
 
 
-def test_npy_as_m3d_stores_it(tmp_path):
+def test_npy_in_m3ds_format(tmp_path):
     array = np.zeros((1, 32, 256, 256), np.float32)
     array[0, 31, 0, 255] = 1
     volume = oriented(save_npy(tmp_path, array))
@@ -84,7 +84,7 @@ def test_reader_gives_columns_rows_slices(tmp_path):
 @pytest.mark.parametrize(
     ("name", "first"), [("{}.png", 0), ("{:03d}.PNG", 7), ("case_2_slice{}-axial.png", 1), ("{}.bmp.png", 0)]
 )
-def test_slices_in_the_order_of_their_numbers(tmp_path, name, first):
+def test_slices_are_sorted_by_number(tmp_path, name, first):
     if name == "{}.bmp.png":
         (tmp_path / ".DS_Store").write_bytes(b"hidden files are no slices")
     volume = oriented(save_slices(tmp_path, name, first=first))
@@ -107,7 +107,7 @@ def test_gray_slices_stored_with_several_channels(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_jpeg(tmp_path, mode):
-    """Against what PIL decodes, slice by slice: the format itself loses something."""
+    """Compare with the slices decoded by PIL, because JPEG is lossy."""
     for number, pixels in enumerate(GREY):
         Image.fromarray(pixels).convert(mode).save(tmp_path / f"{number}.jpeg")
     decoded = [np.asarray(Image.open(tmp_path / f"{number}.jpeg").convert("L")) for number in range(DEPTH)]
@@ -138,7 +138,7 @@ BROKEN_NPY = {
     "empty": (lambda path: path.write_bytes(b""), UnreadableVolumeError, "empty file"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps([1])), UnreadableVolumeError, "pickled objects"),
     "pickled array": (pickled_object, UnreadableVolumeError, "pickled objects"),
-    "archive": (lambda path: np.savez(path.open("wb"), a=STORED), UnreadableVolumeError, "no plain .npy file"),
+    "archive": (lambda path: np.savez(path.open("wb"), a=STORED), UnreadableVolumeError, "is not a plain .npy file"),
     "no channel": (lambda path: np.save(path, STORED[0]), VolumeShapeError, r"\(12, 6, 5\)"),
     "channels": (lambda path: np.save(path, np.repeat(STORED, 3, 0)), VolumeShapeError, r"\(3, 12, 6, 5\)"),
     "integers": (lambda path: np.save(path, GREY[None]), VolumeShapeError, "uint8"),
@@ -171,7 +171,7 @@ BROKEN_STACKS = {
     "no number": (
         lambda folder: (folder / "4.png").rename(folder / "four.png"),
         UnreadableVolumeError,
-        "four.png holds no",
+        "four.png has no number",
     ),
     "two stacks": (lambda folder: (folder / "4.png").rename(folder / "b4.png"), UnreadableVolumeError, "two stacks"),
     "same number": (lambda folder: Image.fromarray(GREY[0]).save(folder / "04.png"), DuplicateSlicesError, "slice 4"),
@@ -181,7 +181,7 @@ BROKEN_STACKS = {
         "4.png has 6 x 5 pixels, 0.png 5 x 6",
     ),
     "cut short": (lambda folder: truncate(folder / "4.png"), UnreadableVolumeError, "4.png.*cut short"),
-    "no image": (lambda folder: (folder / "4.png").write_text("text"), UnreadableVolumeError, "4.png is no PNG"),
+    "no image": (lambda folder: (folder / "4.png").write_text("text"), UnreadableVolumeError, "4.png is not a PNG"),
     "color": (color, VolumeShapeError, "4.png is in color"),
     "transparent": (transparent, VolumeShapeError, "4.png is in color or transparent"),
     "16 bit": (
@@ -201,7 +201,7 @@ def test_broken_stack(tmp_path, case):
         VolumeReader().read(tmp_path / "stack")
 
 
-def test_a_folder_with_dicom_files_stays_dicom(tmp_path, write_series):
+def test_folder_with_dicom_files_is_read_as_dicom(tmp_path, write_series):
     series = write_series(tmp_path / "s")
     Image.fromarray(GREY[0]).save(tmp_path / "s" / "preview 1.png")
     volume = VolumeReader().read(tmp_path / "s")
@@ -213,12 +213,12 @@ def test_a_folder_with_dicom_files_stays_dicom(tmp_path, write_series):
 
 
 @pytest.mark.parametrize("save", [save_npy, save_slices])
-def test_series_uid_is_for_dicom(tmp_path, save):
+def test_series_uid_is_only_for_dicom(tmp_path, save):
     with pytest.raises(SettingsError, match="chooses a DICOM series"):
         VolumeReader("1.2").read(save(tmp_path))
 
 
-def test_non_finite_voxels_are_left_to_the_check(tmp_path):
+def test_non_finite_voxels_are_found_by_check_volume(tmp_path):
     array = STORED.copy()
     array[0, 0, 0, 0] = np.nan
     volume = LoadVolume()(save_npy(tmp_path, array))
@@ -230,7 +230,7 @@ def test_non_finite_voxels_are_left_to_the_check(tmp_path):
 
 @pytest.mark.parametrize("windows", ["auto", "unit", "soft_tissue", [[-160, 240]]])
 @pytest.mark.parametrize("modality", ["auto", "ct"])
-def test_stored_volumes_never_pass_for_hounsfield_units(tmp_path, windows, modality):
+def test_image_stacks_are_never_treated_as_hounsfield_units(tmp_path, windows, modality):
     volume = oriented(save_npy(tmp_path))
     if windows in ("auto", "unit"):
         assert np.array_equal(IntensityWindows(modality, windows)(volume).numpy(), volume.numpy())

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A NIfTI file is read whole or refused."""
+"""A NIfTI file is read completely or rejected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(path, voxels=None, image=nib.Nifti1Image, affine=AFFINE, **header):
 
 
 def patch(path, offset, layout, *values):
-    """Change header bytes of an uncompressed file: nibabel itself would not write such a header."""
+    """Change header bytes of an uncompressed file; nibabel would not write such a header."""
     content = bytearray(path.read_bytes())
     struct.pack_into(layout, content, offset, *values)
     path.write_bytes(content)
@@ -67,7 +67,7 @@ def test_real_file_equals_nibabel_reader(shared_data, name):
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ"])
 @pytest.mark.parametrize("image", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64", ">i2", ">f4"])
-def test_values_and_places_of_every_kind_of_file(tmp_path, suffix, image, dtype):
+def test_values_and_positions_in_every_file_format(tmp_path, suffix, image, dtype):
     voxels = random_voxels(dtype)
     result, meta = read(write(tmp_path / f"v{suffix}", voxels, image))
     assert result.dtype == np.dtype("float32")
@@ -102,7 +102,7 @@ def test_four_axes_are_channels_last(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 5, 6, 1, 3)])
-def test_other_numbers_of_axes_are_refused(tmp_path, shape):
+def test_other_numbers_of_axes_are_rejected(tmp_path, shape):
     with pytest.raises(VolumeShapeError, match="three spatial axes"):
         read(write(tmp_path / "v.nii", random_voxels(shape=shape)))
 
@@ -110,14 +110,14 @@ def test_other_numbers_of_axes_are_refused(tmp_path, shape):
 @pytest.mark.parametrize(
     ("dtype", "kind"), [("complex64", "complex"), (np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "color")]
 )
-def test_voxels_that_are_not_numbers_are_refused(tmp_path, dtype, kind):
+def test_complex_and_color_voxels_are_rejected(tmp_path, dtype, kind):
     with pytest.raises(VolumeShapeError, match=kind):
         read(write(tmp_path / "v.nii", np.zeros((3, 4, 5), dtype)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(part=st.floats(0, 1, exclude_max=True), suffix=st.sampled_from([".nii", ".nii.gz"]))
-def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path_factory, part, suffix):
+def test_truncated_file_is_rejected(tmp_path_factory, part, suffix):
     path = write(tmp_path_factory.mktemp("cut") / f"v{suffix}")
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
@@ -126,7 +126,7 @@ def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path_factory, part, su
 
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9])
-def test_lost_checksum_is_noticed(tmp_path, lost):
+def test_missing_checksum_is_detected(tmp_path, lost):
     path = write(tmp_path / "v.nii.gz")
     path.write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(UnreadableVolumeError, match=r"v\.nii\.gz is cut short or damaged \(EOFError") as caught:
@@ -136,7 +136,7 @@ def test_lost_checksum_is_noticed(tmp_path, lost):
 
 @settings(max_examples=80, deadline=None)
 @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_damaged_gzip_is_refused_or_harmless(tmp_path_factory, position, flip):
+def test_damaged_gzip_is_rejected_or_harmless(tmp_path_factory, position, flip):
     voxels = random_voxels()
     path = write(tmp_path_factory.mktemp("damaged") / "v.nii.gz", voxels)
     content = bytearray(path.read_bytes())
@@ -146,14 +146,14 @@ def test_damaged_gzip_is_refused_or_harmless(tmp_path_factory, position, flip):
         result, meta = read(path)
     except MedPrunerError:
         return
-    # what the checksum does not cover: name and time in the gzip header
+    # the checksum does not cover the name and time in the gzip header
     assert np.array_equal(result, voxels)
     np.testing.assert_allclose(meta["affine"], AFFINE, atol=1e-6)
 
 
 @settings(max_examples=150, deadline=None)
 @given(position=st.integers(0, 347), value=st.integers(0, 255))
-def test_damaged_header_raises_nothing_untyped(tmp_path_factory, position, value):
+def test_damaged_header_raises_only_typed_errors(tmp_path_factory, position, value):
     path = patch(write(tmp_path_factory.mktemp("header") / "v.nii"), position, "B", value)
     try:
         voxels, _ = read(path)
@@ -165,8 +165,8 @@ def test_damaged_header_raises_nothing_untyped(tmp_path_factory, position, value
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("v.nii", "gz", "content is gzip.*name it .nii.gz"),
-        ("v.nii.gz", "plain", "content is not gzip.*name it .nii"),
+        ("v.nii", "gz", "content is gzip.*rename it to .nii.gz"),
+        ("v.nii.gz", "plain", "content is not gzip.*rename it to .nii"),
         ("v.nii.gz", b"a text " * 100, "not gzip"),
         ("v.nii", b"a text " * 100, "no NIfTI header"),
         ("v.nii.gz", gzip.compress(b"a text " * 100, mtime=0), "no NIfTI header"),
@@ -176,7 +176,7 @@ def test_damaged_header_raises_nothing_untyped(tmp_path_factory, position, value
         ("v", b"", "an empty file"),
     ],
 )
-def test_content_that_is_not_what_the_name_says(tmp_path, name, content, message):
+def test_content_that_contradicts_the_name(tmp_path, name, content, message):
     if isinstance(content, str):
         source = write(tmp_path / {"gz": "source.nii.gz", "plain": "source.nii"}[content])
         shutil.copy(source, tmp_path / name)
@@ -186,7 +186,7 @@ def test_content_that_is_not_what_the_name_says(tmp_path, name, content, message
         read(tmp_path / name)
 
 
-def test_volume_larger_than_memory_is_refused_before_it_is_read(tmp_path):
+def test_volume_larger_than_memory_is_rejected_before_reading(tmp_path):
     path = write(tmp_path / "v.nii.gz")
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[40:48] = struct.pack("<4h", 3, 32767, 32767, 32767)
@@ -196,7 +196,7 @@ def test_volume_larger_than_memory_is_refused_before_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0.0, -2.0, np.nan])
-def test_voxel_size_that_nibabel_would_mend_is_refused(tmp_path, size):
+def test_voxel_size_that_nibabel_would_replace_is_rejected(tmp_path, size):
     path = patch(write(tmp_path / "v.nii"), XFORM_CODES, "<2h", 1, 0)
     assert read(path)[1]["spatial_shape"].tolist() == [7, 6, 5]
     patch(path, PIXDIM_3, "<f", size)
@@ -204,12 +204,12 @@ def test_voxel_size_that_nibabel_would_mend_is_refused(tmp_path, size):
         read(path)
 
 
-def test_voxel_sizes_do_not_matter_beside_an_affine(tmp_path):
+def test_voxel_sizes_are_ignored_if_there_is_an_affine(tmp_path):
     _, meta = read(patch(write(tmp_path / "v.nii"), PIXDIM_3, "<f", 0.0))
     np.testing.assert_allclose(meta["affine"], AFFINE, atol=1e-6)
 
 
-def test_zero_spacing_in_the_affine_is_left_to_the_check(tmp_path):
+def test_zero_spacing_in_the_affine_is_found_by_check_volume(tmp_path):
     path = patch(write(tmp_path / "v.nii"), SFORM_ROWS, "<12f", 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
     _, meta = read(path)
     assert meta["affine"][:3, 2].tolist() == [0, 0, 0]

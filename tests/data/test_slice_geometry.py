@@ -54,7 +54,7 @@ def heights(*values):
 
 
 @pytest.mark.parametrize(("gap", "duplicate"), [(0.0, True), (1e-5, True), (0.015, True), (0.03, False)])
-def test_slices_nearer_than_a_hundredth_of_the_gap_are_duplicates(gap, duplicate):
+def test_slices_closer_than_one_percent_of_the_gap_are_duplicates(gap, duplicate):
     positions = heights(0, 2, 4, 4 + gap, 6 + gap, 8 + gap)
     if duplicate:
         with pytest.raises(DuplicateSlicesError, match=r"^1 of 6 slices .* slice 3 along"):
@@ -69,20 +69,20 @@ def test_rounded_positions_are_even():
     assert (stack.nonuniform, stack.notes, stack.tilt_degrees) == (False, [], None)
 
 
-def test_gap_that_is_no_multiple_is_uneven_but_not_missing():
+def test_gap_that_is_not_a_multiple_is_uneven_without_missing_slices():
     stack = stack_slices(heights(0, 2, 4, 7.5, 9.5), AXIAL, SPACING)
     assert stack.nonuniform
     assert stack.notes == ["uneven slice gaps: 2.00 to 3.50 mm, 2.00 mm is usual"]
 
 
-def test_many_holes_are_summed_up():
+def test_many_missing_slices_are_summarized():
     values = [i for i in range(60) if i % 6 != 5 or i == 59]
     notes = stack_slices(heights(*values), AXIAL, SPACING).notes
     assert len(notes) == 7
     assert notes[-1] == "4 more such gaps: 4 more slices may be missing"
 
 
-def test_shift_in_the_plane_is_noted():
+def test_in_plane_shift_is_noted():
     positions = heights(0, 2, 4, 6, 8)
     positions[2, 0] = 1.5
     stack = stack_slices(positions, AXIAL, SPACING)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The reader as MONAI sees it, and the name of a volume."""
+"""The reader in MONAI's interface, and volume ids."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from monai.data import ImageReader
 from monai.transforms import LoadImage
 
 from monai_medpruner.data import VolumeReader, volume_id
-from monai_medpruner.data.memory import check_fits_memory
 from monai_medpruner.errors import SettingsError, UnreadableVolumeError
-from monai_medpruner.memory import available_memory
 
 VOXELS = np.random.default_rng(0).normal(size=(7, 6, 5)).astype(np.float32)
 
@@ -43,7 +41,7 @@ def test_works_in_monai_load_image(nifti):
     assert volume.meta["volume_id"] == volume_id(VOXELS, np.diag([1.0, 2, 3, 1]))
 
 
-def test_monai_load_image_raises_typed_errors_of_a_reader_given_at_the_call(tmp_path):
+def test_monai_load_image_raises_typed_errors_of_a_reader_passed_to_the_call(tmp_path):
     with pytest.raises(UnreadableVolumeError, match="does not exist"):
         LoadImage()(tmp_path / "absent.nii.gz", reader=VolumeReader())
 
@@ -66,24 +64,24 @@ def test_verify_suffix(tmp_path, nifti, write_series):
 
 
 @pytest.mark.parametrize("data", [[], ["a.nii", "b.nii"], 5, None])
-def test_one_path_is_read(data):
+def test_data_must_be_one_path(data):
     with pytest.raises(SettingsError, match="expected one path"):
         VolumeReader().read(data)
 
 
 @pytest.mark.parametrize("series_uid", [1.2, 5, ["1.2"]])
-def test_series_uid_is_text(series_uid):
+def test_series_uid_must_be_text(series_uid):
     with pytest.raises(SettingsError, match="series_uid"):
         VolumeReader(series_uid)
 
 
-def test_series_of_a_nifti_file_is_refused(nifti):
+def test_series_uid_of_a_nifti_file_is_rejected(nifti):
     with pytest.raises(SettingsError, match="is a NIfTI file"):
         VolumeReader("1.2.3").read(nifti)
 
 
 @pytest.mark.parametrize("method", ["open", "iterdir"])
-def test_no_permission_is_a_typed_error(tmp_path, nifti, monkeypatch, method):
+def test_missing_permission_raises_a_typed_error(tmp_path, nifti, monkeypatch, method):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
@@ -96,7 +94,7 @@ def test_slices_are_contiguous_in_memory(nifti):
     assert read(nifti)[0].flags.f_contiguous
 
 
-def test_id_depends_on_content_alone(tmp_path, nifti):
+def test_id_depends_only_on_content(tmp_path, nifti):
     first = read(nifti)[1]["volume_id"]
     nib.save(nib.Nifti1Image(VOXELS, np.diag([1.0, 2, 3, 1])), tmp_path / "other name.nii")
     assert read(tmp_path / "other name.nii")[1]["volume_id"] == first
@@ -104,7 +102,7 @@ def test_id_depends_on_content_alone(tmp_path, nifti):
     assert int(first, 16) >= 0
 
 
-def test_id_tells_voxels_shape_and_place_apart():
+def test_id_depends_on_voxels_shape_and_affine():
     affine = np.eye(4)
     moved, nudged, changed = affine.copy(), affine.copy(), VOXELS.copy()
     moved[0, 3], nudged[0, 3], changed[3, 2, 1] = 1e-3, -1e-6, 9.0
@@ -118,21 +116,3 @@ def test_id_tells_voxels_shape_and_place_apart():
         volume_id(VOXELS.view(np.int32), affine),
     ]
     assert len({reference, *others}) == 5
-
-
-def test_memory():
-    available = available_memory()
-    assert available is None or 2**20 < available < 2**50
-    check_fits_memory((10, 10, 10), 4)
-    with pytest.raises(UnreadableVolumeError, match="1000000 x 1000000 x 1000000 voxels"):
-        check_fits_memory((10**6, 10**6, 10**6), 4)
-
-
-@pytest.mark.parametrize(("available", "fits"), [(4000, True), (3999, False), (None, True)])
-def test_memory_limit_is_exact(monkeypatch, available, fits):
-    monkeypatch.setattr("monai_medpruner.data.memory.available_memory", lambda: available)
-    if fits:
-        assert check_fits_memory((10, 10, 10), 4) is None
-    else:
-        with pytest.raises(UnreadableVolumeError, match="GiB"):
-            check_fits_memory((10, 10, 10), 4)

@@ -15,10 +15,11 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
-from monai_medpruner.engines import BenchmarkEvaluator
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import MixedRunError, SettingsError, UnreadableVolumeError
+from monai_medpruner.evaluation import BenchmarkEvaluator
 from monai_medpruner.metrics import find_protocol, score
-from monai_medpruner.networks import PrunedVLM, VolumeQA
+from monai_medpruner.networks import transformers_encoder as encoding
 
 BUNDLES = ("medpruner_qwen3vl", "medpruner_medgemma", "medpruner_hulumed")
 # MedGemma's three HU windows cannot be had from voxels that were scaled before they were stored
@@ -93,10 +94,10 @@ def test_lines_and_metrics(evaluate, m3d, tmp_path, bundle):
     assert first["question"] == "Which 0-1?"
     assert first["prompt"] == find_protocol("meduni-vqa").prompt("Which 0-1?", {"A": "Liver", "B": "Spleen"})
     assert first["reference"] == "Spleen"
-    assert (first["answer_choice"], lines[1]["answer_choice"]) == ("B", None)
+    assert (first["reference_choice"], lines[1]["reference_choice"]) == ("B", None)
     assert (first["source"], first["order"]) == ("npy", "as stored")
     assert first["settings"]["benchmark"] == "m3d_vqa"
-    assert first["settings"]["random_weights"] is True
+    assert first["settings"]["model"]["random_weights"] is True
     # the stages that a volume's questions share stand on its first line alone
     for number, line in enumerate(lines):
         assert (line["seconds"]["encode"] > 0) == (line["seconds"]["load"] > 0) == (number % (2 * ROWS) == 0)
@@ -116,8 +117,14 @@ def test_lines_and_metrics(evaluate, m3d, tmp_path, bundle):
     assert metrics["accuracy"] == scored["accuracy"]
     for name in ("protocol", "headline_rule", "versions", "seconds", "types", "macro", "majority_baseline"):
         assert metrics[name] is not None
-    for name in ("model_id", "revision", "gamma", "gamma_scale", "windows", "plane", "model_type", "dtype"):
-        assert name in metrics["settings"]
+    for name in ("model_id", "revision", "model_type", "dtype", "digest"):
+        assert name in metrics["settings"]["model"]
+    assert metrics["settings"]["pruner"]["tau"] == 0.5
+    load, select = metrics["settings"]["preprocessing"]
+    transforms = {one["name"]: one["arguments"] for one in (*load["transforms"], *select["transforms"])}
+    assert transforms["InterSliceAnchorFilter"]["threshold"] == 0.025
+    assert {"windows", "modality"} <= set(transforms["IntensityWindows"])
+    assert "plane" in transforms["SlicePlane"]
     assert len(list((tmp_path / "out" / "records").glob("*.safetensors"))) == 2
 
 
@@ -126,17 +133,17 @@ def test_volumes_are_encoded_once_and_not_kept(evaluate, m3d, monkeypatch):
     import weakref
 
     encoded = []
-    encode = PrunedVLM.encode_each
+    encode = encoding.encode_and_prune_each
 
-    def counting(self, *args, **inputs):
+    def counting(*args, **more):
         # nothing of earlier volumes is left when the next one comes
         gc.collect()
         assert all(reference() is None for reference in encoded[:-1])
-        result = encode(self, *args, **inputs)
+        result = encode(*args, **more)
         encoded.append(weakref.ref(result[0]))
         return result
 
-    monkeypatch.setattr(PrunedVLM, "encode_each", counting)
+    monkeypatch.setattr(encoding, "encode_and_prune_each", counting)
     evaluate(dataset_dir=str(m3d))
     assert len(encoded) == 2
 
@@ -147,7 +154,7 @@ def test_failures_are_recorded_and_the_others_answered(evaluate, m3d):
     lines, metrics = evaluate(dataset_dir=str(m3d))
     failed, others = lines[: 2 * ROWS], lines[2 * ROWS :]
     assert {line["status"] for line in failed} == {"UnreadableVolumeError"}
-    assert all("cut short" in line["error"] and line["prediction"] == "" for line in failed)
+    assert all("cut short" in line["error"] and line["answer"] == "" for line in failed)
     assert {line["status"] for line in others} == {"ok"}
     assert (metrics["items"], metrics["failed"]) == (4 * ROWS, 2 * ROWS)
     assert metrics["errors"] == {"UnreadableVolumeError": 2 * ROWS}
@@ -210,13 +217,13 @@ def test_failed_items_are_asked_again_on_demand(evaluate, m3d):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"tau": 0.5}, "settings.tau was 0.9 and is 0.5"),
+        ({"tau": 0.5}, "settings.pruner.tau was 0.9 and is 0.5"),
         ({"protocol": "m3d-official"}, "m3d-official"),
-        ({"max_new_tokens": 4}, "settings.max_new_tokens"),
-        ({"prompt#instruction": "Look."}, "prompt.instruction"),
-        ({"bundle": "medpruner_medgemma"}, "settings.model_type"),
+        ({"max_new_tokens": 4}, "settings.engine.max_new_tokens"),
+        ({"prompt#instruction": "Look."}, "settings.prompt.instruction"),
+        ({"bundle": "medpruner_medgemma"}, "settings.model.model_type"),
         ({"task": "open"}, "settings.task"),
-        ({"preprocessing#transforms#0#stage": "read"}, "definition.preprocessing"),
+        ({"preprocessing#transforms#0#stage": "read"}, "settings.preprocessing"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
 )

@@ -12,14 +12,14 @@ import sys
 import pytest
 
 from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
-from monai_medpruner.handlers import PredictionFolder
+from monai_medpruner.evaluation import PredictionFolder
 
 IDS = ["c", "a", "b"]
 IDENTITY = {"settings": {"tau": 0.9, "gamma": None}, "items": {"count": 3}}
 
 
 def line(name, **fields):
-    return {"id": name, "status": "ok", "prediction": f"Größe {name}", **fields}
+    return {"id": name, "status": "ok", "answer": f"Größe {name}", **fields}
 
 
 def texts(tmp_path):
@@ -107,7 +107,7 @@ def test_failed_items_can_be_asked_again(tmp_path, folder):
 def test_a_second_writer_is_refused(folder, tmp_path):
     folder.open(IDENTITY, IDS)
     program = (
-        "import sys; from monai_medpruner.handlers import PredictionFolder\n"
+        "import sys; from monai_medpruner.evaluation import PredictionFolder\n"
         f"PredictionFolder(sys.argv[1]).open({IDENTITY!r}, {IDS!r})"
     )
     process = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)

@@ -22,9 +22,10 @@ from monai_medpruner.errors import RequestError
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.overlay import is_sheared
 from monai_medpruner.label.parameters import OverlayParameters
-from monai_medpruner.label.study_cache import CachedStudy, StudyCache
+from monai_medpruner.label.study_cache import StudyCache
 from monai_medpruner.label.study_model import StudyModel
-from monai_medpruner.networks import EncodedVolume, PrunedSlices, VolumeRecord
+from monai_medpruner.networks import EncodedStudy, StudyKey
+from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
 ENCODING = ("load", "filter", "encode", "select")
 
@@ -52,7 +53,7 @@ def test_answers_are_those_of_the_bundle(model, study, tmp_path):
         for key in ("answer", "slices", "tokens", "notes"):
             assert answer[key] == line[key], key
         assert answer["settings"] == line["settings"]
-        assert answer["study"] == line["id"]
+        assert answer["study"] == line["volume_id"]
     assert answers[2]["answer"] == answers[0]["answer"]
 
 
@@ -112,8 +113,8 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
 
         return call
 
-    for name in ("encode_each", "answer"):
-        monkeypatch.setattr(model.network, name, alone(getattr(model.network, name)))
+    for owner, name in ((model.encoder, "encode_each"), (model.network, "answer")):
+        monkeypatch.setattr(owner, name, alone(getattr(owner, name)))
     with ThreadPoolExecutor(4) as clients:
         list(clients.map(lambda index: model.ask(study, ("parallel",), f"{index}?"), range(8)))
     assert together == [1] * 9
@@ -207,19 +208,22 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
         assert np.array_equal(read_labels(nrrd), np.asarray(image.dataobj))
 
 
-def test_report_of_settings_holds_no_path(tmp_path):
+def test_report_of_settings_holds_no_path(study, tmp_path):
     from monai_medpruner.testing import save_tiny_checkpoint
 
     folder = save_tiny_checkpoint("qwen3_vl", tmp_path / "my_model")
     model = StudyModel.from_configuration(configuration({"model": str(folder)}))
-    assert model.settings["model_id"] == "my_model"
-    assert str(tmp_path) not in json.dumps(model.settings)
+    answer = model.ask(study, ("a",), "Is it?")
+    assert answer["settings"]["model"]["model_id"] == "my_model"
+    assert str(tmp_path / "my_model") not in json.dumps(answer)
 
 
 def cached(rows, seed=0):
     tokens = torch.rand(rows, 8, generator=torch.Generator().manual_seed(seed))
-    slices = PrunedSlices(tokens=list(tokens.split(1)), deepstack_features=[[tokens.clone()]])
-    return CachedStudy(EncodedVolume(slices, VolumeRecord(1, [0], [], [])), (1, 1), {}, {})
+    geometry = VolumeGeometry((1, 1, 1), torch.eye(4), torch.eye(4))
+    record = StudyRecord("ab12", 1, (0,), (SliceRecord.unpruned((1, rows)),), geometry)
+    key = StudyKey("ab12", "[]", "{}", "null", "float32")
+    return EncodedStudy(key, record, tuple(tokens.split(1)), ((tokens.clone(),),))
 
 
 def test_cache_is_bounded_and_forgets_the_oldest():

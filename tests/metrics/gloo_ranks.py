@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Processes of a gloo group that stay alive over many examples: starting one takes seconds."""
+"""Processes of a gloo group, kept alive over many examples because starting one takes seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_medpruner.metrics import (
     TextScorerMetric,
 )
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 def make_metrics():
@@ -36,7 +36,7 @@ def make_metrics():
 
 
 def measure(batches):
-    """All metrics on batches of (predictions, references, questions): exact values and numbers of gathered items."""
+    """Run all metrics on batches of (predictions, references, questions); return exact values and item counts."""
     results = []
     for metric in make_metrics():
         for predictions, references, questions in batches:
@@ -48,7 +48,7 @@ def measure(batches):
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=PATIENCE_S)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=TIMEOUT_S)
     )
     pipe.send("ready")
     while (batches := pipe.recv()) is not None:
@@ -57,12 +57,12 @@ def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
 
 
 class Ranks:
-    """A group of processes; ``ranks(shards)`` gives what each of them measured."""
+    """A group of processes; ``ranks(shards)`` returns the measurements of each rank."""
 
     def __init__(self, size: int, store: str) -> None:
-        # torch and MONAI are imported once, in the server that the ranks are forked from
+        # torch and MONAI are imported once, in the server process from which the ranks are forked
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["monai_medpruner.metrics"])
+        context.set_forkserver_preload(["monai_medpruner.metrics.cumulative"])
         self.pipes, self.processes = [], []
         for rank in range(size):
             here, there = context.Pipe()
@@ -74,8 +74,8 @@ class Ranks:
             self._receive(pipe)
 
     def _receive(self, pipe):
-        if not pipe.poll(PATIENCE_S):
-            self.end()
+        if not pipe.poll(TIMEOUT_S):
+            self.close()
             raise TimeoutError("a rank did not answer")
         return pipe.recv()
 
@@ -84,7 +84,7 @@ class Ranks:
             pipe.send(batches)
         return [self._receive(pipe) for pipe in self.pipes]
 
-    def end(self):
+    def close(self):
         for process in self.processes:
             process.terminate()
             process.join()

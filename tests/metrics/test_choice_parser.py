@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Hand-written answers and the choice that a careful reader takes them to name."""
+"""Hand-written answers with the choice that a careful reader would assign."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ CASES = [
     ("<answer>D</answer>", ORGANS, "D"),
     ("<think>Maybe A. Spleen?</think>B", ORGANS, "B"),
     ("A. Spleen B. Liver C. Left kidney D. Right kidney. Answer: B", ORGANS, "B"),
-    # named further on
+    # named later in the text
     ("I choose B.", ORGANS, "B"),
     ("I would go with option C", ORGANS, "C"),
     ("It is D.", ORGANS, "D"),
@@ -106,7 +106,7 @@ CASES = [
     ("No pleural effusion", EFFUSIONS, "B"),
     ("There is no pleural effusion here", EFFUSIONS, "B"),
     ("The scan is abnormal", EFFUSIONS, "D"),
-    # nothing, or too much
+    # no choice, or several
     ("", ORGANS, None),
     ("   \n", ORGANS, None),
     ("...", ORGANS, None),
@@ -139,7 +139,7 @@ CASES = [
 ]
 
 
-def test_enough_cases():
+def test_cases_cover_every_choice():
     assert len(CASES) >= 60
     assert {expected for _, _, expected in CASES} == {"A", "B", "C", "D", None}
 
@@ -152,7 +152,7 @@ def test_hand_written_answers(prediction, choices, expected):
 @pytest.mark.parametrize(
     ("prediction", "expected"), [("B", "B"), ("The answer is (c)", "C"), ("E", None), ("Liver", None)]
 )
-def test_unknown_choices_are_a_to_d(prediction, expected):
+def test_choices_default_to_a_to_d(prediction, expected):
     assert parse_choice(prediction) == expected
     assert parse_choice(prediction, {}) == expected
 
@@ -167,22 +167,22 @@ def test_every_letter_in_every_form(letter, form):
 
 
 @pytest.mark.parametrize("choices", [ORGANS, LUNGS, PHASES, EFFUSIONS, COUNTS])
-def test_the_text_of_a_choice_names_it(choices):
+def test_choice_text_names_the_choice(choices):
     assert [parse_choice(text.upper(), choices) for text in choices.values()] == list(choices)
 
 
-def test_same_text_twice_names_none():
+def test_duplicate_choice_texts_name_none():
     assert parse_choice("liver", {"A": "Liver", "B": "Liver"}) is None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=60), st.dictionaries(st.sampled_from("ABCDEF"), st.text(max_size=8), max_size=6))
-def test_any_text_gives_a_letter_there_is_or_none(prediction, choices):
+def test_any_text_gives_an_available_letter_or_none(prediction, choices):
     assert parse_choice(prediction, choices) in {None, *(choices or "ABCD")}
 
 
 @pytest.mark.parametrize(
-    ("rule", "prediction", "answer_choice", "expected"),
+    ("rule", "answer", "reference_choice", "expected"),
     [
         ("m3d-substring", "B", "B", False),
         ("m3d-substring", "The answer is B. Liver", "B", True),
@@ -200,5 +200,5 @@ def test_any_text_gives_a_letter_there_is_or_none(prediction, choices):
         ("robust", "", "B", False),
     ],
 )
-def test_named_rules(rule, prediction, answer_choice, expected):
-    assert answer_is_correct(prediction, answer_choice, ORGANS, rule) is expected
+def test_named_rules(rule, answer, reference_choice, expected):
+    assert answer_is_correct(answer, reference_choice, ORGANS, rule) is expected

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Two runs on the same items."""
+"""Paired comparison of two runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CHOICES = {"A": "Spleen", "B": "Liver"}
 
 
 def lines(answers, **changes):
-    """Items 0 to n - 1, each with A for an answer."""
+    """Items 0 to n - 1, each with A as the correct choice."""
     return [
         {
             "id": str(n),
-            "prediction": answer,
+            "answer": answer,
             "reference": "Spleen",
-            "answer_choice": "A",
+            "reference_choice": "A",
             "choices": CHOICES,
             "type": "xy"[n % 2],
             "status": "ok",
@@ -51,7 +51,7 @@ def test_mcnemar_is_the_binomial_tail(only_first, only_second, expected):
     assert mcnemar(only_first, only_second) == pytest.approx(min(1, expected), rel=1e-12)
 
 
-def test_mcnemar_of_many_pairs_stays_a_number():
+def test_mcnemar_of_many_pairs_is_finite():
     assert 0 <= mcnemar(1000, 4000) < 1e-300
     assert mcnemar(5000, 5000) == 1
 
@@ -70,7 +70,7 @@ def test_differences():
 
 
 def test_pairs_are_drawn_together():
-    """Where the second run errs only where the first does, pairing shows that it is never worse."""
+    """If the second run is wrong only on items where the first is, the paired interval is never negative."""
     generator = random.Random(2)
     first = [generator.choice("AB") for _ in range(80)]
     second = ["A" if n % 4 == 0 else answer for n, answer in enumerate(first)]
@@ -91,7 +91,7 @@ def test_swapping_the_runs_swaps_the_signs():
     assert there["mcnemar"]["robust"]["only_first"] == back["mcnemar"]["robust"]["only_second"]
 
 
-def test_order_has_no_say_and_failures_count():
+def test_order_does_not_matter_and_failures_count():
     first, second = lines("AAAA"), lines("AAAA")
     second[1]["status"] = "UnreadableVolumeError"
     result = compare(first[::-1], second, "meduni-vqa", resamples=50)
@@ -102,7 +102,7 @@ def test_order_has_no_say_and_failures_count():
 
 def test_text_metrics():
     first, second = (
-        lines(answers, answer_choice=None, choices=None, reference="left lung")
+        lines(answers, reference_choice=None, choices=None, reference="left lung")
         for answers in (["left lung", "lung"], ["left lung", "left lung"])
     )
     entry = compare(first, second, "m3d-official", resamples=50)["micro"]["rouge-1"]
@@ -113,10 +113,10 @@ def test_text_metrics():
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (lines("AAA"), r"1 id\(s\) are in the first alone, 0 in the second alone"),
-        ([*lines("AAA"), {**lines("A")[0], "id": "9"}], r"1 id\(s\) .* 1 in the second"),
+        (lines("AAA"), r"1 id\(s\) are only in the first run, 0 only in the second"),
+        ([*lines("AAA"), {**lines("A")[0], "id": "9"}], r"1 id\(s\) .* 1 only in the second"),
         (lines("AAAA", reference="Heart"), "differ in reference"),
-        (lines("AAAA", answer_choice="B"), "differ in answer_choice"),
+        (lines("AAAA", reference_choice="B"), "differ in reference_choice"),
         (lines("AAAA", choices={"A": "Liver", "B": "Spleen"}), "differ in choices"),
         (lines("AAAA", type="x"), "differ in type"),
     ],

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The metrics inside MONAI: buffers, ignite's engine, details per item."""
+"""The cumulative metrics in MONAI: buffers, ignite engine, per-item details."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_accuracy():
 
 @pytest.mark.parametrize("items", [1, 3])
 def test_inside_an_evaluator(items):
-    """One item per batch and several; every value and every row is there at the end."""
+    """With one and with several items per batch, all values and rows are present at the end."""
     batches = [
         [
             {"pred": p, "reference": r, "question": q}
@@ -91,12 +91,12 @@ def test_inside_an_evaluator(items):
         assert engine.state.metric_details["accuracy"].shape == (4, 1)
 
 
-def test_wrong_use_is_refused():
-    with pytest.raises(SettingsError, match="2 predictions need as many references, got 1"):
+def test_invalid_input_is_rejected():
+    with pytest.raises(SettingsError, match=r"as many references as predictions \(2\), got 1"):
         BleuMetric()(["a", "b"], ["a"])
     with pytest.raises(SettingsError, match="got 0"):
         BleuMetric()(["a"])
-    with pytest.raises(SettingsError, match="as many questions, got 0"):
+    with pytest.raises(SettingsError, match=r"as many questions as predictions \(1\), got 0"):
         AnswerAccuracyMetric()(["a"], [])
     with pytest.raises(SettingsError, match="lists of texts"):
         BleuMetric()(torch.zeros(1, 1), torch.zeros(1, 1))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real gloo processes give what one process gives, to the last digit."""
+"""Real gloo processes give exactly the result of a single process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CHOICES = {"A": "Spleen", "B": "Liver", "C": "Heart", "D": "Both lungs"}
 def ranks(request, tmp_path_factory):
     group = Ranks(request.param, str(tmp_path_factory.mktemp("gloo") / "store"))
     yield group
-    group.end()
+    group.close()
 
 
 def batched(items, size):
-    """Batches as an evaluator would see them."""
+    """Split items into batches as an evaluator would."""
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     return [
         (
@@ -41,7 +41,7 @@ def batched(items, size):
 @given(data=st.data())
 def test_uneven_ranks_equal_one_process(ranks, data):
     items = data.draw(st.lists(ITEM, min_size=1, max_size=14))
-    # any item on any rank: shards of any sizes, empty ones among them, in any order
+    # items are assigned to ranks at random: shards have any size, including 0, and any order
     owners = data.draw(st.lists(st.integers(0, len(ranks.pipes) - 1), min_size=len(items), max_size=len(items)))
     size = data.draw(st.integers(1, 4))
     shards = [
@@ -61,5 +61,5 @@ def test_a_rank_without_items_takes_part(ranks):
     assert ranks(shards[::-1]) == [measure(batched(items, 2))] * len(ranks.pipes)
 
 
-def test_no_rank_has_items(ranks):
+def test_all_ranks_without_items(ranks):
     assert ranks([[] for _ in ranks.pipes]) == [[("nan", 0)] * 7] * len(ranks.pipes)

@@ -1,9 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Prompts letter by letter, and what each protocol does to texts."""
+"""Exact prompts of the protocols, and their text preparation."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
@@ -42,7 +45,7 @@ def test_prompts(name, choices, expected):
     assert find_protocol(name).prompt(QUESTION, choices) == expected
 
 
-def test_choices_stand_in_order():
+def test_choices_are_sorted_by_letter():
     assert "A. Yes B. No" in find_protocol("meduni-vqa").prompt(QUESTION, {"B": "No", "A": "Yes"})
 
 
@@ -62,7 +65,7 @@ def test_texts():
 
 
 def test_definitions():
-    """The table of the notes, as far as one pair of texts shows it."""
+    """The scorers of each protocol on one pair of texts."""
 
     def scores(name, prediction, reference):
         plan = find_protocol(name)
@@ -84,7 +87,7 @@ def test_definitions():
         "rouge-l": 1.0,
         "meteor-exact-stem": 0.755,
     }
-    # cased: one of three tokens matches, against four
+    # case-sensitive: one of three tokens matches, out of four in the reference
     assert scores("m3d-official", *pair)["bleu-1"] == 0.239
     assert scores("3drad-official", *pair) == scores("m3d-official", *pair)
     assert scores("m3d-official", *pair)["rouge-1"] == 1.0
@@ -93,7 +96,7 @@ def test_definitions():
     assert scores("meduni-vqa", long, "cyst")["rouge-1"] > 0
 
 
-def test_what_is_reproduced_only_where_it_belongs():
+def test_source_quirks_stay_in_their_protocol():
     assert [name for name, plan in PROTOCOLS.items() if plan.drops_empty] == ["3drad-official"]
     assert [name for name, plan in PROTOCOLS.items() if plan.type_score == "subtypes"] == ["3drad-official"]
     assert [name for name, plan in PROTOCOLS.items() if any(s.of_corpus for s in plan.scorers)] == ["3drad-official"]
@@ -108,3 +111,13 @@ def test_what_is_reproduced_only_where_it_belongs():
 def test_unknown_name():
     with pytest.raises(SettingsError, match="3drad-official"):
         find_protocol("rad3d")
+
+
+def test_protocols_are_listed_without_heavy_imports():
+    """The command line's help lists the protocols, and should not wait for torch."""
+    code = (
+        "import sys; from monai_medpruner.metrics.protocols import PROTOCOLS; print(*PROTOCOLS); "
+        "print(*{'torch', 'monai', 'nltk', 'numpy'}.intersection(sys.modules))"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert listed.splitlines() == [" ".join(PROTOCOLS), ""]

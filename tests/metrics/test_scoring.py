@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A run's numbers against counting by hand."""
+"""Scores of a run compared with manual counts."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from monai_medpruner.metrics import BleuScorer, RougeScorer, read_predictions, s
 CHOICES = {"A": "Spleen", "B": "Liver", "C": "Heart", "D": "Both lungs"}
 
 
-def closed(id, prediction, answer_choice, type="Organ", subtype=None, status="ok"):
+def closed(id, answer, reference_choice, type="Organ", subtype=None, status="ok"):
     return {
         "id": id,
         "question": "Which organ?",
-        "prediction": prediction,
-        "reference": CHOICES[answer_choice],
+        "answer": answer,
+        "reference": CHOICES[reference_choice],
         "choices": CHOICES,
-        "answer_choice": answer_choice,
+        "reference_choice": reference_choice,
         "type": type,
         "subtype": subtype,
         "status": status,
     }
 
 
-def opened(id, prediction, reference, type="Location", subtype=None, status="ok"):
+def opened(id, answer, reference, type="Location", subtype=None, status="ok"):
     return {
         "id": id,
         "question": "Where?",
-        "prediction": prediction,
+        "answer": answer,
         "reference": reference,
         "choices": None,
-        "answer_choice": None,
+        "reference_choice": None,
         "type": type,
         "subtype": subtype,
         "status": status,
@@ -116,7 +116,7 @@ def test_text_scores_count_failures_as_zero():
     assert "bleu-1" not in by_id["3"]
 
 
-def test_empty_predictions_drop_out_only_of_3drads_text_metrics():
+def test_empty_predictions_are_dropped_only_by_3drads_text_metrics():
     official, default = run(LINES, "3drad-official"), run(LINES, "m3d-official")
     assert official["dropped"] == 2  # the empty one and the failed one
     assert official["micro"]["rouge-1"] == pytest.approx({"value": 100, "low": 100, "high": 100, "items": 2})
@@ -126,7 +126,7 @@ def test_empty_predictions_drop_out_only_of_3drads_text_metrics():
     assert default["micro"]["rouge-1"]["value"] == pytest.approx(50)
 
 
-def test_3drads_subtasks_weigh_the_same():
+def test_3drads_subtasks_have_equal_weight():
     lines = [
         opened("1", "4 mm", "4 mm", "3", "Size"),
         opened("2", "5 cm", "4 mm", "3", "Size"),
@@ -139,7 +139,7 @@ def test_3drads_subtasks_weigh_the_same():
     ]
     result = run(lines, "3drad-official")
     size = BleuScorer(1, "13a", corpus=True)
-    rows = [size.statistics(line["prediction"], line["reference"]) for line in lines[:3]]
+    rows = [size.statistics(line["answer"], line["reference"]) for line in lines[:3]]
     assert result["subtypes"]["3"]["Size"]["bleu-1"]["value"] == pytest.approx(100 * size.aggregate(rows))
     assert result["subtypes"]["3"]["Size"]["bleu-1"]["value"] == pytest.approx(100 * 4 / 8)
     assert result["types"]["3"]["bleu-1"]["value"] == pytest.approx((50 + 100) / 2)
@@ -148,7 +148,7 @@ def test_3drads_subtasks_weigh_the_same():
     assert result["micro"]["accuracy"]["value"] == pytest.approx(200 / 3)
     assert set(result["protocol_scores"]) == {"1", "3", "4"}
     assert result["protocol_scores"]["4"]["accuracy"] == result["types"]["4"]["accuracy_m3d-substring"]
-    # the other protocols take a type's items together
+    # the other protocols pool the items of a type
     assert run(lines)["types"]["4"]["accuracy"]["value"] == pytest.approx(200 / 3)
 
 
@@ -168,7 +168,7 @@ def meteor(result):
     return name
 
 
-def test_order_of_lines_has_no_say():
+def test_order_of_lines_does_not_matter():
     lines = LINES[:]
     random.Random(3).shuffle(lines)
     assert json.dumps(run(lines)) == json.dumps(run(LINES))
@@ -176,7 +176,7 @@ def test_order_of_lines_has_no_say():
 
 
 def plain_bootstrap(values, types, resamples, seed):
-    """Percentile intervals of the pooled mean and of the mean over types, drawn as the docstring says."""
+    """Percentile intervals of the pooled mean and of the mean over types, drawn as documented."""
     generator, pooled, macro = np.random.default_rng(seed), [], []
     sizes = [min(64, resamples - start) for start in range(0, resamples, 64)]
     for draw in np.concatenate([generator.integers(0, len(values), (size, len(values))) for size in sizes]):
@@ -188,11 +188,11 @@ def plain_bootstrap(values, types, resamples, seed):
     return [np.percentile(x, [2.5, 97.5]) for x in (pooled, macro)]
 
 
-def test_intervals_are_those_of_a_plain_bootstrap():
+def test_intervals_match_a_plain_bootstrap():
     generator = random.Random(5)
     lines = [closed(f"{n:03d}", generator.choice("AB"), "A", generator.choice("xyz")) for n in range(60)]
     result = run(lines, resamples=150, seed=7)
-    values = [100.0 * (line["prediction"] == "A") for line in lines]
+    values = [100.0 * (line["answer"] == "A") for line in lines]
     pooled, macro = plain_bootstrap(values, [line["type"] for line in lines], 150, 7)
     for level, expected in (("micro", pooled), ("macro", macro)):
         entry = result[level]["accuracy"]
@@ -201,7 +201,7 @@ def test_intervals_are_those_of_a_plain_bootstrap():
 
 
 def test_intervals_cover_the_truth():
-    """95 of 100 intervals should hold a true rate of 70 %; fewer than 85 would be another interval."""
+    """About 95 of 100 intervals should contain the true rate of 70 %; fewer than 85 would indicate an error."""
     generator, covered = random.Random(11), 0
     for _ in range(100):
         lines = [closed(str(n), "A" if generator.random() < 0.7 else "B", "A") for n in range(80)]
@@ -216,15 +216,15 @@ def test_corpus_intervals_resample_statistics():
     assert entry["low"] < entry["value"] < entry["high"]
 
 
-def test_choices_as_list_and_absent_ones():
+def test_choices_as_list_and_absent_choices():
     line = {**closed("1", "Liver", "B"), "choices": ["Spleen", "Liver", "NA", "-"]}
     assert run([line])["accuracy"] == 100
-    assert run([{**line, "prediction": "D"}])["unparsed_rate"] == 100
-    assert run([{**line, "answer_choice": "b"}])["accuracy"] == 100
+    assert run([{**line, "answer": "D"}])["unparsed_rate"] == 100
+    assert run([{**line, "reference_choice": "b"}])["accuracy"] == 100
 
 
 def test_minimal_lines():
-    result = run([{"id": 1, "prediction": None, "reference": 4.5, "type": 3}])
+    result = run([{"id": 1, "answer": None, "reference": 4.5, "type": 3}])
     assert result["types"]["3"]["bleu-1"]["value"] == 0
     assert result["empty"] == 1
 
@@ -232,28 +232,28 @@ def test_minimal_lines():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "no prediction"),
-        ([{"id": "1", "prediction": "a"}], "lacks reference; it has id, prediction"),
-        ([{"prediction": "a", "reference": "b"}], "lacks id"),
+        ([], "no predictions"),
+        ([{"id": "1", "answer": "a"}], "has no reference; its fields are answer, id"),
+        ([{"answer": "a", "reference": "b"}], "has no id"),
         ([LINES[0], LINES[0]], "1 prediction"),
-        ([{**LINES[0], "choices": "AB"}], "a mapping of letters"),
+        ([{**LINES[0], "choices": "AB"}], "a list or a mapping of letters"),
     ],
 )
-def test_lines_that_cannot_be_scored(lines, message):
+def test_invalid_lines_are_rejected(lines, message):
     with pytest.raises(SettingsError, match=message):
         run(lines)
 
 
-def test_settings_that_are_refused():
-    with pytest.raises(SettingsError, match="no protocol is named 'bleu'"):
+def test_invalid_settings_are_rejected():
+    with pytest.raises(SettingsError, match="unknown protocol 'bleu'"):
         run(LINES, "bleu")
-    with pytest.raises(SettingsError, match="at least 1 resample, got 0"):
+    with pytest.raises(SettingsError, match="resamples must be at least 1, got 0"):
         run(LINES, resamples=0)
 
 
-def test_no_text_of_a_patient_in_errors():
+def test_errors_contain_no_patient_text():
     secret = "John Doe has a cyst"
-    for lines in ([{"id": secret}], [{"id": "1", "prediction": secret, "reference": secret}] * 2):
+    for lines in ([{"id": secret}], [{"id": "1", "answer": secret, "reference": secret}] * 2):
         with pytest.raises(SettingsError) as caught:
             run(lines)
         assert "Doe" not in str(caught.value)
@@ -266,7 +266,7 @@ def predictions_file(tmp_path):
     return path
 
 
-def test_command_writes_all_and_returns_the_summary(predictions_file, tmp_path):
+def test_command_writes_the_result_and_returns_the_summary(predictions_file, tmp_path):
     output = tmp_path / "new" / "metrics.json"
     summary = score_command(str(predictions_file), "meduni-vqa", str(output), resamples=50)
     written = json.loads(output.read_text(encoding="utf-8"))
@@ -282,19 +282,19 @@ def test_files_that_cannot_be_read_or_written(predictions_file, tmp_path):
         read_predictions(tmp_path / "absent.jsonl")
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"id": 1, "reference": "a"}\n{"id": 2, "refe')
-    with pytest.raises(SettingsError, match=r"line 2 of .*broken.jsonl is no JSON \(cut off"):
+    with pytest.raises(SettingsError, match=r"line 2 of .*broken.jsonl is not JSON; if the run was interrupted"):
         read_predictions(broken)
     broken.write_text("[1]\n")
-    with pytest.raises(SettingsError, match=r"line 1 of .* no JSON object"):
+    with pytest.raises(SettingsError, match=r"line 1 of .* is not a JSON object"):
         read_predictions(broken)
     (tmp_path / "file").touch()
     with pytest.raises(OutputFolderError, match="cannot write"):
         score_command(str(predictions_file), "meduni-vqa", str(tmp_path / "file" / "metrics.json"), resamples=1)
 
 
-def test_same_number_as_the_cumulative_metric():
+def test_matches_the_cumulative_metric():
     lines = [opened(str(n), "the liver " * n, "the large liver") for n in range(1, 8)]
     scorer = RougeScorer("1", "rouge_score")
-    rows = [scorer.statistics(line["prediction"].strip(), line["reference"]) for line in lines]
+    rows = [scorer.statistics(line["answer"].strip(), line["reference"]) for line in lines]
     value = run(lines, "m3d-official")["micro"]["rouge-1"]["value"]
     assert math.isclose(value, 100 * scorer.aggregate(rows), rel_tol=1e-15)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""BLEU, ROUGE and METEOR against published values, NLTK, ignite, and plain code."""
+"""BLEU, ROUGE and METEOR compared with published values, NLTK, ignite and reference implementations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREDICTION, REFERENCE = "Right hilar region", "Right hilar region."
 #: NLTK's documented pair
 GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
 GUIDE_REFERENCE = "It is a guide to action that ensures that the military will forever heed Party commands"
-#: few words, so that n-grams meet and repeat
+#: a small vocabulary, so that n-grams match and repeat
 TEXTS = st.lists(st.sampled_from(["the", "liver", "is", "Large", "large.", "no", "2.5", "x-ray", "."]), max_size=9)
 TEXT = st.builds(" ".join, TEXTS)
 
@@ -38,12 +38,12 @@ TEXT = st.builds(" ".join, TEXTS)
         (RougeScorer("1", "rouge_score"), 1.0),
     ],
 )
-def test_values_of_the_notes(scorer, expected):
+def test_known_values(scorer, expected):
     assert scorer.score(PREDICTION, REFERENCE) == pytest.approx(expected, abs=5e-4)
 
 
-def test_values_of_the_packages():
-    """Made once with rouge 1.0.1 and rouge_score 0.1.2."""
+def test_values_of_the_rouge_packages():
+    """Expected values were computed with rouge 1.0.1 and rouge_score 0.1.2."""
     prediction = "The liver is large. The liver has a cyst. No stones"
     reference = "There is a cyst in the liver. The spleen is large. There are no stones."
     expected = {
@@ -102,7 +102,7 @@ def test_ignite_agrees_on_tokens(prediction, reference):
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT, TEXT)
-def test_rouge_is_the_definition(prediction, reference):
+def test_rouge_matches_the_definition(prediction, reference):
     for variant in ("1", "l"):
         expected = rouge_score(prediction, reference, variant)
         assert RougeScorer(variant, "rouge_score").score(prediction, reference) == pytest.approx(expected, rel=1e-12)
@@ -110,15 +110,15 @@ def test_rouge_is_the_definition(prediction, reference):
     assert RougeScorer("1", "rouge").score(*spaced) == pytest.approx(rouge_1_of_sets(*spaced), rel=1e-12)
 
 
-def test_rouge_l_unites_sentences():
+def test_rouge_l_takes_the_union_over_sentences():
     """Lin's example: r = w1..w5, c1 = w1 w2 w6 w7 w8, c2 = w1 w3 w8 w9 w5: the union is w1 w2 w3 w5."""
     scorer = RougeScorer("l", "rouge")
     assert scorer.statistics("w1 w2 w6 w7 w8. w1 w3 w8 w9 w5.", "w1 w2 w3 w4 w5.") == [4, 8, 5]
-    # one long subsequence cannot go back, the other definition sees that
+    # the other definition uses one subsequence of the whole text, which respects order
     assert RougeScorer("l").statistics("b a", "a b") == [1, 2, 2]
 
 
-def test_rouge_definitions_differ_where_words_repeat():
+def test_rouge_definitions_differ_for_repeated_words():
     prediction, reference = "no no no lesion", "no lesion"
     assert RougeScorer("1", "rouge").score(prediction, reference) == pytest.approx(1.0, abs=1e-7)
     assert RougeScorer("1", "rouge_score").score(prediction, reference) == pytest.approx(2 / 3)
@@ -126,7 +126,7 @@ def test_rouge_definitions_differ_where_words_repeat():
     assert RougeScorer("1", "rouge_score").score("mm-sized", "mm sized") == 1
 
 
-def test_rouge_cuts_the_prediction_alone():
+def test_rouge_truncates_only_the_prediction():
     scorer = RougeScorer("1", "rouge", max_characters=3)
     assert scorer.statistics("abc def", "abc def") == [1, 1, 2]
     assert RougeScorer("1", "rouge", lowercase=False).score("Liver", "liver") == 0
@@ -161,7 +161,7 @@ def test_tokens(tokenizer, text, expected):
     st.lists(st.sampled_from(["cat", "dog", "sun", "ox", "elk", "fig"]), unique=True, max_size=6),
     st.lists(st.sampled_from(["cat", "dog", "sun", "ox", "yak", "oat"]), unique=True, max_size=6),
 )
-def test_meteor_is_the_definition(hypothesis, reference):
+def test_meteor_matches_the_definition(hypothesis, reference):
     score = MeteorScorer().score(" ".join(hypothesis), " ".join(reference))
     assert score == pytest.approx(meteor_exact(hypothesis, reference), rel=1e-12)
 
@@ -197,7 +197,7 @@ SCORERS = [
 
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=repr)
-def test_what_all_scorers_have_in_common(scorer):
+def test_common_properties_of_all_scorers(scorer):
     assert scorer.score("", REFERENCE) == 0
     assert scorer.score("", "") == 0
     assert scorer.score(REFERENCE, "") == 0
@@ -217,7 +217,7 @@ def test_what_all_scorers_have_in_common(scorer):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BleuScorer(5), "orders 1 to 4"),
+        (lambda: BleuScorer(5), "order must be 1, 2, 3 or 4, got 5"),
         (lambda: BleuScorer(smoothing="method7"), "method7"),
         (lambda: BleuScorer(tokenizer="intl"), "13a"),
         (lambda: RougeScorer("2"), "'2'"),
@@ -226,6 +226,6 @@ def test_what_all_scorers_have_in_common(scorer):
         (lambda: tokenize("a", "intl"), "13a"),
     ],
 )
-def test_unknown_settings_are_refused(make, message):
+def test_unknown_settings_are_rejected(make, message):
     with pytest.raises(SettingsError, match=message):
         make()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""WordNet from Debian's packages, and what happens where they cannot be had."""
+"""WordNet from Debian packages, and the errors if it is not available."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_prepared_folder_is_complete(prepared_wordnet):
     assert not list(prepared_wordnet.glob("corpora/*.part"))
 
 
-def test_prepared_wordnet_serves_nltk(prepared_wordnet, no_search_path):
+def test_prepared_wordnet_is_found_by_nltk(prepared_wordnet, no_search_path):
     assert find_wordnet() is None
     reader = find_wordnet(prepared_wordnet)
     assert "doctor" in {lemma.name() for synset in reader.synsets("physician") for lemma in synset.lemmas()}
     assert reader.synset("liver.n.01").lexname() == "noun.body"
     assert find_wordnet(prepared_wordnet) is reader
-    # the folder has joined NLTK's path
+    # the folder was added to NLTK's path
     assert find_wordnet() is not None
 
 
-def test_protocols_take_it(prepared_wordnet, no_search_path):
+def test_protocols_use_wordnet(prepared_wordnet, no_search_path):
     names = [scorer.name for scorer in PROTOCOLS["meduni-vqa"].with_wordnet(prepared_wordnet).scorers]
     assert names == ["bleu-1", "bleu-4", "rouge-1", "rouge-l", "meteor"]
     metric = MeteorMetric(wordnet=prepared_wordnet)
@@ -50,7 +50,7 @@ def test_protocols_take_it(prepared_wordnet, no_search_path):
     assert metric.aggregate().item() == pytest.approx(0.25)
 
 
-def test_without_wordnet_the_name_says_so(no_search_path, caplog):
+def test_without_wordnet_the_metric_has_another_name(no_search_path, caplog):
     with caplog.at_level(logging.WARNING):
         plan = PROTOCOLS["m3d-official"].with_wordnet()
     assert [scorer.name for scorer in plan.scorers] == ["bleu-1", "rouge-1", "meteor-exact-stem"]
@@ -59,7 +59,7 @@ def test_without_wordnet_the_name_says_so(no_search_path, caplog):
         MeteorMetric()
 
 
-def test_a_given_folder_must_hold_it(tmp_path):
+def test_a_given_folder_must_contain_wordnet(tmp_path):
     with pytest.raises(SettingsError, match=r"lacks .*index\.sense"):
         find_wordnet(tmp_path)
     with pytest.raises(SettingsError, match="no WordNet"):
@@ -67,16 +67,16 @@ def test_a_given_folder_must_hold_it(tmp_path):
 
 
 @pytest.mark.parametrize("program", ["apt-get", "dpkg"])
-def test_without_apt_the_error_says_what_to_do(tmp_path, monkeypatch, program):
+def test_missing_apt_error_says_what_to_do(tmp_path, monkeypatch, program):
     monkeypatch.setattr(module.shutil, "which", lambda name: None if name == program else f"/usr/bin/{name}")
-    with pytest.raises(PackageVersionError, match=rf"{program} is not on this machine.*Debian"):
+    with pytest.raises(PackageVersionError, match=rf"{program} is not installed.*Debian"):
         prepare_wordnet(tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
 @pytest.fixture
 def fake_apt(monkeypatch):
-    """Programs that exist; what they do is the test's."""
+    """Fake apt-get and dpkg; each test defines what they do."""
     monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
 
     def install(act):
@@ -88,7 +88,7 @@ def fake_apt(monkeypatch):
     return install
 
 
-def test_apts_own_words_reach_the_user(tmp_path, fake_apt):
+def test_apts_error_message_is_shown(tmp_path, fake_apt):
     def fail(command, cwd):
         raise subprocess.CalledProcessError(100, command, stderr="W: x\nE: Unable to locate package wordnet-base\n")
 
@@ -97,16 +97,16 @@ def test_apts_own_words_reach_the_user(tmp_path, fake_apt):
         prepare_wordnet(tmp_path)
 
 
-def test_a_hanging_download_ends(tmp_path, fake_apt):
+def test_a_hanging_download_times_out(tmp_path, fake_apt):
     def hang(command, cwd):
         raise subprocess.TimeoutExpired(command, 300)
 
     fake_apt(hang)
-    with pytest.raises(PackageVersionError, match="no end after 300 s"):
+    with pytest.raises(PackageVersionError, match="did not finish within 300 s"):
         prepare_wordnet(tmp_path)
 
 
-def test_packages_that_lack_a_file_leave_the_old_wordnet(tmp_path, fake_apt):
+def test_incomplete_packages_keep_the_old_wordnet(tmp_path, fake_apt):
     old = tmp_path / "corpora" / "wordnet" / "data.noun"
     old.parent.mkdir(parents=True)
     old.write_text("old")
@@ -126,7 +126,7 @@ def _unpack_all_files(command, cwd):
             (folder / name).write_text("new")
 
 
-def test_a_new_one_replaces_the_old_one(tmp_path, fake_apt):
+def test_a_new_wordnet_replaces_the_old_one(tmp_path, fake_apt):
     fake_apt(_unpack_all_files)
     for _ in range(2):
         root = prepare_wordnet(tmp_path)
@@ -135,7 +135,7 @@ def test_a_new_one_replaces_the_old_one(tmp_path, fake_apt):
     assert (root / "lexnames").read_text().count("\n") == 45
 
 
-def test_a_destination_that_cannot_be_written(tmp_path, fake_apt):
+def test_destination_that_cannot_be_written(tmp_path, fake_apt):
     fake_apt(_unpack_all_files)
     (tmp_path / "corpora").write_text("a file")
     with pytest.raises(OutputFolderError, match="cannot write WordNet"):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The text metrics written plainly from their definitions, without NLTK and without the package's helpers."""
+"""Reference implementations of the text metrics, without NLTK and without the package's helpers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bleu(pairs, order, smoothing):
 
 
 def lcs_length(a, b):
-    """Recursion over the definition."""
+    """Length of the longest common subsequence, by recursion."""
     if not a or not b:
         return 0
     if a[-1] == b[-1]:
@@ -47,11 +47,11 @@ def lcs_length(a, b):
     return max(lcs_length(a[:-1], b), lcs_length(a, b[:-1]))
 
 
-def f_score(overlap, hypothesis, reference, guard=0.0):
+def f_score(overlap, hypothesis, reference, epsilon=0.0):
     if overlap == 0:
         return 0.0
     p, r = overlap / hypothesis, overlap / reference
-    return 2 * p * r / (p + r + guard)
+    return 2 * p * r / (p + r + epsilon)
 
 
 def rouge_score(prediction, reference, variant):

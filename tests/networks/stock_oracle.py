@@ -12,7 +12,7 @@ import torch
 
 from monai_medpruner import testing
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.testing.masking_oracle import additive, renumbered_positions
+from monai_medpruner.testing.masking_oracle import additive, original_positions, renumbered_positions
 
 
 def masked_logits(model, inputs, keep, new_ids=None, positions=None):
@@ -44,11 +44,6 @@ def mrope_positions(model, inputs, keep):
 def renumbered_mrope_positions(model, inputs, keep):
     """Kept tokens counted without gaps, the same in every direction."""
     return renumbered_positions(model, inputs, keep).expand(3, -1, -1)
-
-
-def original_positions(model, inputs, keep):
-    """All tokens of the full prompt counted, padding left out."""
-    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
 
 def block_masks(model, ids, keep):

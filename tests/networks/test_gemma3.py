@@ -16,8 +16,8 @@ from recorded_vlm import RecordedVLM
 from stock_oracle import block_masks, masked_greedy
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
+from monai_medpruner.engines import Conversation, VolumePrompt, VolumeQA
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks import VolumePrompt, VolumeQA
 from monai_medpruner.networks.families import Gemma3Family
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.pruners import Keys, NucleusPruner, ReceivedAttention
@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def network(checkpoint):
-    return VolumeQA(str(checkpoint), NUCLEUS, prompt=MEDGEMMA, max_new_tokens=4)
+    return VolumeQA.from_pretrained(str(checkpoint), NUCLEUS, prompt=MEDGEMMA, max_new_tokens=4)
 
 
 def volume(depth=3):
@@ -125,7 +125,7 @@ def test_an_attended_cell_is_the_one_that_is_kept(model):
 
 def test_tiny_tokens_are_not_zero(checkpoint):
     """The projection weight starts at zero, and with it every image would look the same."""
-    network = VolumeQA(str(checkpoint))
+    network = VolumeQA.from_pretrained(str(checkpoint))
     tokens = network(volume()[None])
     assert (tokens.abs() > 1e-3).float().mean() > 0.5
     assert not torch.allclose(tokens[..., :9], tokens[..., 9:18], atol=1e-3)
@@ -242,9 +242,11 @@ def test_generation_without_a_cache(model, prompts):
 
 
 def test_medgemmas_prompt(network):
-    network.vlm  # noqa: B018 - loads the tokenizer
+    study = network.encode(volume(10))
+    study = study.of_slices([3, 8])
     image = "\n\n<start_of_image>" + "<image_soft_token>" * 9 + "<end_of_image>\n\n"
-    assert network.prompt_text([(3, 3)] * 2, [3, 8], "Is there an effusion?") == (
+    conversation = Conversation.about(MEDGEMMA, "Is there an effusion?")
+    assert network.engine.prompt_text(study, conversation) == (
         "<|im_start|>user\nYou are a radiologist. Here are the slices of a CT volume."
         f"{image}SLICE 4{image}SLICE 9\n\nIs there an effusion?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -257,9 +259,9 @@ def stock_inputs(network, one, question, tokens=9):
         content += [{"type": "image", "image": image}, {"type": "text", "text": f"SLICE {number}"}]
     content.append({"type": "text", "text": f"\n\n{question}"})
     processor = Gemma3Processor(
-        network._image_processor,
-        network._tokenizer,
-        chat_template=network._tokenizer.chat_template,
+        network.engine.checkpoint.image_processor,
+        network.engine.checkpoint.tokenizer,
+        chat_template=network.engine.checkpoint.tokenizer.chat_template,
         image_seq_length=tokens,
     )
     return processor.apply_chat_template(
@@ -287,18 +289,21 @@ def language_inputs(model, call):
 @pytest.mark.parametrize("template", [None, STRIPPING], ids=["tiny", "stripping"])
 @pytest.mark.parametrize("pruner", [None, NUCLEUS], ids=["none", "nucleus"])
 def test_the_language_model_gets_the_stock_prompt_minus_the_pruned_tokens(checkpoint, template, pruner, monkeypatch):
-    network = VolumeQA(str(checkpoint), pruner, prompt=MEDGEMMA, max_new_tokens=2)
-    model = network.vlm.model
-    network._tokenizer.chat_template = template or network._tokenizer.chat_template
+    network = VolumeQA.from_pretrained(str(checkpoint), pruner, prompt=MEDGEMMA, max_new_tokens=2)
+    model, tokenizer = network.engine.checkpoint.model, network.engine.checkpoint.tokenizer
+    tokenizer.chat_template = template or tokenizer.chat_template
     stock = stock_inputs(network, volume(), "Is there an effusion?")
     assert stock["token_type_ids"].sum() == 27
     sent = []
     generate = model.generate
     monkeypatch.setattr(model, "generate", lambda **named: sent.append(dict(named)) or generate(**named))
-    ours = language_inputs(model, lambda: network(volume()[None], [["Is there an effusion?"]]))
+    answered = []
+    ours = language_inputs(model, lambda: answered.extend(network(volume()[None], [["Is there an effusion?"]])))
     with torch.no_grad():
         theirs = language_inputs(model, lambda: model(**stock))
-    keep = network.vlm.record.keep[0]
+    keep = torch.ones(stock["input_ids"].shape[1], dtype=torch.bool)
+    visual = stock["input_ids"][0] == model.config.image_token_id
+    keep[visual] = torch.cat([one.keep for one in answered[0].record.slices])
     assert keep.all() == (pruner is None)
     for name in ("input_ids", "token_type_ids"):
         assert torch.equal(sent[0][name], stock[name][:, keep])
@@ -307,8 +312,7 @@ def test_the_language_model_gets_the_stock_prompt_minus_the_pruned_tokens(checkp
 
 def test_pan_and_scan_is_refused(network):
     """Crops are no slices, and the prompt has no place for them."""
-    network.vlm  # noqa: B018 - loads the image processor
-    processor = network._image_processor
+    processor = network.engine.checkpoint.image_processor
     processor.do_pan_and_scan = True
     processor.pan_and_scan_min_crop_size, processor.pan_and_scan_max_num_crops = 16, 4
     processor.pan_and_scan_min_ratio_to_activate = 1.2

@@ -69,7 +69,7 @@ def test_what_was_written_is_read_back(tmp_path):
         append_line(file, line(first=False))
     results = read_results(tmp_path)
     assert results.lines == [line(), line(first=False)]
-    assert results.volume_ids == ["ab12"]
+    assert results.record_names == ["ab12"]
     assert results.record("ab12").summary() == record.summary()
     assert results.metrics is None
 

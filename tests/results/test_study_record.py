@@ -53,7 +53,7 @@ def test_the_summary_counts():
 
 def test_values_cannot_be_changed():
     record = study_record()
-    for value in (record, record.geometry, record.slices[0], Answer("Yes."), StudyAnswers(record, ())):
+    for value in (record, record.geometry, record.slices[0], Answer("Yes."), StudyAnswers(record, (), ())):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, dataclasses.fields(value)[0].name, None)
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the second stage shows of a phantom."""
+"""Tokens that the second training stage includes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from monai_medpruner.training import NO_FINDING, AnswerBatches, TrainingPhantom, untrained_network
 from monai_medpruner.training.answer_training import EncodedPhantom
 
-SLICES, TOKENS, SUSPECTS = 10, 36, 8
+SLICES, TOKENS, HARD_NEGATIVES = 10, 36, 8
 
 
 def encoded(seed, findings):
@@ -19,42 +19,42 @@ def encoded(seed, findings):
     answers = {"plane": "Axial", "phase": "Venous", "abnormality": "No lesion"}
     truth = TrainingPhantom(np.zeros((SLICES, 96, 96), dtype=np.uint8), empty, empty, findings, 0, 0, 20.0, answers)
     generator = torch.Generator().manual_seed(seed)
-    suspicion = torch.randn(SLICES, TOKENS, generator=generator)
-    # each token tells which one it is
+    lesion_logits = torch.randn(SLICES, TOKENS, generator=generator)
+    # the value of each token is its index
     rows = torch.arange(SLICES * TOKENS).view(SLICES, TOKENS, 1).expand(-1, -1, 4).half()
-    return EncodedPhantom([rows], suspicion, (6, 6), truth)
+    return EncodedPhantom([rows], lesion_logits, (6, 6), truth)
 
 
 def batches(tmp_path, phantom):
     network = untrained_network("gemma3", str(tmp_path), device="cpu")
-    # every slice, one token of each by chance
-    shares = {"whole_share": 0.0, "whole_size": 1, "least_slices": 1.0, "first_slices": 1.0}
-    shares |= {"short_epochs": 1, "growing_epochs": 1, "least_tokens": 0.0, "most_tokens": 0.0}
-    return AnswerBatches(network, [phantom], 1, 1, **shares, most_suspects=SUSPECTS, steps=60, seed=0)
+    # all slices, with one random token each
+    shares = {"full_fraction": 0.0, "full_batch_size": 1, "min_slices": 1.0, "initial_max_slices": 1.0}
+    shares |= {"initial_epochs": 1, "growth_epochs": 1, "min_tokens": 0.0, "max_tokens": 0.0}
+    return AnswerBatches(network, [phantom], 1, 1, **shares, max_hard_negatives=HARD_NEGATIVES, steps=60, seed=0)
 
 
-def test_healthy_volumes_show_what_looks_most_like_a_lesion(tmp_path):
+def test_healthy_volumes_include_tokens_with_high_lesion_logits(tmp_path):
     phantom = encoded(0, np.full((SLICES, TOKENS), NO_FINDING))
-    order = phantom.suspicion.flatten().argsort(descending=True)
+    order = phantom.lesion_logits.flatten().argsort(descending=True)
     drawn, shown = batches(tmp_path, phantom), []
     for step in range(60):
         batch = drawn[step]
         kept = torch.stack(batch["encoded"].keep).flatten()
-        # the most suspicious ones, as far as they are there without a gap; the others are the tokens drawn by chance
+        # length of the gapless run of tokens with the highest logits; all others are random tokens
         leading = int(kept[order].long().cumprod(0).sum())
         assert kept.sum() - leading <= SLICES
         shown.append(leading)
         tokens = torch.cat(batch["encoded"].tokens)
         assert tokens[:, 0].tolist() == kept.nonzero()[:, 0].tolist()
-    assert max(shown) >= SUSPECTS
+    assert max(shown) >= HARD_NEGATIVES
     assert min(shown) <= 2
 
 
-def test_the_lesion_is_always_shown(tmp_path):
+def test_lesion_tokens_are_always_included(tmp_path):
     findings = np.full((SLICES, TOKENS), NO_FINDING)
     findings[4, [7, 8, 13]] = 2
     phantom = encoded(1, findings)
-    phantom.suspicion[4, [7, 8, 13]] = -10.0
+    phantom.lesion_logits[4, [7, 8, 13]] = -10.0
     drawn = batches(tmp_path, phantom)
     for step in range(10):
         assert drawn[step]["encoded"].keep[4][[7, 8, 13]].all()

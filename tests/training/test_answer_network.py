@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Questions about a volume share one run over its tokens: the same numbers and gradients as each question by itself."""
+"""Questions that share one pass over a volume give the same logits and gradients as separate questions."""
 
 from __future__ import annotations
 
@@ -36,12 +36,18 @@ def encoded(number, slices, layers):
 
 
 @pytest.mark.parametrize(("family", "layers"), [("qwen3_vl", 2), ("gemma3", 1), ("video_llama_3", 1)])
-def test_sharing_a_volume_changes_nothing(tmp_path, family, layers):
+def test_shared_prefix_gives_the_same_logits_and_gradients(tmp_path, family, layers):
     network = untrained_network(family, str(tmp_path), device="cpu")
     # more tokens than Gemma's sliding window of 512
     phantoms = [encoded(number, slices, layers) for number, slices in enumerate((50, 56, 60))]
-    shares = {"whole_share": 0.0, "whole_size": 1, "least_slices": 0.7, "first_slices": 1.0, "short_epochs": 1}
-    shares |= {"growing_epochs": 1, "least_tokens": 0.3, "most_tokens": 0.5, "most_suspects": 4}
+    shares = {
+        "full_fraction": 0.0,
+        "full_batch_size": 1,
+        "min_slices": 0.7,
+        "initial_max_slices": 1.0,
+        "initial_epochs": 1,
+    }
+    shares |= {"growth_epochs": 1, "min_tokens": 0.3, "max_tokens": 0.5, "max_hard_negatives": 4}
     batch = AnswerBatches(network, phantoms, 3, EACH, **shares, steps=1, seed=0)[0]
     trained = AnswerNetwork(network).train()
     logits, labels = trained(batch)

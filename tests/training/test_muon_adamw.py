@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One optimizer in place of two: the same weights, also after a break."""
+"""The combined optimizer gives the same weights as two separate ones, also after resuming."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(left, right):
     return all(torch.equal(value, right.state_dict()[name]) for name, value in left.state_dict().items())
 
 
-def test_is_muon_on_inner_matrices_and_adamw_on_the_rest():
+def test_uses_muon_for_hidden_matrices_and_adamw_for_the_rest():
     expected, ours = network(), network()
     rest = [*expected["embed"].parameters(), expected["inner"].bias, *expected["head"].parameters()]
     pair = [
@@ -51,7 +51,7 @@ def test_is_muon_on_inner_matrices_and_adamw_on_the_rest():
     assert same(expected, ours)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one():
+def test_resumed_run_equals_an_uninterrupted_one():
     whole, broken = network(), network()
     one = MuonAdamW(whole.named_parameters(), 0.02, 0.002)
     steps(whole, [one], [schedule(one, [0.02, 0.002])], range(6))
@@ -68,7 +68,7 @@ def test_a_resumed_run_is_the_uninterrupted_one():
     assert same(whole, resumed)
 
 
-def test_names_the_version_that_is_needed(monkeypatch):
+def test_error_names_the_required_version(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(SettingsError, match=r"PyTorch 2\.9"):
         MuonAdamW(network().named_parameters(), 0.02, 0.002)

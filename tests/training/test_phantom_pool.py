@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The truth of tokens and their blocks, counted voxel by voxel."""
+"""Ground truth of tokens and blocks, compared with counts of voxels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREPROCESSING = Compose(
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5])
-def test_blocks_hold_what_the_masks_hold(seed):
+def test_blocks_match_the_masks(seed):
     phantom = generate_phantom(seed, PRESETS["small"])
     seen = training_phantom(phantom, PREPROCESSING, TOKEN_PIXELS)
     keys = {"image": None, "organs": phantom.organs, "lesion": phantom.lesion_mask}

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training: the loss falls, seeds decide the weights, a resumed run is the uninterrupted one."""
+"""Training: the loss decreases, results are reproducible, and a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def phantom_dir(tmp_path_factory):
 
 @pytest.fixture
 def train(repository, phantom_dir):
-    """Return a function: folder of the run, settings -> the weights that it left."""
+    """Return a function that runs the training with overrides and returns the folder of the run."""
     bundle = repository / "bundles" / "medpruner_phantom"
 
     def run(folder, **overrides):
@@ -51,7 +51,7 @@ def train(repository, phantom_dir):
             "answer_questions": 2,
             "device": "cpu",
             "settings": SETTINGS,
-            "warm_up::pool::further_lesions": 1,
+            "warm_up::pool::added_lesions": 1,
             **{f"{stage}::pool::workers": 1 for stage in ("warm_up", "answers")},
         }
         workflow = ConfigWorkflow(
@@ -74,8 +74,8 @@ def weights(folder, family="qwen3_vl"):
     return load_model(str(folder / family / "model"), dtype="float32", device="cpu").state_dict()
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path):
-    """Broken off in the middle of either stage, it ends with the same weights; another seed does not."""
+def test_resumed_run_equals_an_uninterrupted_one(train, tmp_path):
+    """Interrupting either stage does not change the final weights; another seed does."""
     whole = weights(train(tmp_path / "whole"))
     broken = tmp_path / "broken"
     train(broken, **{"warm_up::trainer::max_epochs": 1, "run": ["$@warm_up::trainer.run()"]})
@@ -89,8 +89,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_stages_train_their_part(train, tmp_path, family):
-    """The encoder is what the warm-up left; the answers change the language model alone."""
+def test_each_stage_trains_only_its_part(train, tmp_path, family):
+    """The second stage changes only the language model, not the encoder from the warm-up."""
     run = train(tmp_path, family=family)
     started = torch.load(next((run / family / "warm_up").glob("*.pt")), weights_only=False)["network"]
     ended = torch.load(next((run / family / "answers").glob("*.pt")), weights_only=False)["network"]
@@ -102,7 +102,7 @@ def test_both_stages_train_their_part(train, tmp_path, family):
     assert (run / family / "model" / "model.safetensors").stat().st_size < 6e6
 
 
-def test_the_loss_falls(phantom_dir, tmp_path):
+def test_the_loss_decreases(phantom_dir, tmp_path):
     """Twelve steps on one batch."""
     network = VisionWarmUp(untrained_network("gemma3", str(tmp_path), device="cpu"))
     preprocessing = Compose(

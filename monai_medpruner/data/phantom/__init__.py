@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""CT phantoms: volumes with known truth, questions about them, and the command that writes a benchmark of them."""
+"""CT phantoms: volumes with known ground truth, questions about them, and a benchmark writer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A torso of ellipsoids: which organ lies where, and its Hounsfield units in each contrast phase."""
+"""A torso of ellipsoids: positions of the organs, and their Hounsfield units in each contrast phase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = ["HOUNSFIELD", "ORGANS", "TORSO_MM", "Pose", "Shape", "TorsoGrid", "paint_torso"]
 
-#: label of each organ in the organ mask; 0 is air and the table
+#: label of each organ in the organ mask; 0 is air and table
 ORGANS: dict[str, int] = {
     name: label
     for label, name in enumerate(
@@ -57,8 +57,8 @@ HOUNSFIELD: dict[str, tuple[float, float, float]] = {
 #: extent of the torso along x, y, z in mm, at scale 1
 TORSO_MM = (350.0, 240.0, 360.0)
 
-_LONG = 5000.0  # semi-axis in mm of what runs through the whole scan
-# center and semi-axes in mm: x to the patient's right, y to the front, z upward. Later ones lie over earlier ones.
+_LONG = 5000.0  # semi-axis in mm of structures that extend through the whole scan
+# center and semi-axes in mm: x to the patient's right, y to the front, z upward. Later shapes cover earlier ones.
 _SHELL: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
     "skin": ("fat", (0, 0, 0), (175, 120, 700)),
     "wall": ("muscle", (0, 0, 0), (155, 102, 700)),
@@ -76,7 +76,7 @@ _ORGAN_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[float, float, f
     "spine": ((0, -64, 0), (20, 18, _LONG)),
     "aorta": ((-15, -32, 0), (11, 11, _LONG)),
 }
-# what repeats along the body: period and thickness in mm, fall toward the front in mm per mm
+# structures that repeat along the body: period and thickness in mm, slope toward the front in mm per mm
 _RIBS = (26.0, 9.0, 0.5)
 _VERTEBRAE = (32.0, 25.0, 0.0)
 _LOWEST_RIB_MM = -70.0
@@ -87,12 +87,12 @@ _LIVER_VESSELS = 3
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the body lies: world = shift + scale * rotation @ anatomy, in mm.
+    """Position of the body: world = shift + scale * rotation @ anatomy, in mm.
 
     Attributes:
         shift: (3,) in mm.
         rotation: (3, 3).
-        scale: size of the body.
+        scale: size of the body relative to the reference anatomy.
     """
 
     shift: np.ndarray
@@ -100,7 +100,7 @@ class Pose:
     scale: float
 
     def to_world(self, point: np.ndarray) -> np.ndarray:
-        """World position in mm of a point (3,) of the anatomy."""
+        """Return the world position in mm of a point (3,) of the anatomy."""
         return self.shift + self.scale * self.rotation @ point
 
 
@@ -112,7 +112,7 @@ class Shape:
         organ: a name of :data:`ORGANS`.
         center: (3,) in mm.
         semi_axes: (3,) in mm.
-        direction: (3,) unit vector that the third semi-axis follows.
+        direction: (3,) unit vector along the third semi-axis.
     """
 
     organ: str
@@ -130,12 +130,12 @@ class Shape:
 
 
 class TorsoGrid:
-    """Labels on a grid whose axes are parallel to the world's, painted with shapes.
+    """Labels on a grid that is aligned with the world axes, painted with shapes.
 
     Args:
-        world_axes: (3,) the world axis of each array axis.
-        coordinates: for each array axis the world coordinate of its voxels in mm.
-        pose: where the body lies.
+        world_axes: (3,) world axis of each array axis.
+        coordinates: for each array axis, the world coordinates of its voxels in mm.
+        pose: position of the body.
     """
 
     def __init__(self, world_axes: Sequence[int], coordinates: Sequence[np.ndarray], pose: Pose) -> None:
@@ -145,15 +145,15 @@ class TorsoGrid:
         self.labels = np.zeros([len(axis) for axis in coordinates], dtype=np.uint8)
 
     def paint(self, shape: Shape, over: np.ndarray | None = None) -> None:
-        """Give the voxels inside a shape its label, those of ``over`` (a mask of the whole grid) only."""
+        """Label the voxels inside a shape; with ``over``, a mask of the whole grid, only those inside the mask."""
         box, inside = self.inside(shape)
         if over is not None:
             inside &= over[box]
         self.labels[box][inside] = ORGANS[shape.organ]
 
-    def anatomical_height(self, fall: float) -> np.ndarray:
-        """Height of each voxel along the body in mm at scale 1, plus ``fall`` times its position to the front."""
-        weights = (self.pose.rotation @ np.array([0.0, fall, 1.0])) / self.pose.scale
+    def anatomical_height(self, slope: float) -> np.ndarray:
+        """Return the height of each voxel along the body in mm at scale 1, plus ``slope`` times its front position."""
+        weights = (self.pose.rotation @ np.array([0.0, slope, 1.0])) / self.pose.scale
         parts = [
             ((axis - self.pose.shift[world]) * weights[world]).astype(np.float32)
             for world, axis in zip(self.world_axes, self.coordinates, strict=True)
@@ -161,7 +161,7 @@ class TorsoGrid:
         return parts[0][:, None, None] + parts[1][:, None] + parts[2]
 
     def inside(self, shape: Shape) -> tuple[tuple[slice, ...], np.ndarray]:
-        """The box around a shape, as slices of the grid, and which of its voxels lie inside."""
+        """Return the bounding box of a shape, as slices of the grid, and a mask of its voxels inside the shape."""
         axes = self.pose.rotation @ shape.axes()
         semi_axes = self.pose.scale * shape.semi_axes
         order = np.ix_(self.world_axes, self.world_axes)
@@ -177,19 +177,19 @@ class TorsoGrid:
         u, v, w = local
         m = quadric.astype(np.float32)
         plane = (m[0, 0] * u**2)[:, None] + (m[1, 1] * v**2)[None] + 2 * m[0, 1] * np.outer(u, v)
-        slope = 2 * (m[0, 2] * u[:, None] + m[1, 2] * v[None])
-        distance = slope[:, :, None] * w
+        mixed = 2 * (m[0, 2] * u[:, None] + m[1, 2] * v[None])
+        distance = mixed[:, :, None] * w
         distance += plane[:, :, None]
         distance += m[2, 2] * w**2
         return tuple(box), distance <= 1
 
 
 def paint_torso(grid: TorsoGrid, generator: np.random.Generator) -> dict[str, Shape]:
-    """Draw a body and paint it.
+    """Sample a body and paint it.
 
     Args:
-        grid: empty.
-        generator: source of the individual differences.
+        grid: an empty grid.
+        generator: random generator of the individual variation.
 
     Returns:
         the shapes of the organs by name.
@@ -206,22 +206,22 @@ def paint_torso(grid: TorsoGrid, generator: np.random.Generator) -> dict[str, Sh
 
 
 def _interrupt(grid: TorsoGrid, organ: str, repeat: tuple[float, float, float], lowest: float) -> None:
-    """Leave an organ only where its repeats are; between them is muscle."""
-    period, thickness, fall = repeat
+    """Keep an organ only at its repeats along the body; fill the gaps with muscle."""
+    period, thickness, slope = repeat
     voxels = np.nonzero(grid.labels == ORGANS[organ])
-    at = grid.anatomical_height(fall)[voxels]
+    at = grid.anatomical_height(slope)[voxels]
     grid.labels[voxels] = np.where((at > lowest) & (at % period < thickness), ORGANS[organ], ORGANS["muscle"])
 
 
 def _torso_shapes(generator: np.random.Generator) -> tuple[list[Shape], list[Shape], dict[str, Shape]]:
-    """Draw a body.
+    """Sample the shapes of a body.
 
     Args:
-        generator: source of the individual differences.
+        generator: random generator of the individual variation.
 
     Returns:
-        the shell (skin, wall, rib cage, cavity), then everything inside in the order of painting, and the shapes of
-        the organs by name.
+        the shell (skin, wall, rib cage, cavity), the inner shapes in painting order, and the shapes of the organs by
+        name.
     """
     up = np.array([0.0, 0.0, 1.0])
     shell = [Shape(organ, np.array(c, dtype=float), np.array(s, dtype=float), up) for organ, c, s in _SHELL.values()]
@@ -241,7 +241,7 @@ def _torso_shapes(generator: np.random.Generator) -> tuple[list[Shape], list[Sha
 
 
 def _tube(organ: Shape, radius: float, generator: np.random.Generator) -> Shape:
-    """A vessel inside an organ, long and thin, which no lesion looks like."""
+    """Sample a long, thin vessel inside an organ; its shape differs from that of any lesion."""
     direction = generator.normal(size=3)
     direction /= np.linalg.norm(direction)
     center = organ.center + organ.semi_axes * generator.uniform(-0.3, 0.3, 3)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Questions about a phantom in the columns of M3D-VQA, and a short report."""
+"""Questions about a phantom in M3D-VQA's format, and a short report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "phantom_report",
 ]
 
-#: columns of ``M3D_VQA_test.csv``, in its order
+#: columns of ``M3D_VQA_test.csv``, in order
 M3D_VQA_COLUMNS = (
     "Image Path",
     "Text",
@@ -32,11 +32,12 @@ M3D_VQA_COLUMNS = (
     "Answer",
     "Answer Choice",
 )
-#: M3D-VQA's numbers of its question types
+#: M3D-VQA's numbers for question types
 QUESTION_TYPES = {"plane": 1, "phase": 2, "organ": 3, "abnormality": 4, "location": 5}
 _LETTERS = "ABCD"
 _NONE = "No lesion"
-#: question and every choice of each type, in the order of :data:`QUESTION_TYPES`
+#: question and choices of each type, in the order of :data:`QUESTION_TYPES`. The small models are trained on this
+#: wording, so it must not change
 QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plane": ("In which plane was this CT acquired?", tuple(plane.capitalize() for plane in PLANES)),
     "phase": ("In which contrast phase was this CT acquired?", tuple(phase.capitalize() for phase in PHASES)),
@@ -47,7 +48,7 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def phantom_answers(phantom: Phantom) -> dict[str, str]:
-    """The right answer to each question that a phantom can be asked, by type."""
+    """Return the correct answer to each applicable question, by type."""
     answers = {"plane": phantom.plane.capitalize(), "phase": phantom.phase.capitalize(), "abnormality": _NONE}
     for lesion in phantom.lesions:
         answers["organ"] = lesion.organ.capitalize()
@@ -57,16 +58,16 @@ def phantom_answers(phantom: Phantom) -> dict[str, str]:
 
 
 def phantom_questions(phantom: Phantom, image_path: str) -> list[dict[str, str]]:
-    """Ask about a phantom: plane, phase and abnormality always, organ and location where there is a lesion.
+    """Return the questions about a phantom: plane, phase and abnormality; organ and location only with a lesion.
 
     Args:
-        phantom: with one lesion or none.
-        image_path: what goes into "Image Path".
+        phantom: a phantom with one lesion or none.
+        image_path: value of "Image Path".
 
     Returns:
-        a row for each question, with :data:`M3D_VQA_COLUMNS`; each serves as an open question (answer "Answer") and as
-        a closed one ("Answer Choice", a letter). The choices are in an order that the seed draws; absent ones, always
-        the last, are "NA".
+        one row per question, with :data:`M3D_VQA_COLUMNS`. A row is both an open question (answer "Answer") and a
+        closed one ("Answer Choice", a letter). The order of the choices depends on the seed; absent choices, always
+        last, are "NA".
     """
     answers = phantom_answers(phantom)
     text = " ".join(phantom_report(phantom).values())
@@ -84,7 +85,7 @@ def phantom_questions(phantom: Phantom, image_path: str) -> list[dict[str, str]]
 
 
 def phantom_report(phantom: Phantom) -> dict[str, str]:
-    """A structured report: "findings" and "impression"."""
+    """Return a structured report with "findings" and "impression"."""
     scan = f"{phantom.phase.capitalize()} CT of the torso in the {phantom.plane} plane."
     bearing = {lesion.organ for lesion in phantom.lesions}
     clear = [f"{organ.capitalize()} without lesion." for organ in LESION_ORGANS if organ not in bearing]

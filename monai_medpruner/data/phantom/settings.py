@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a phantom may look like: ranges that each phantom is drawn from."""
+"""Settings of phantoms: ranges that each phantom is sampled from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LESION_ORGANS", "PHASES", "PLANES", "PRESETS", "PhantomSettings"]
 PLANES = ("axial", "coronal", "sagittal")
 PHASES = ("non-contrast", "arterial", "venous")
 LESION_ORGANS = ("liver", "spleen", "kidney", "lung")
-# (least, most) that a range may hold; a lesion of more than 30 mm finds no room in a small kidney
+# allowed (min, max) of each range; a lesion of more than 30 mm does not fit into a small kidney
 _LIMITS = {
     "field_of_view_mm": (300.0, 600.0),
     "coverage": (0.5, 1.5),
@@ -28,28 +28,28 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """Ranges of a phantom; a pair is (least, most), drawn uniformly, both ends included.
+    """Ranges of a phantom; a pair is (min, max), sampled uniformly, both ends included.
 
     Args:
-        in_plane_sizes: pixels of a slice along either side, one of these, each at least 16.
-        depth: number of slices, at least 4; fewer where slices would be thinner than 1.05 pixels.
+        in_plane_sizes: candidates for the width and height of a slice in pixels, each at least 16.
+        depth: number of slices, at least 4; reduced if slices would be thinner than 1.05 pixels.
         field_of_view_mm: side of a slice in mm, within [300, 600].
-        coverage: part of the torso (x 350, y 240, z 360 mm) that the slices span, within [0.5, 1.5]; with the depth
-            it gives the slice spacing.
-        planes: planes of acquisition, of :data:`PLANES`.
-        phases: contrast phases, of :data:`PHASES`.
-        lesion_organs: organs that may bear the lesion, of :data:`LESION_ORGANS`.
-        lesion_diameter_mm: within [4, 30].
-        lesion_contrast_hu: absolute difference between lesion and organ, in HU, within [1, 200]; a nodule of the
-            lung has the HU of soft tissue instead.
+        coverage: fraction of the torso (x 350, y 240, z 360 mm) covered by the slices, within [0.5, 1.5]; together with
+            the depth, it determines the slice spacing.
+        planes: planes of acquisition, from :data:`PLANES`.
+        phases: contrast phases, from :data:`PHASES`.
+        lesion_organs: organs that may have a lesion, from :data:`LESION_ORGANS`.
+        lesion_diameter_mm: diameter in mm, within [4, 30].
+        lesion_contrast_hu: absolute difference between lesion and organ, in HU, within [1, 200]; lung
+            nodules have soft-tissue HU instead.
         noise_hu: standard deviation of the white noise, within [0, 100].
         scale: size of the body, within [0.8, 1.2].
-        shift_mm: most that the body is off the center along each axis, within [0, 40].
-        rotation_degrees: most that it is turned about its long axis, within [0, 10]; two fifths of it about the
-            others.
+        shift_mm: max shift of the body from the center along each axis in mm, within [0, 40].
+        rotation_degrees: max rotation about the long axis of the body, within [0, 10]; 0.4 times this about the other
+            axes.
 
     Raises:
-        SettingsError: a value is not as described.
+        SettingsError: a value is invalid.
     """
 
     in_plane_sizes: tuple[int, ...] = (144, 160, 192)
@@ -67,29 +67,29 @@ class PhantomSettings:
     rotation_degrees: float = 5.0
 
     def __post_init__(self) -> None:
-        """Refuse what is not as described."""
-        for name, (least, most) in _LIMITS.items():
-            self._check_range(name, least, most)
+        """Validate the values."""
+        for name, limits in _LIMITS.items():
+            self._check_range(name, *limits)
         self._check_range("depth", 4, 1024)
         for name, known in (("planes", PLANES), ("phases", PHASES), ("lesion_organs", LESION_ORGANS)):
             names = getattr(self, name)
             if not names or len(set(names)) < len(names) or not set(names) <= set(known):
-                raise SettingsError(f"{name} must hold some of {known}, each once, got {names!r}.")
-        for name, most in (("shift_mm", 40.0), ("rotation_degrees", 10.0)):
-            if not 0 <= getattr(self, name) <= most:
-                raise SettingsError(f"{name} must be within [0, {most:g}], got {getattr(self, name)!r}.")
+                raise SettingsError(f"{name} must contain values of {known} without duplicates, got {names!r}.")
+        for name, maximum in (("shift_mm", 40.0), ("rotation_degrees", 10.0)):
+            if not 0 <= getattr(self, name) <= maximum:
+                raise SettingsError(f"{name} must be within [0, {maximum:g}], got {getattr(self, name)!r}.")
         if not self.in_plane_sizes or min(self.in_plane_sizes) < 16:
-            raise SettingsError(f"in_plane_sizes must hold sizes of at least 16, got {self.in_plane_sizes!r}.")
+            raise SettingsError(f"in_plane_sizes must contain sizes of at least 16, got {self.in_plane_sizes!r}.")
 
-    def _check_range(self, name: str, least: float, most: float) -> None:
+    def _check_range(self, name: str, minimum: float, maximum: float) -> None:
         low, high = getattr(self, name)
-        if not (isfinite(low) and isfinite(high) and least <= low <= high <= most):
-            raise SettingsError(f"{name} must be (least, most) within [{least:g}, {most:g}], got {(low, high)}.")
+        if not (isfinite(low) and isfinite(high) and minimum <= low <= high <= maximum):
+            raise SettingsError(f"{name} must be (min, max) within [{minimum:g}, {maximum:g}], got {(low, high)}.")
 
 
-#: settings by name. "small" is what the small trained models of ``bundles/medpruner_phantom`` know: slices of 96 by 96
-#: pixels, many of them, lesions of strong contrast, and bodies that differ and move little, since two processor cores
-#: must learn them in minutes
+#: settings by name. "small" is the distribution on which the models of ``bundles/medpruner_phantom`` are trained: many
+#: slices of 96 by 96 pixels, lesions of strong contrast, and little variation of the bodies, so that training takes
+#: minutes on two processor cores
 PRESETS: dict[str, PhantomSettings] = {
     "default": PhantomSettings(),
     "small": PhantomSettings(

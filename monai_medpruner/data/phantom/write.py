@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writing a benchmark of phantoms: volumes, masks, questions, reports and the truth; resumable."""
+"""Resumable writer of phantom benchmarks: volumes, masks, questions, reports and ground truth."""
 
 from __future__ import annotations
 
@@ -26,33 +26,34 @@ from monai_medpruner.errors import OutputFolderError, SettingsError
 
 __all__ = ["phantom_command", "phantom_seed", "phantom_truth"]
 
-_FORMAT = 1  # of the files, and of what a seed gives; raise it when either changes
-_SEED_STRIDE = 36 * 25_000  # whole decks of the generator
+_FORMAT = 1  # version of the files and of the phantom of each seed; increase it if either changes
+_SEED_STRIDE = 36 * 25_000  # a multiple of the 36 seeds over which cases are balanced
 _SETTINGS_FILE, _QUESTIONS_FILE = "settings.json", "M3D_VQA_test.csv"
 _REPORTS_FILE, _TRUTH_FILE = "reports.jsonl", "phantoms.jsonl"
 _FOLDERS = ("volumes", "organs", "lesions")
 
 
 def phantom_command(count: int, seed: int, out: Path, settings: PhantomSettings | None = None) -> None:
-    """Write a benchmark of phantoms, or the rest of one that broke off.
+    """Write a benchmark of phantoms; an interrupted run resumes.
 
-    ``out`` then holds, each file whole: ``volumes/``, ``organs/`` and ``lesions/`` (``phantom_000000.nii.gz``, …;
-    voxels int16 in HU, masks uint8), ``M3D_VQA_test.csv``, ``reports.jsonl`` (``id, image, findings, impression``),
-    ``phantoms.jsonl`` (:func:`phantom_truth`) and ``settings.json``. Equal arguments give equal files.
+    Files are written atomically. ``out`` then contains ``volumes/``, ``organs/`` and ``lesions/``
+    (``phantom_000000.nii.gz``, …; voxels int16 in HU, masks uint8), ``M3D_VQA_test.csv``, ``reports.jsonl``
+    (``id, image, findings, impression``), ``phantoms.jsonl`` (:func:`phantom_truth`) and ``settings.json``. The same
+    arguments give the same files.
 
     Args:
         count: number of volumes, 1 to 900,000.
-        seed: of the benchmark, at least 0; phantoms of different seeds differ.
-        out: a folder, absent, empty, or of an earlier run with the same arguments.
-        settings: ranges to draw from.
+        seed: seed of the benchmark, at least 0; phantoms of different seeds differ.
+        out: a new or empty folder, or the folder of an earlier run with the same arguments.
+        settings: ranges to sample from.
 
     Raises:
-        SettingsError: ``count`` or ``seed`` is not as described.
-        OutputFolderError: the folder holds something else, or cannot be written.
+        SettingsError: ``count`` or ``seed`` is invalid.
+        OutputFolderError: the folder contains other files, or cannot be written.
     """
     settings = settings or PhantomSettings()
     if not 1 <= count <= _SEED_STRIDE:
-        raise SettingsError(f"count must be within 1 and {_SEED_STRIDE}, got {count}.")
+        raise SettingsError(f"count must be within [1, {_SEED_STRIDE}], got {count}.")
     phantom_seed(seed, 0)
     out = Path(out)
     try:
@@ -67,7 +68,7 @@ def phantom_command(count: int, seed: int, out: Path, settings: PhantomSettings 
 
 
 def phantom_seed(seed: int, index: int) -> int:
-    """Seed for :func:`generate_phantom` of volume ``index`` of the benchmark ``seed``.
+    """Return the :func:`generate_phantom` seed of volume ``index`` in the benchmark with seed ``seed``.
 
     Raises:
         SettingsError: the seed is negative.
@@ -78,7 +79,7 @@ def phantom_seed(seed: int, index: int) -> int:
 
 
 def phantom_truth(phantom: Phantom) -> dict[str, Any]:
-    """Everything known of a phantom but its voxels, as JSON holds it."""
+    """Return the ground truth of a phantom without its voxels, JSON-serializable."""
     return {
         "seed": phantom.seed,
         "plane": phantom.plane,
@@ -94,19 +95,21 @@ def phantom_truth(phantom: Phantom) -> dict[str, Any]:
 
 
 def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, or see that it is of an earlier run with the same settings."""
+    """Create the folder, or check that it belongs to an earlier run with the same settings."""
     text = json.dumps(settings, indent=2) + "\n"
     file = out / _SETTINGS_FILE
     if out.exists() and not out.is_dir():
-        raise OutputFolderError(f"{out} is a file; name a folder.")
-    # listed before the settings are looked for, which are the first that a run leaves: another may be starting here
+        raise OutputFolderError(f"{out} is a file; expected a folder.")
+    # listed before checking for the settings file, which a run writes first: another run may be starting here
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if file.is_file():
         if file.read_text(encoding="utf-8") != text:
-            raise OutputFolderError(f"{out} holds phantoms of other settings (see {file.name}); name another folder.")
-    # a run killed at its very start leaves a part of that file
+            raise OutputFolderError(
+                f"{out} contains phantoms with other settings (see {file.name}); use another folder."
+            )
+    # a run that was killed at its start leaves a partial settings file
     elif not all(name.startswith(f"{_SETTINGS_FILE}.") for name in names):
-        raise OutputFolderError(f"{out} is not empty and holds no phantoms; name another folder.")
+        raise OutputFolderError(f"{out} is not empty and does not contain phantoms; use another folder.")
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(file, text.encode())
     for folder in (*_FOLDERS, "truth"):
@@ -114,7 +117,7 @@ def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -> None:
-    """Write the files of one phantom; the one with the truth, written last, says that the others are there."""
+    """Write the files of one phantom; the truth file is written last and marks the phantom as complete."""
     done = out / "truth" / f"{name}.json"
     if done.is_file():
         return
@@ -132,14 +135,14 @@ def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -
 
 
 def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
-    """A compressed NIfTI-1 file in mm; the same voxels give the same bytes."""
+    """Return a compressed NIfTI-1 file in mm; the same voxels give the same bytes."""
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
 
 
 def _gather(out: Path, count: int) -> None:
-    """Write the tables from the records of the single phantoms."""
+    """Write the tables from the records of all phantoms."""
     table, reports, truths = io.StringIO(newline=""), [], []
     writer = csv.DictWriter(table, M3D_VQA_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Phantoms against what can be measured in their masks and voxels."""
+"""Phantoms, compared with measurements from their masks and voxels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TRAINING = PhantomSettings(in_plane_sizes=(64,), depth=(12, 12), lesion_diameter
 
 
 @pytest.fixture(scope="module")
-def deck():
-    """36 neighboring seeds: every case."""
+def block():
+    """Phantoms of a block of 36 seeds, which covers every case."""
     return [generate_phantom(seed, SMALL) for seed in range(36)]
 
 
@@ -43,23 +43,23 @@ def organ_centroid(phantom, name):
     return centroid(phantom, phantom.organs == ORGANS[name])
 
 
-def test_a_seed_gives_the_same_phantom_in_any_order(deck):
+def test_a_seed_gives_the_same_phantom_in_any_order(block):
     again = [generate_phantom(seed, SMALL) for seed in (35, 3, 17)]
-    assert [digest(phantom) for phantom in again] == [digest(deck[seed]) for seed in (35, 3, 17)]
-    assert len({digest(phantom) for phantom in deck}) == 36
+    assert [digest(phantom) for phantom in again] == [digest(block[seed]) for seed in (35, 3, 17)]
+    assert len({digest(phantom) for phantom in block}) == 36
 
 
-def test_no_state_of_other_generators_counts(deck):
+def test_global_random_state_has_no_effect(block):
     np.random.seed(5)  # noqa: NPY002 - the global state is what is tested
     first = digest(generate_phantom(4, SMALL))
     np.random.seed(6)  # noqa: NPY002
-    assert first == digest(generate_phantom(4, SMALL)) == digest(deck[4])
+    assert first == digest(generate_phantom(4, SMALL)) == digest(block[4])
 
 
-def test_a_deck_holds_every_case_evenly(deck):
-    assert Counter(phantom.plane for phantom in deck) == dict.fromkeys(PLANES, 12)
-    assert Counter(phantom.phase for phantom in deck) == dict.fromkeys(PHASES, 12)
-    lesions = [phantom.lesions[0] for phantom in deck if phantom.lesions]
+def test_cases_are_balanced_over_a_block(block):
+    assert Counter(phantom.plane for phantom in block) == dict.fromkeys(PLANES, 12)
+    assert Counter(phantom.phase for phantom in block) == dict.fromkeys(PHASES, 12)
+    lesions = [phantom.lesions[0] for phantom in block if phantom.lesions]
     assert Counter(lesion.organ for lesion in lesions) == dict.fromkeys(("liver", "spleen", "kidney", "lung"), 6)
     assert Counter(lesion.side for lesion in lesions) == {"right": 12, "left": 12}
     assert Counter(lesion.density for lesion in lesions) == {"hypodense": 12, "hyperdense": 12}
@@ -73,9 +73,9 @@ def test_planes_and_phases_are_independent_of_the_finding():
     assert all(4 <= seen[phase, organ] <= 24 for phase in PHASES for organ in ("liver", "spleen", "kidney", "lung"))
 
 
-def test_hounsfield_units_of_each_organ_and_phase(deck):
-    """The median of an organ's voxels is the table's value, within the organ's own variation and the median's error."""
-    for phantom in deck:
+def test_hounsfield_units_of_each_organ_and_phase(block):
+    """The median over an organ equals the table's value, within the organ's variation and the median's error."""
+    for phantom in block:
         for name, label in ORGANS.items():
             voxels = phantom.volume[(phantom.organs == label) & (phantom.lesion_mask == 0)]
             if len(voxels) < 20:
@@ -87,7 +87,7 @@ def test_hounsfield_units_of_each_organ_and_phase(deck):
                 assert voxels.std() == pytest.approx(phantom.noise_hu, rel=0.25), (phantom.seed, name)
 
 
-def test_phases_can_be_told_apart():
+def test_phases_are_distinguishable():
     aorta, kidney, liver = (np.array(HOUNSFIELD[name]) for name in ("aorta", "left kidney", "liver"))
     assert aorta.argmax() == 1
     assert kidney.argmax() == liver.argmax() == 2
@@ -95,22 +95,22 @@ def test_phases_can_be_told_apart():
         assert max(abs(organ[one] - organ[other]) for organ in (aorta, kidney, liver)) >= 100
 
 
-def test_background_is_air_and_the_table(deck):
-    for phantom in deck:
+def test_background_is_air_and_the_table(block):
+    for phantom in block:
         outside = phantom.volume[phantom.organs == 0]
         air = outside < -900
         assert air.mean() > 0.9
         assert abs(np.median(outside[air]) + 1000) < 2
         table = (phantom.volume > -200) & (phantom.organs == 0)
-        if phantom.plane == "coronal":  # slices of the body, rarely of what is below it
+        if phantom.plane == "coronal":  # coronal slices rarely reach below the body
             continue
         assert centroid(phantom, table)[1] < centroid(phantom, phantom.organs > 0)[1] - 90
         assert 0.2 < (phantom.organs == 0).mean() < 0.8
 
 
 @pytest.mark.parametrize("options", [SMALL, TRAINING, PhantomSettings(lesion_diameter_mm=(4, 6))])
-def test_lesions_are_as_told(options):
-    """Diameter, place, contrast and organ, from the masks and the voxels."""
+def test_lesions_match_their_description(options):
+    """Diameter, position, contrast and organ, measured from the masks and voxels."""
     for seed in range(24):
         phantom = generate_phantom(seed, options)
         assert phantom.lesion_mask.any() == bool(phantom.lesions)
@@ -127,7 +127,7 @@ def test_lesions_are_as_told(options):
             assert abs(phantom.volume[mask].mean() - phantom.organ_hu[organ] - lesion.contrast_hu) <= error
 
 
-def test_lesion_ranges_are_kept():
+def test_lesions_are_within_the_ranges():
     options = PhantomSettings((32,), (12, 12), lesion_diameter_mm=(12, 14), lesion_contrast_hu=(70, 71))
     lesions = [lesion for seed in range(72) for lesion in generate_phantom(seed, options).lesions]
     assert all(12 <= lesion.diameter_mm <= 14 for lesion in lesions)
@@ -137,9 +137,9 @@ def test_lesion_ranges_are_kept():
     assert all(860 < nodule.contrast_hu < 920 for nodule in nodules)
 
 
-def test_organs_lie_where_they_lie_in_patients(deck):
-    """RAS: x grows to the patient's right, y to the front, z upward, whatever the plane and the slice order."""
-    for phantom in deck:
+def test_positions_of_organs_are_anatomical(block):
+    """RAS: x grows to the patient's right, y to the front, z upward, for every plane and slice order."""
+    for phantom in block:
         spine = organ_centroid(phantom, "spine")
         place = {name: organ_centroid(phantom, name) - spine for name in ORGANS}
         assert place["liver"][0] > 30
@@ -153,9 +153,9 @@ def test_organs_lie_where_they_lie_in_patients(deck):
         assert place["heart"][1] > place["aorta"][1]
 
 
-def test_geometry_of_the_scan(deck):
+def test_geometry_of_the_scan(block):
     directions = set()
-    for phantom in deck:
+    for phantom in block:
         matrix = phantom.affine[:3, :3]
         assert (np.count_nonzero(matrix, axis=0) == 1).all()
         assert (np.count_nonzero(matrix, axis=1) == 1).all()
@@ -170,20 +170,20 @@ def test_geometry_of_the_scan(deck):
         assert 400 - 1 <= phantom.volume.shape[0] * phantom.spacing[0] <= 440 + 1
         directions.add((phantom.plane, np.sign(matrix[slice_axis, 2])))
     assert len(directions) == 6
-    assert {phantom.volume.shape[0] for phantom in deck} == {64, 80}
-    assert len({phantom.volume.shape[2] for phantom in deck}) > 5
-    assert (deck[0].volume.dtype, deck[0].organs.dtype, deck[0].lesion_mask.dtype) == (np.int16, np.uint8, np.uint8)
+    assert {phantom.volume.shape[0] for phantom in block} == {64, 80}
+    assert len({phantom.volume.shape[2] for phantom in block}) > 5
+    assert (block[0].volume.dtype, block[0].organs.dtype, block[0].lesion_mask.dtype) == (np.int16, np.uint8, np.uint8)
 
 
-def test_poses_differ(deck):
-    positions = np.array([organ_centroid(phantom, "heart") for phantom in deck])
+def test_poses_differ(block):
+    positions = np.array([organ_centroid(phantom, "heart") for phantom in block])
     assert (positions.std(0) > 3).all()
-    volumes = [np.prod(phantom.spacing) * (phantom.organs == ORGANS["liver"]).sum() for phantom in deck]
+    volumes = [np.prod(phantom.spacing) * (phantom.organs == ORGANS["liver"]).sum() for phantom in block]
     assert max(volumes) / min(volumes) > 1.3
 
 
 def test_slices_are_redundant_as_in_ct():
-    """The anchor filter drops a good part of axial slices and keeps a good part."""
+    """The anchor filter drops a substantial part of axial slices and keeps a substantial part."""
     options = PhantomSettings(planes=("axial",), in_plane_sizes=(128,), depth=(56, 64))
     for seed in range(6):
         image = HUWindows("soft_tissue")(torch.from_numpy(generate_phantom(seed, options).volume)[None].float())
@@ -196,13 +196,13 @@ def test_slices_are_redundant_as_in_ct():
     seed=st.integers(0, 2**40),
     size=st.integers(16, 48),
     depth=st.integers(8, 24),
-    least=st.floats(4, 30),
+    smallest=st.floats(4, 30),
     planes=st.sets(st.sampled_from(PLANES), min_size=1),
     organs=st.sets(st.sampled_from(("liver", "spleen", "kidney", "lung")), min_size=1),
 )
-def test_any_settings_hold(seed, size, depth, least, planes, organs):
+def test_phantoms_follow_any_settings(seed, size, depth, smallest, planes, organs):
     options = PhantomSettings(
-        (size,), (depth, depth), lesion_diameter_mm=(least, 30), planes=tuple(planes), lesion_organs=tuple(organs)
+        (size,), (depth, depth), lesion_diameter_mm=(smallest, 30), planes=tuple(planes), lesion_organs=tuple(organs)
     )
     phantom = generate_phantom(seed, options)
     assert phantom.plane in planes
@@ -210,7 +210,7 @@ def test_any_settings_hold(seed, size, depth, least, planes, organs):
     assert phantom.volume.shape[2] <= depth
     for lesion in phantom.lesions:
         assert lesion.organ in organs
-        assert lesion.diameter_mm >= round(least, 1)
+        assert lesion.diameter_mm >= round(smallest, 1)
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_any_settings_hold(seed, size, depth, least, planes, organs):
         ({"shift_mm": float("nan")}, "shift_mm"),
     ],
 )
-def test_wrong_settings(options, message):
+def test_invalid_settings(options, message):
     with pytest.raises(SettingsError, match=message):
         PhantomSettings(**options)
 
 
-def test_wrong_seed():
+def test_invalid_seed():
     with pytest.raises(SettingsError, match="seed"):
         generate_phantom(-1)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Questions and reports against the phantom's masks and voxels, from which the answers are found anew."""
+"""Questions and reports, compared with answers measured from the phantom's masks and voxels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NAMES = {label: name for name, label in ORGANS.items()}
 
 @pytest.fixture(scope="module")
 def asked():
-    """Phantoms of two decks with their questions."""
+    """Phantoms of two balanced blocks of seeds, with their questions."""
     phantoms = [generate_phantom(seed, SMALL) for seed in range(72)]
     return [(phantom, phantom_questions(phantom, f"{phantom.seed}.nii.gz")) for phantom in phantoms]
 
 
 def measured_answers(phantom):
-    """Answers by question type, from masks, voxels and affine alone."""
+    """Answers by question type, measured only from masks, voxels and affine."""
     codes = nib.aff2axcodes(phantom.affine)
     answers = {"1": {"S": "Axial", "I": "Axial", "A": "Coronal", "P": "Coronal"}.get(codes[2], "Sagittal")}
     aorta, kidney = (np.median(phantom.volume[phantom.organs == ORGANS[name]]) for name in ("aorta", "left kidney"))
@@ -52,7 +52,7 @@ def measured_answers(phantom):
     return answers
 
 
-def test_questions_are_true(asked):
+def test_answers_match_the_measurements(asked):
     for phantom, rows in asked:
         assert {row["Question Type"]: row["Answer"] for row in rows} == measured_answers(phantom), phantom.seed
 
@@ -84,20 +84,20 @@ def test_answers_and_letters_are_balanced(asked):
         assert len({tuple(row[f"Choice {letter}"] for letter in "ABCD") for row in of_kind}) > 1
 
 
-def test_letters_do_not_tell_the_answer(asked):
+def test_letters_do_not_reveal_the_answer(asked):
     rows = [row for _, rows in asked for row in rows]
     for kind in "12345":
         pairs = {(row["Answer"], row["Answer Choice"]) for row in rows if row["Question Type"] == kind}
         assert len(pairs) >= 1.5 * len({answer for answer, _ in pairs})
 
 
-def test_questions_are_the_seeds(asked):
+def test_questions_are_determined_by_the_seed(asked):
     phantom, rows = asked[11]
     assert phantom_questions(generate_phantom(11, SMALL), "11.nii.gz") == rows
     assert phantom.seed == 11
 
 
-def test_reports_say_what_is_there(asked):
+def test_reports_match_the_measurements(asked):
     for phantom, rows in asked:
         report = phantom_report(phantom)
         assert set(report) == {"findings", "impression"}

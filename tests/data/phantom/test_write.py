@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command: its files, their readers, resuming, refusing."""
+"""The phantom command: files, reading them back, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def benchmark(tmp_path_factory):
 
 
 def contents(folder):
-    """Every file but those that a killed process was writing."""
+    """All files except partial files of a killed process."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -59,7 +59,7 @@ def test_files(benchmark):
     assert set(contents(benchmark)) == names
 
 
-def test_equal_arguments_give_equal_files(benchmark, tmp_path):
+def test_same_arguments_give_the_same_files(benchmark, tmp_path):
     phantom_command(9, 7, tmp_path / "again", SMALL)
     assert contents(tmp_path / "again") == contents(benchmark)
 
@@ -116,20 +116,20 @@ def test_truth(benchmark):
 
 
 @pytest.mark.parametrize("done", [0, 2, 5])
-def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
-    """Broken off while a file of phantom ``done`` is half written: its part stays, nothing else is amiss."""
-    whole = writing.atomic_write
+def test_resumes_after_an_interruption(benchmark, tmp_path, monkeypatch, done):
+    """The run is interrupted while it writes a file of phantom ``done``; only the partial file remains of it."""
+    original = writing.atomic_write
     left = 4 * done + 3
 
-    def break_off(path, content):
+    def interrupt(path, content):
         nonlocal left
         left -= 1
         if left < 0:
             path.with_name(f"{path.name}.1.part").write_bytes(content[:50])
             raise KeyboardInterrupt
-        whole(path, content)
+        original(path, content)
 
-    monkeypatch.setattr(writing, "atomic_write", break_off)
+    monkeypatch.setattr(writing, "atomic_write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         phantom_command(9, 7, tmp_path, SMALL)
     assert not (tmp_path / "M3D_VQA_test.csv").exists()
@@ -144,7 +144,7 @@ def test_resumes_after_it_broke_off(benchmark, tmp_path, monkeypatch, done):
 
 
 def test_resumes_after_sigkill(tmp_path):
-    """A real process, killed as soon as it has finished two volumes."""
+    """A real process is killed after it has finished two volumes."""
     command = [sys.executable, "-m", "monai_medpruner", "phantom", "--count", "6", "--seed", "3", "--out"]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -159,7 +159,7 @@ def test_resumes_after_sigkill(tmp_path):
 
 
 def test_two_runs_at_once(tmp_path):
-    """Started together into one folder, both end well, and the folder is that of one."""
+    """Two runs started together in one folder both succeed, with the files of a single run."""
     command = [sys.executable, "-m", "monai_medpruner", "phantom", "--preset", "small", "--count", "3", "--seed", "3"]
     both = [subprocess.Popen([*command, "--out", str(tmp_path / "both")], stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
@@ -169,14 +169,14 @@ def test_two_runs_at_once(tmp_path):
     assert contents(tmp_path / "both") == contents(tmp_path / "one")
 
 
-def test_claims_a_folder_that_another_run_is_starting_in(benchmark, tmp_path):
-    """All that is there yet is a part of the other's settings."""
+def test_accepts_a_folder_in_which_another_run_is_starting(benchmark, tmp_path):
+    """The folder contains only a partial settings file of the other run."""
     (tmp_path / "settings.json.4711.part").write_text("{")
     phantom_command(9, 7, tmp_path, SMALL)
     assert contents(tmp_path) == contents(benchmark)
 
 
-def test_a_finished_run_is_left_as_it_is(benchmark, monkeypatch):
+def test_finished_run_is_not_changed(benchmark, monkeypatch):
     before = contents(benchmark)
     monkeypatch.setattr(writing, "generate_phantom", None)
     phantom_command(9, 7, benchmark, SMALL)
@@ -184,7 +184,7 @@ def test_a_finished_run_is_left_as_it_is(benchmark, monkeypatch):
 
 
 @pytest.mark.parametrize("other", [(8, 7, SMALL), (9, 6, SMALL), (9, 7, PhantomSettings((32,), (12, 17)))])
-def test_refuses_a_run_of_other_settings(benchmark, other):
+def test_rejects_a_folder_with_other_settings(benchmark, other):
     before = contents(benchmark)
     count, seed, options = other
     with pytest.raises(OutputFolderError, match="other settings"):
@@ -192,7 +192,7 @@ def test_refuses_a_run_of_other_settings(benchmark, other):
     assert contents(benchmark) == before
 
 
-def test_refuses_a_folder_with_other_things(tmp_path, capsys):
+def test_rejects_a_folder_with_other_files(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(OutputFolderError, match="not empty"):
         phantom_command(1, 0, tmp_path, SMALL)
@@ -208,7 +208,7 @@ def test_refuses_a_folder_with_other_things(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 1), (-1, 1), (900_001, 1), (1, -1)])
-def test_wrong_numbers(tmp_path, count, seed):
+def test_invalid_count_and_seed(tmp_path, count, seed):
     with pytest.raises(SettingsError, match=r"at least 0|count must be"):
         phantom_command(count, seed, tmp_path / "none")
     assert not (tmp_path / "none").exists()

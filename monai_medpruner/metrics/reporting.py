@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The report of an evaluation: scores, retention, time, and what they are of."""
+"""The report of an evaluation run: scores, retention, times, and counts of items and volumes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ def run_report(
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Make the content of ``metrics.json`` from the lines of ``predictions.jsonl``.
+    """Compute the content of ``metrics.json`` from the lines of ``predictions.jsonl``.
 
     Args:
-        lines: beside what :func:`~monai_medpruner.metrics.score` reads, those of items without an error have
+        lines: lines as read by :func:`~monai_medpruner.metrics.score`. Lines of items without an error also have
             ``volume_id``, ``slices`` {``total``, ``kept``}, ``tokens`` {``unpruned``, ``kept``}, ``seconds`` per stage,
-            ``source``, ``plane``, ``order``.
+            ``source``, ``plane`` and ``order``.
         protocol: as in ``score``.
         wordnet: as in ``score``.
         resamples: as in ``score``.
         seed: as in ``score``.
 
     Returns:
-        ``accuracy`` in percent by the headline rule; ``retention`` of slices, of tokens per kept slice, and overall, as
-        fractions, each a ratio of sums over the volumes; ``items``, ``failed``; ``retention_interval``, 95 %, over
-        draws of volumes; ``errors``, how many items ended in which; ``volumes``; ``slices``, what they were taken from;
-        ``seconds`` per stage; then what ``score`` gives, without ``per_item``.
+        ``accuracy`` in percent under the headline rule; ``retention`` of slices, of tokens per kept slice, and overall,
+        as fractions, each a ratio of sums over the volumes; numbers of ``items`` and ``failed`` items;
+        ``retention_interval``, the 95 % interval over bootstrap draws of volumes; ``errors``, the number of items per
+        error; ``volumes``, their number; ``slices``, counts of sources, planes and orders, and the min, mean and max of
+        total and kept slices; ``seconds`` per stage; then the result of ``score`` without ``per_item``.
 
     Raises:
         SettingsError: as in ``score``.
@@ -81,7 +82,7 @@ def _retention(
         ],
         dtype=np.float64,
     )
-    # tokens of the kept slices before pruning: all slices of a volume have as many
+    # tokens of the kept slices before pruning: all slices of a volume have the same number
     counts = np.column_stack([counts, counts[:, 3] * counts[:, 0] / counts[:, 1]])
 
     def fractions(sums: np.ndarray) -> np.ndarray:
@@ -97,11 +98,11 @@ def _retention(
 
 def _spread(numbers: Iterable[int]) -> dict[str, float] | None:
     values = list(numbers)
-    return {"least": min(values), "mean": sum(values) / len(values), "most": max(values)} if values else None
+    return {"min": min(values), "mean": sum(values) / len(values), "max": max(values)} if values else None
 
 
 def _seconds(answered: Sequence[Mapping[str, Any]], volumes: int) -> dict[str, dict[str, float]]:
-    """Per stage: the sum, the mean over volumes, the mean over items."""
+    """Seconds per stage: total, mean per volume, mean per item."""
     stages = dict.fromkeys(stage for line in answered for stage in line["seconds"])
     sums = {stage: sum(line["seconds"].get(stage, 0.0) for line in answered) for stage in stages}
     return {

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Print the tables of settings, or check or update a page: ``settings_page.py [--check | --write] [docs/settings.md]``.
+
+The tables of settings come from ``monai_medpruner/configs/settings.json`` and ``bundles/*.json``, the others from
+the fields of the pruners.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.pruners import PRUNERS, TokenPruner
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SETTINGS = REPOSITORY / "monai_medpruner" / "configs" / "settings.json"
+PAGE = REPOSITORY / "docs" / "settings.md"
+BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
+
+
+def tables() -> str:
+    """Return the Markdown tables of all settings and of every registered pruner's fields."""
+    settings = json.loads(SETTINGS.read_text(encoding="utf-8"))
+    parts = []
+    for group in dict.fromkeys(entry["group"] for entry in settings.values()):
+        own = {name: entry for name, entry in settings.items() if entry["group"] == group}
+        rows = [(f"`--{name}`", _value(entry["default"]), _cell(entry["help"])) for name, entry in own.items()]
+        parts += [f"## {group.capitalize()}", _table(("option", "default", "meaning"), rows)]
+    parts += ["## Defaults of the bundles", _table(("bundle", "defaults of its own"), _bundle_defaults(settings))]
+    parts.append("## Fields of the pruners")
+    for name, pruner in PRUNERS.items():
+        parts += [f"### `{name}`", _summary(pruner), _table(("field", "default", "meaning"), _fields(pruner))]
+    return "\n\n".join(parts)
+
+
+def _bundle_defaults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each bundle's own values of the settings; those that a configuration computes are left out."""
+    rows = []
+    for file in sorted((REPOSITORY / "bundles").glob("*.json")):
+        own = json.loads(file.read_text(encoding="utf-8"))
+        values = {name: value for name, value in own.items() if name in settings and name != "revision"}
+        texts = [f"`--{name}` {_value(value)}" for name, value in values.items() if _value(value)]
+        rows.append((f"`{file.stem}`", ", ".join(texts) or "those above"))
+    return rows
+
+
+def _fields(pruner: type[TokenPruner]) -> list[tuple[str, str, str]]:
+    """Name, default and description of the fields of a pruner's dataclass, those of its base class included."""
+    described: dict[str, str] = {}
+    for one in reversed(pruner.__mro__):
+        described |= described_arguments(inspect.getdoc(one) or "")
+    return [
+        (f"`{field.name}`", _value(field.default), described.get(field.name, ""))
+        for field in dataclasses.fields(pruner)
+    ]
+
+
+def described_arguments(docstring: str) -> Mapping[str, str]:
+    """Read the section ``Args:`` of a docstring: name to description, each on one line."""
+    _, found, section = docstring.partition("Args:\n")
+    if not found:
+        return {}
+    section = re.split(r"\n(?=\S)", section)[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*|\n(?=\n))*)", section, flags=re.MULTILINE)
+    return {name: _cell(text) for name, text in entries}
+
+
+def _summary(pruner: type[TokenPruner]) -> str:
+    return _cell((inspect.getdoc(pruner) or "").partition("\n\n")[0])
+
+
+def _cell(text: str) -> str:
+    """One line of Markdown from the reStructuredText of a docstring."""
+    line = " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+    return re.sub(r":\w+:`~?\.?([\w.]+\.)?(\w+)`", r"`\2`", line)
+
+
+def _value(default: Any) -> str:
+    if default is None:
+        return "`none`"
+    # what begins with $ or @ is computed by the configuration
+    return (
+        ""
+        if isinstance(default, str) and (not default or default[0] in "$@")
+        else f"`{default if isinstance(default, str) else json.dumps(default)}`"
+    )
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def up_to_date(page: str) -> str:
+    """Return the page with the tables between its marks.
+
+    Raises:
+        ValueError: there is not one pair of marks.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"there must be one {BEGIN} and, after it, one {END}")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 1 where a page that is checked is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="compare with the page")
+    action.add_argument("--write", action="store_true", help="bring the page up to date")
+    parser.add_argument("page", type=Path, nargs="?", default=PAGE)
+    options = parser.parse_args(arguments)
+    if not (options.check or options.write):
+        sys.stdout.write(f"{tables()}\n")
+        return 0
+    held = options.page.read_text(encoding="utf-8")
+    wanted = up_to_date(held)
+    if options.write:
+        options.page.write_text(wanted, encoding="utf-8")
+    elif held != wanted:
+        sys.stderr.write(f"{options.page} is not up to date: run python scripts/settings_page.py --write\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

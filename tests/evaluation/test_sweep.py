@@ -13,7 +13,7 @@ import pytest
 from benchmark_runs import lasting, read_lines, read_metrics
 from safetensors.torch import load_file
 
-from monai_medpruner.cli import main
+from monai_medpruner.cli.main import main
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.networks import transformers_encoder as encoding

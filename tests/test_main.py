@@ -10,10 +10,10 @@ import json
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 
 import pytest
 
+from monai_medpruner import __version__
 from monai_medpruner.cli import main as command_line
 from monai_medpruner.networks import convert_hulumed as converter
 
@@ -69,7 +69,7 @@ def test_help_answers_at_once():
 
 def test_version():
     result = run("--version")
-    assert result.stdout == f"medpruner {version('monai-medpruner')}\n"
+    assert result.stdout == f"medpruner {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import ModuleType
 
+from monai_medpruner import __version__
 from monai_medpruner.cli import (
     answers,
     ask,
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="medpruner", description="Training-free pruning for 3-D medical vision-language models."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('monai-medpruner')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         command.add_arguments(

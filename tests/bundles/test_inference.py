@@ -30,6 +30,8 @@ from monai_medpruner.transforms import (
 STAGES = ["load", "filter", "encode", "select", "prefill", "decode"]
 QUESTION = "Is there a pleural effusion?"
 QWEN, MEDGEMMA, HULUMED = "medpruner_qwen3vl", "medpruner_medgemma", "medpruner_hulumed"
+# its models are in the bundle
+PHANTOM = "medpruner_phantom"
 # how each bundle scales a CT, and which slices it takes of those that passed the filter
 SCALES = {QWEN: HUWindows("soft_tissue"), MEDGEMMA: HUWindows("medgemma"), HULUMED: SliceMinMax()}
 LIMITS = {QWEN: SliceLimit(), MEDGEMMA: SliceLimit(85, "medgemma"), HULUMED: SliceLimit(180)}
@@ -220,7 +222,8 @@ def test_overrides(ask, shared_data, tmp_path):
     tokens = first["tokens"]["per_slice"][0]
     assert first["tokens"] == {"unpruned": tokens * volume.shape[-1], "kept": 4 * tokens, "per_slice": [tokens] * 4}
     assert all(line["seconds"]["encode"] == line["seconds"]["load"] == 0 for line in lines[1:])
-    assert len({line["id"] for line in lines}) == 1
+    assert len({line["volume_id"] for line in lines}) == 1
+    assert len({line["id"] for line in lines}) == len(texts)
 
 
 def test_lists_of_images_and_questions(ask, shared_data, tmp_path):
@@ -238,7 +241,8 @@ def test_lists_of_images_and_questions(ask, shared_data, tmp_path):
         (str(mr), "Which plane?"),
         (str(mr), "Which phase?"),
     ]
-    assert len({line["id"] for line in lines}) == 2
+    assert len({line["volume_id"] for line in lines}) == 2
+    assert len({line["id"] for line in lines}) == 5
     kept_aside = list((tmp_path / "out").glob("answers-*.jsonl"))
     assert [path.read_text() for path in kept_aside] == ["earlier\n"]
 
@@ -325,7 +329,7 @@ def test_refusals(repository, shared_data, tmp_path, overrides, error):
     assert answer_lines(tmp_path) == []
 
 
-@pytest.mark.parametrize("bundle", SCALES)
+@pytest.mark.parametrize("bundle", [*SCALES, PHANTOM])
 def test_check_properties(repository, bundle):
     """All properties of an inference bundle, with no image given."""
     folder = repository / "bundles" / bundle
@@ -353,3 +357,16 @@ def test_verify_net_in_out(repository, bundle):
     verify_net_in_out(**arguments, device="cpu", p=1, n=3, any=2, **channels)
     with pytest.raises(ValueError, match="channel"):
         verify_net_in_out(**arguments, device="cpu", p=1, n=3, any=2)
+
+
+def test_verify_net_in_out_of_the_phantom_bundle(repository):
+    """With the bundle's own model, as its metadata describe it."""
+    folder = repository / "bundles" / PHANTOM
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(folder / "configs" / "metadata.json"),
+        config_file=str(folder / "configs" / "inference.json"),
+        bundle_root=str(folder),
+        device="cpu",
+        any=2,
+    )

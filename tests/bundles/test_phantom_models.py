@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_medpruner.data.phantom import PRESETS, QUESTIONS, generate_phantom, phantom_command, phantom_seed
-from monai_medpruner.networks import VolumeQA
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
 from monai_medpruner.training.small_models import save_small_checkpoint
@@ -62,9 +62,10 @@ def test_shipped_models(family):
     folder = MODELS / family
     assert (folder / "model.safetensors").stat().st_size < 6e6
     assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
-    network = VolumeQA(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
-    assert network.settings["model_type"] == family
-    assert sum(parameter.numel() for parameter in network.vlm.model.parameters()) < 5e6
+    network = VolumeQA.from_pretrained(str(folder), prompt=PHANTOM_PROMPT, max_new_tokens=8, device="cpu")
+    assert network.describe()["model"]["model_type"] == family
+    assert network.describe()["model"]["random_weights"] is False
+    assert sum(parameter.numel() for parameter in network.engine.checkpoint.model.parameters()) < 5e6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -89,7 +90,8 @@ def answers_now(bundle, folder, family):
     found = {}
     for path in sorted((folder / "volumes").iterdir()):
         data = preprocessing({"image": str(path)})
-        found[path.name] = network(data["image"][None], [[question for question, _ in QUESTIONS.values()]])[0]
+        (study,) = network(data["image"][None], [[question for question, _ in QUESTIONS.values()]])
+        found[path.name] = [answer.text for answer in study.answers]
     return found
 
 

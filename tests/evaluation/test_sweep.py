@@ -13,7 +13,7 @@ import pytest
 from benchmark_runs import lasting, read_lines, read_metrics
 from safetensors.torch import load_file
 
-from monai_medpruner.cli import main
+from monai_medpruner.cli.main import main
 from monai_medpruner.data.phantom import PhantomSettings, phantom_command
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.networks import transformers_encoder as encoding
@@ -33,7 +33,7 @@ def phantoms(tmp_path_factory):
 def sweep(phantoms, output_dir, *more, bundle="medpruner_qwen3vl"):
     words = ["sweep", "--model", "tiny", "--bundle", bundle, "--dataset_dir", str(phantoms)]
     words += ["--output_dir", str(output_dir), "--gamma", *GAMMAS, "--tau", *TAUS, "--temperature", *TEMPERATURES]
-    main([*words, "--set", "max_new_tokens=3", "task=closed", *more])
+    main([*words, "--max_new_tokens", "3", "--task", "closed", *more])
 
 
 def folder_of(output_dir, gamma, tau, temperature):
@@ -49,7 +49,7 @@ def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch
     counted = lambda *args, **more: runs.append(1) or encode(*args, **more)  # noqa: E731
     monkeypatch.setattr(encoding, "encode_and_prune_each", counted)
     # a budget makes the size of a slice depend on their number
-    more = [] if budget is None else [f"token_budget={budget}"]
+    more = [] if budget is None else ["--token_budget", str(budget)]
     sweep(phantoms, tmp_path / "sweep", *more, bundle=bundle)
     assert len(runs) == 2 * (1 if budget is None else len(GAMMAS))
     table = capsys.readouterr().out
@@ -135,9 +135,11 @@ def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
     ("words", "message"),
     [
         (["--tau", "0.5", "0.5"], "taus must be a list of different values"),
-        (["--gamma", "low"], "--gamma takes numbers, got 'low'"),
-        (["--set", "task"], "--set takes NAME=VALUE"),
-        (["--set", "task=$open"], "must not begin with"),
+        (["--gamma", "low"], "--gamma must be a number or none, got 'low'"),
+        (["--tau", "none"], "--tau must be a number, got 'none'"),
+        (["--task"], "expected one argument"),
+        (["--task", "$open"], "must not begin with"),
+        (["--tsk", "open"], "did you mean --task"),
         (["--benchmark", "vqa"], "unknown benchmark 'vqa'"),
     ],
 )
@@ -145,5 +147,5 @@ def test_bad_settings(phantoms, tmp_path, capsys, words, message):
     given = ["--model", "tiny", "--dataset_dir", str(phantoms), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as raised:
         main(["sweep", *given, *words])
-    assert raised.value.code == 1
+    assert raised.value.code == (2 if words == ["--task"] else 1)
     assert message in capsys.readouterr().err

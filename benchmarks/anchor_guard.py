@@ -3,11 +3,10 @@
 
 """Evaluate the guard for small lesions of the slice filter: lesions seen and slices kept, on phantoms.
 
-The filter keeps a slice whose mean absolute difference from the last kept one is above γ. Its guard also keeps a slice
-where the mean difference over some square block is above a bound, since a small lesion moves its block and not the
-mean.
-The table sets the mean alone beside the guard alone, at several sizes and bounds, and beside both together. Its last
-rows are the baseline: evenly spaced slices, in every volume as many as the mean alone keeps.
+The filter keeps a slice if its mean absolute difference from the last kept slice is above γ. The guard also keeps a
+slice if the mean difference over any square block is above a threshold, because a small lesion changes its block but
+hardly the mean. The table compares the mean alone, the guard alone at several block sizes and thresholds, and both. The
+last rows are the baseline: evenly spaced slices, in each volume as many as the mean alone keeps.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from monai_medpruner.transforms import HUWindowsd, InterSliceAnchorFilter, Slice
 
 WINDOW = (-160, 340)
 GAMMAS = (0.015, 0.02, 0.025, 0.03, 0.04)
-GUARD_ALONE = 1e9  # a γ that no mean reaches
+GUARD_ALONE = 1e9  # a γ above any mean difference
 BLOCKS_MM = (12.5, 50 / 3, 25.0)  # 3, 4 and 6 pixels of the small phantoms
 
 
 def rules() -> list[tuple[str, InterSliceAnchorFilter]]:
-    """Rows of the table: the mean alone, the guard alone, both."""
+    """Return the rows of the table: the mean alone, the guard alone, and both."""
     rows = [(f"mean, γ {gamma:g}", InterSliceAnchorFilter(gamma)) for gamma in GAMMAS]
     rows += [
         (f"block of {side:.3g} mm, threshold {threshold:g}", InterSliceAnchorFilter(GUARD_ALONE, -1, side, threshold))
@@ -48,7 +47,7 @@ def rules() -> list[tuple[str, InterSliceAnchorFilter]]:
 
 
 def evenly_spaced(count: int, depth: int) -> list[int]:
-    """``count`` slices of ``depth``, each in the middle of an equal part of the volume."""
+    """Return ``count`` slice indices, each at the center of one of ``count`` equal parts of ``depth``."""
     return [int((index + 0.5) * depth / count) for index in range(count)]
 
 
@@ -77,7 +76,7 @@ def main() -> None:
         choices.append((f"evenly spaced, as many as {name}", spaced))
     for name, kept in choices:
         share = np.mean([len(one) / depth for one, depth in zip(kept, depths, strict=True)])
-        seen = np.array([bool(bearing & set(one)) for one, (_, bearing, _) in zip(kept, volumes, strict=True)])
+        seen = np.array([bool(lesion & set(one)) for one, (_, lesion, _) in zip(kept, volumes, strict=True)])
         of_small = f"{seen[small].mean():.3f}" if any(small) else ""
         print(f"| {name} | {share:.3f} | {seen.mean():.3f} | {of_small} |")
 

@@ -29,16 +29,16 @@ def question_items(
     questions_file: str | None = None,
     dataset_dir: str = "",
 ) -> list[dict[str, Any]]:
-    """List the volumes of a run with the questions about them.
+    """List the volumes of a run with their questions.
 
     Args:
         image: as in :py:func:`image_items`.
-        question: one question or a list, asked about every image; None or ``""`` for none.
+        question: a question or a list of questions for every image; None or ``""`` for none.
         questions_file: as in :py:func:`pair_questions`; None or ``""`` for none.
-        dataset_dir: folder that relative paths of images start from; empty for the working directory.
+        dataset_dir: folder that image paths are relative to; empty for the working directory.
 
     Returns:
-        items ``{"image": path, "question": [text, ...]}``; none where no image was given.
+        items ``{"image": path, "question": [text, ...]}``; an empty list without images.
 
     Raises:
         SettingsError: a value is not text, or not a list of texts.
@@ -55,7 +55,7 @@ def question_items(
 
 
 def require_items(items: Sequence[Any]) -> None:
-    """Refuse a run without an image.
+    """Raise if a run has no image.
 
     Raises:
         SettingsError: ``items`` is empty.

@@ -14,17 +14,17 @@ from monai_medpruner.training.answer_training import (
     prepare_answer_batch,
 )
 from monai_medpruner.training.muon_adamw import MuonAdamW
-from monai_medpruner.training.phantom_pool import (
+from monai_medpruner.training.phantom_pool import PhantomPool
+from monai_medpruner.training.small_models import IMAGE_SIZE, TOKEN_PIXELS, save_small_checkpoint
+from monai_medpruner.training.step_batches import StepBatches
+from monai_medpruner.training.training_phantom import (
     BLOCK_PIXELS,
     FINDINGS,
     NO_FINDING,
-    PhantomPool,
     TrainingPhantom,
     load_phantom,
     training_phantom,
 )
-from monai_medpruner.training.small_models import IMAGE_SIZE, TOKEN_PIXELS, save_small_checkpoint
-from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.vision_warm_up import VisionWarmUp, WarmUpBatches, WarmUpLoss, prepare_warm_up_batch
 from monai_medpruner.training.workflow import save_trained, training_handlers, untrained_network
 

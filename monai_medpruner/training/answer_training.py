@@ -22,8 +22,8 @@ from monai_medpruner.metrics import find_protocol
 from monai_medpruner.networks import Checkpoint, PrunedVLM
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.results import SliceRecord
-from monai_medpruner.training.phantom_pool import NO_FINDING, TrainingPhantom
 from monai_medpruner.training.step_batches import StepBatches
+from monai_medpruner.training.training_phantom import NO_FINDING, TrainingPhantom
 from monai_medpruner.training.vision_warm_up import VisionWarmUp, is_language
 
 __all__ = [
@@ -36,8 +36,8 @@ __all__ = [
     "prepare_answer_batch",
 ]
 
-#: how the small models read a volume: slices and question, and no text between slices, which would be half of a pruned
-#: prompt; the same as in ``configs/inference.json``
+#: prompt of the small models: slices and question without text between slices, which would be half of a pruned prompt;
+#: the same as in ``configs/inference.json``
 PHANTOM_PROMPT = VolumePrompt(before_slice="")
 _IGNORED_LABEL = -100
 _LETTERS = "ABCD"

@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, Gemma3Config, Qwen3VLConfig, VideoLlama3Config
+from transformers import (
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    PreTrainedTokenizerFast,
+    Qwen3VLConfig,
+    VideoLlama3Config,
+)
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
+from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.testing import tiny_model
-from monai_medpruner.training.phantom_tokenizer import phantom_tokenizer
+from monai_medpruner.metrics import find_protocol
+from monai_medpruner.testing import TinyModel, byte_tokenizer, tiny_model
 
 __all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
 
@@ -113,6 +120,18 @@ def _image_processor(model_type: str) -> Any:
     return processor(patch_size=_PATCH, merge_size=2, size=_PIXELS, **_MEAN_STD)
 
 
+def _phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer trained on questions, choices and answers, in which each word is one token."""
+    protocol = find_protocol("meduni-vqa")
+    texts = ["user\n", "assistant\n"]
+    for question, choices in QUESTIONS.values():
+        for shift in range(len(choices)):
+            listed = dict(zip("ABCD", (*choices[shift:], *choices[:shift]), strict=False))
+            texts.append(protocol.prompt(question, listed))
+        texts += [protocol.prompt(question), question, *choices]
+    return byte_tokenizer(model, texts)
+
+
 def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
     """Save an untrained small model in the format of a regular checkpoint.
 
@@ -130,7 +149,7 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
     if model_type not in _CONFIGS:
         raise SettingsError(f"no small model of type {model_type!r}; expected one of: {', '.join(_CONFIGS)}")
     tiny = tiny_model(model_type)
-    tokenizer = phantom_tokenizer(tiny)
+    tokenizer = _phantom_tokenizer(tiny)
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in tiny.tokens.items()}
     # the output layer shares the embedding, as in the smaller models of these families

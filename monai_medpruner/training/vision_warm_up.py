@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from monai_medpruner.data.phantom import ORGANS, PHASES, PLANES
 from monai_medpruner.networks import Checkpoint, TransformersEncoder
 from monai_medpruner.networks.packed_attention import packed_attention
-from monai_medpruner.training.phantom_pool import BLOCK_PIXELS, FINDINGS, IGNORED, NO_FINDING, TrainingPhantom
 from monai_medpruner.training.small_models import TOKEN_PIXELS
 from monai_medpruner.training.step_batches import StepBatches
+from monai_medpruner.training.training_phantom import BLOCK_PIXELS, FINDINGS, IGNORED, NO_FINDING, TrainingPhantom
 
 __all__ = ["VisionWarmUp", "WarmUpBatches", "WarmUpLoss", "prepare_warm_up_batch"]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.training import (
     NO_FINDING,
     AnswerBatches,
@@ -55,14 +56,15 @@ def test_shared_prefix_gives_the_same_logits_and_gradients(tmp_path, family, lay
     parameters = dict(trained.trained_parameters())
     gradients = {name: parameter.grad for name, parameter in parameters.items()}
     trained.zero_grad(set_to_none=True)
-    tokenizer, image = network.tokenizer, network.vlm.family.image_token_id
+    vlm, tokenizer = PrunedVLM(network.model), network.tokenizer
+    image = vlm.family.image_token_id
     prompts = tokenizer(batch["texts"], add_special_tokens=False)["input_ids"]
     ends = [0, *accumulate(prompt.count(image) // TOKENS for prompt in prompts[::EACH])]
     for row, prompt in enumerate(prompts):
         volume = batch["encoded"].of_slices(range(ends[row // EACH], ends[row // EACH + 1]))
         answer = tokenizer(batch["answers"][row] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
         ids = torch.tensor([[*prompt, *answer]])
-        alone = network.vlm(encoded=volume, input_ids=ids, use_cache=False).logits[0, -len(answer) - 1 : -1]
+        alone = vlm(encoded=volume, input_ids=ids, use_cache=False).logits[0, -len(answer) - 1 : -1]
         assert labels[row][labels[row] >= 0].tolist() == answer
         assert torch.allclose(logits[row][labels[row] >= 0], alone, atol=1e-4)
         (F.cross_entropy(alone, torch.tensor(answer), reduction="sum") / (labels >= 0).sum()).backward()

@@ -14,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
+    "EncodedStudyError",
     "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
@@ -81,6 +82,10 @@ class MixedRunError(OutputFolderError):
 
 class IncompletePredictionsError(OutputFolderError):
     """Some items of a finished run have no prediction."""
+
+
+class EncodedStudyError(MedPrunerError, OSError):
+    """A file is not an encoded study, or is a damaged one."""
 
 
 # data sets

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.data.utils import collate_meta_tensor
 from torch.nn.functional import pad
 
-from monai_medpruner.data.volume_meta import collatable
+from monai_medpruner.data.volume_meta import ENCODED_STUDY, collatable
 from monai_medpruner.errors import VolumeShapeError
 
 __all__ = ["collate_volumes"]
@@ -38,6 +38,7 @@ def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _collate(values: list[Any]) -> Any:
     if not all(isinstance(value, torch.Tensor) for value in values):
         return values
+    values = _in_one_shape(values)
     if len({value.shape[:-1] for value in values}) > 1:
         raise VolumeShapeError(
             f"volumes of a batch may differ only in depth, got {[tuple(value.shape) for value in values]}; "
@@ -49,3 +50,12 @@ def _collate(values: list[Any]) -> Any:
         if isinstance(volume, MetaTensor):
             volume.meta = collatable(volume.meta)
     return collate_meta_tensor(padded)
+
+
+def _in_one_shape(values: list[Any]) -> list[Any]:
+    """Volumes whose study stands in their metadata have no voxels: they take the shape of the others in the batch."""
+    empty = [isinstance(value, MetaTensor) and ENCODED_STUDY in value.meta for value in values]
+    shapes = [value.shape[:-1] for value, without in zip(values, empty, strict=True) if not without]
+    if not shapes:
+        return values
+    return [value.expand(*shapes[0], 1) if without else value for value, without in zip(values, empty, strict=True)]

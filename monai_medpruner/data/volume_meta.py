@@ -23,7 +23,10 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-__all__ = ["PerVolumeList", "append_note", "collatable", "positions_from_affine"]
+__all__ = ["ENCODED_STUDY", "PerVolumeList", "append_note", "collatable", "positions_from_affine"]
+
+#: entry of an empty volume's metadata: a list of the encoded study that stands for the volume
+ENCODED_STUDY = "encoded_study"
 
 
 class PerVolumeList(list):

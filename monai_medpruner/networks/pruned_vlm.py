@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from time import perf_counter
@@ -22,6 +23,7 @@ from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
+from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
 
@@ -175,6 +177,7 @@ class PrunedVLM(nn.Module):
         *,
         encoded: PrunedSlices | None = None,
         on_record: Callable[[PruningRecord], object] | None = None,
+        prefix: PromptPrefix | None = None,
         **inputs: Any,
     ) -> Any:
         """Generate from the pruned prompt.
@@ -184,6 +187,8 @@ class PrunedVLM(nn.Module):
             on_record: called with the record of this call when it is complete: what was kept, and the seconds of each
                 stage. It runs in the thread of the call, so that ``records.append`` of a list works from anywhere, also
                 where ``generate`` runs in a streamer's thread.
+            prefix: with ``encoded``, holds what the language model made of the prompt up to its last visual token, for
+                the next prompt about the same slices. None runs the prompt in one part.
             inputs: what the model's processor returns, and any argument of the model's ``generate``. ``max_length``
                 and ``min_length`` count the caller's prompt, as they do with the stock model.
 
@@ -208,11 +213,23 @@ class PrunedVLM(nn.Module):
         clock = _StepClock(self.model.device)
         pruned["stopping_criteria"] = StoppingCriteriaList([*(pruned.get("stopping_criteria") or ()), clock])
         start = perf_counter()
-        output = self.model.generate(**pruned)
+        with self._with_prefix(prefix, pruned, encoded) as (arguments, reused):
+            output = self.model.generate(**arguments)
         synchronize(self.model.device)
         spent = {"prefill": clock.first_step - start, "decode": perf_counter() - clock.first_step}
-        _report(on_record, replace(record, seconds={**record.seconds, **spent}))
+        _report(on_record, replace(record, seconds={**record.seconds, **spent}, reused_tokens=reused))
         return self._with_callers_prompt(output, ids, pruned, record.keep)
+
+    @contextmanager
+    def _with_prefix(
+        self, prefix: PromptPrefix | None, pruned: dict[str, Any], encoded: PrunedSlices | None
+    ) -> Iterator[tuple[dict[str, Any], int]]:
+        """The arguments of generation, and how many tokens of the prompt need not run."""
+        if prefix is None or encoded is None or "mm_encoder_outputs" not in pruned:
+            yield pruned, 0
+            return
+        with prefix.shared(self.family, pruned, encoded) as shared:
+            yield shared
 
     def _with_callers_prompt(
         self, output: Any, ids: torch.Tensor, pruned: dict[str, Any], keep: torch.Tensor
@@ -287,8 +304,11 @@ class PrunedVLM(nn.Module):
         # an image's tokens as text
         complete = {**self.family.token_types(checked["input_ids"]), **checked}
         pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.preserve_position_ids)
-        # lists of their own: generate expands the output in place for beams
-        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.deepstack_features)}
+        # a study that was saved lies on the CPU. Lists of their own: generate expands the output in place for beams
+        tokens, *layers = (
+            [rows.to(self.model.device) for rows in one] for one in (encoded.tokens, *encoded.deepstack_features)
+        )
+        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(tokens, layers)}
         return pruned, keep
 
     def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -19,10 +18,11 @@ from torch import nn
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
-from monai_medpruner.networks.encoded_study import EncodedStudy, StudyKey
+from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each, encode_scored, prune_scored
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.networks.study_key import StudyKey, VolumeSource
 from monai_medpruner.networks.study_record import study_record
 from monai_medpruner.pruners import TokenPruner, pruner_settings
 from monai_medpruner.results import StageTimes
@@ -106,7 +106,8 @@ class TransformersEncoder(nn.Module):
         positions = meta.get("slice_positions_mm")
         pruned, pending, notes = self._encode_in_memory(count, pruners, inputs, positions)
         settings = self._settings(meta)
-        content = str(meta["volume_id"]) if "preprocessing" in meta and "volume_id" in meta else _content_hash(kept)
+        source = VolumeSource.of_volume(kept)
+        content = source.volume.partition(":")[2]
         studies = []
         for pruner, one, scored in zip(pruners, pruned, pending, strict=True):
             spent = StageTimes(dict(meta.get("seconds", ())))
@@ -114,16 +115,9 @@ class TransformersEncoder(nn.Module):
             spent.add(one.seconds)
             described = pruner_settings(pruner)
             record = study_record(kept, content, one.records, {**settings, "pruner": described}, spent, notes)
-            key = StudyKey(
-                volume=content,
-                preprocessing=_as_json(settings["preprocessing"]),
-                model=_as_json({**settings["model"], "token_budget": self.token_budget}),
-                pruner=_as_json(described),
-                dtype=settings["model"]["dtype"],
-            )
             studies.append(
                 EncodedStudy(
-                    key=key,
+                    key=StudyKey.of(source, {"model": settings["model"], "pruner": described}),
                     record=record,
                     tokens=tuple(one.tokens),
                     deepstack_features=tuple(tuple(layer) for layer in one.deepstack_features),
@@ -173,6 +167,12 @@ class TransformersEncoder(nn.Module):
         device = self.checkpoint.model.device
         inputs = dict(processor(images=images, return_tensors="pt", **size))
         return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+
+    def with_pruner(self, pruner: TokenPruner | None) -> TransformersEncoder:
+        """The same encoder, with the same checkpoint, and another pruner behind it."""
+        other = copy(self)
+        other.pruner = pruner
+        return other
 
     def describe(self) -> dict[str, Any]:
         """What encodes and prunes: ``model``, the loaded checkpoint with its settings, and ``pruner``."""
@@ -227,13 +227,3 @@ class TransformersEncoder(nn.Module):
         now = [None if pruner in later else pruner for pruner in pruners]
         return [prune_scored(family, pruner, scored) for pruner in now], waiting
 
-
-def _content_hash(volume: torch.Tensor) -> str:
-    """SHA-256 of the voxels as they are encoded, for volumes whose preprocessing is not known."""
-    voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-    content = voxels.detach().to("cpu", torch.float32).contiguous().numpy()
-    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).hexdigest()
-
-
-def _as_json(description: Any) -> str:
-    return json.dumps(description, sort_keys=True)

@@ -28,6 +28,7 @@ class Answer:
         prompt_tokens: tokens of the prompt that the language model read, visual ones included.
         visual_tokens: visual tokens among them.
         new_tokens: tokens that were generated.
+        reused_tokens: tokens at the beginning of the prompt that an earlier question about the study had run.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Answer:
     prompt_tokens: int = 0
     visual_tokens: int = 0
     new_tokens: int = 0
+    reused_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text

@@ -137,6 +137,13 @@ class StudyRecord:
             OSError: the file cannot be written.
         """
         target = Path(path)
+        tensors, facts = self.packed()
+        facts |= {"format": _FORMAT, "versions": package_versions()}
+        atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
+        return target
+
+    def packed(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The record as tensors, and as facts that JSON can hold; :meth:`unpacked` makes a record of them."""
         geometry = self.geometry
         tensors = {
             "slice_indices": torch.tensor(self.slice_indices, dtype=torch.int64),
@@ -154,10 +161,9 @@ class StudyRecord:
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
         facts = {name: getattr(self, name) for name in _FACTS}
-        facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
-        facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
-        atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
-        return target
+        facts |= {"shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
+        facts |= {"settings": self.settings, "seconds": self.seconds}
+        return tensors, facts
 
     @classmethod
     def load(cls, path: str | Path) -> StudyRecord:
@@ -174,6 +180,16 @@ class StudyRecord:
             raise OutputFolderError(f"{path} cannot be read as a study record: {error}") from error
         if facts.get("format") != _FORMAT:
             raise OutputFolderError(f"{path} is not a study record: its format is {facts.get('format')!r}")
+        return cls.unpacked(tensors, facts)
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> StudyRecord:
+        """Make a record of what :meth:`packed` returned.
+
+        Args:
+            tensors: by name.
+            facts: by name, after a way through JSON.
+        """
         crop = facts["crop"]
         geometry = VolumeGeometry(
             shape=tuple(facts["shape"]),

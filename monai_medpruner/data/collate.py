@@ -38,7 +38,7 @@ def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _collate(values: list[Any]) -> Any:
     if not all(isinstance(value, torch.Tensor) for value in values):
         return values
-    values = _in_one_shape(values)
+    values = _in_one_form(values)
     if len({value.shape[:-1] for value in values}) > 1:
         raise VolumeShapeError(
             f"volumes of a batch may differ only in depth, got {[tuple(value.shape) for value in values]}; "
@@ -52,10 +52,24 @@ def _collate(values: list[Any]) -> Any:
     return collate_meta_tensor(padded)
 
 
-def _in_one_shape(values: list[Any]) -> list[Any]:
-    """Volumes whose study stands in their metadata have no voxels: they take the shape of the others in the batch."""
-    empty = [isinstance(value, MetaTensor) and ENCODED_STUDY in value.meta for value in values]
-    shapes = [value.shape[:-1] for value, without in zip(values, empty, strict=True) if not without]
-    if not shapes:
+def _in_one_form(values: list[Any]) -> list[Any]:
+    """Give volumes without voxels, whose study stands in their metadata, the shape and entries of the others.
+
+    MONAI keeps only those entries of the metadata that all volumes of a batch have.
+    """
+    empty = [isinstance(value, MetaTensor) and bool(value.meta.get(ENCODED_STUDY)) for value in values]
+    if all(empty) or not any(empty):
         return values
-    return [value.expand(*shapes[0], 1) if without else value for value, without in zip(values, empty, strict=True)]
+    first = values[empty.index(False)]
+    meta = _meta(first)
+    formed = []
+    for value, without in zip(values, empty, strict=True):
+        voxels = value.as_tensor().expand(*first.shape[:-1], 1) if without else value
+        own = {**meta, ENCODED_STUDY: value.meta[ENCODED_STUDY]} if without else {**_meta(value), ENCODED_STUDY: []}
+        formed.append(MetaTensor(voxels, meta=own))
+    return formed
+
+
+def _meta(value: torch.Tensor) -> dict[str, Any]:
+    """A volume's metadata, empty for a plain tensor."""
+    return value.meta if isinstance(value, MetaTensor) else {}

@@ -58,9 +58,9 @@ class CachedEncoder(nn.Module):
         return None if found is None else replace(found, record=replace(found.record, image=image, seconds={}))
 
     def encode(self, volume: torch.Tensor) -> EncodedStudy:
-        """Return the study of a volume ``(C, H, W, D)``, from the cache where it is there; see :class:`SliceEncoder`."""
+        """Return the study of a volume ``(C, H, W, D)``, from the cache where it is there."""
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
-        if ENCODED_STUDY in meta:
+        if meta.get(ENCODED_STUDY):
             return meta[ENCODED_STUDY][0]
         kept = volume[..., : len(meta.get("kept_indices", range(volume.shape[-1])))]
         source = VolumeSource.of_volume(kept, trust_metadata=False)
@@ -155,7 +155,8 @@ class CachedPreprocessing(Transform):
         source = VolumeSource.of_files(digest, self.described_as)
         study = self.encoder.find(source, str(path)) if get_worker_info() is None else None
         if study is not None:
-            empty = MetaTensor(torch.zeros(1, 1, 1, 1), meta={ENCODED_STUDY: PerVolumeList([study])})
+            # an encoder that does not know this entry refuses voxels that are no numbers
+            empty = MetaTensor(torch.full((1, 1, 1, 1), torch.nan), meta={ENCODED_STUDY: PerVolumeList([study])})
             return {**data, self.key: empty}
         loaded = dict(self.described_as(data))
         if isinstance(loaded[self.key], MetaTensor) and self._digest(path) == digest:

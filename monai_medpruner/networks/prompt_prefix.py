@@ -121,9 +121,7 @@ class PromptPrefix:
         if all(one() is not None for one in held.tokens):
             self._held = held
 
-    def _run(
-        self, model: Any, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], images: Any
-    ) -> _Held:
+    def _run(self, model: Any, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], images: Any) -> _Held:
         """Run the beginning through the language model."""
         cache = _new_cache(model)
         model(**entries, mm_encoder_outputs=images, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -226,4 +226,3 @@ class TransformersEncoder(nn.Module):
         waiting = [scored if pruner in later else None for pruner in pruners]
         now = [None if pruner in later else pruner for pruner in pruners]
         return [prune_scored(family, pruner, scored) for pruner in now], waiting
-

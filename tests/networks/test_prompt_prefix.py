@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_medpruner.engines import TransformersEngine, VolumePrompt, VolumeQA
+from monai_medpruner.engines import Conversation, TransformersEngine, VolumePrompt, VolumeQA
 from monai_medpruner.networks import Checkpoint, PrunedVLM, TransformersEncoder
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.pruners import NucleusPruner
@@ -40,7 +40,7 @@ def volume(depth=5, seed=0):
     return MetaTensor(torch.rand(1, 64, 96, depth, generator=torch.Generator().manual_seed(seed)))
 
 
-def tokens_run(model, monkeypatch):
+def tokens_run(model):
     """Lengths of the inputs of the language model's first layer, call by call."""
     lengths = []
     layer = next(one for name, one in model.named_modules() if name.endswith("language_model.layers.0"))
@@ -76,7 +76,7 @@ def test_logits_do_not_depend_on_the_questions_before(loaded):
     study, scores = once.encode(volume()), []
     vlm, prefix = PrunedVLM(loaded.model), PromptPrefix()
     for one in (*QUESTIONS[:2], QUESTIONS[0]):
-        conversation = once.engine.prompt_text(study, conversation_of(once, one))
+        conversation = once.engine.prompt_text(study, Conversation.about(once.prompt, one))
         inputs = loaded.tokenizer(conversation, add_special_tokens=False, return_tensors="pt")
         output = vlm.generate(
             encoded=study.slices,
@@ -93,16 +93,10 @@ def test_logits_do_not_depend_on_the_questions_before(loaded):
     assert not torch.equal(scores[0], scores[1])
 
 
-def conversation_of(network, question):
-    from monai_medpruner.engines import Conversation
-
-    return Conversation.about(network.prompt, question)
-
-
-def test_only_the_rest_is_run(loaded, monkeypatch):
+def test_only_the_rest_is_run(loaded):
     once = asking(loaded)
     study = once.encode(volume())
-    lengths, handle = tokens_run(loaded.model, monkeypatch)
+    lengths, handle = tokens_run(loaded.model)
     with handle:
         first = once.answer(study, "Is it?")
         assert sum(lengths[:2]) == first.prompt_tokens
@@ -160,7 +154,7 @@ def test_what_is_held_is_bounded_by_the_window(loaded):
         assert values.shape == keys.shape
 
 
-def test_an_error_leaves_nothing_behind(loaded, monkeypatch):
+def test_an_error_leaves_nothing_behind(loaded):
     once = asking(loaded)
     study = once.encode(volume())
     expected = once.answer(study, "Is it?").text

@@ -137,11 +137,12 @@ class PromptPrefix:
         return _Held(copied, weak, [(layer.keys, layer.values) for layer in cache.layers])
 
 
-def _new_cache(model: Any) -> DynamicCache:
+def _new_cache(model: Any) -> Any:
+    # typed Any: the layers' types have no common attributes
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
-def _filled_cache(model: Any, held: _Held) -> DynamicCache:
+def _filled_cache(model: Any, held: _Held) -> Any:
     """A cache that holds the beginning; layers make new tensors as they grow, and change none of these."""
     cache = _new_cache(model)
     for number, (layer, (keys, values)) in enumerate(zip(cache.layers, held.layers, strict=True)):
@@ -155,7 +156,7 @@ def _filled_cache(model: Any, held: _Held) -> DynamicCache:
     return cache
 
 
-def _take_back(held: _Held, cache: DynamicCache) -> None:
+def _take_back(held: _Held, cache: Any) -> None:
     """Put the beginning of the grown full layers back; sliding ones forgot it, and kept theirs here."""
     for number, layer in enumerate(cache.layers):
         if not isinstance(layer, DynamicSlidingWindowLayer):

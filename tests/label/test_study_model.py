@@ -15,7 +15,6 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from label_server import TINY_CONF, write_study
 
 from monai_medpruner.cli import main as command_line

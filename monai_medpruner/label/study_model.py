@@ -34,6 +34,9 @@ _SHEAR_NOTE = (
     " overlay as NIfTI"
 )
 
+# what the encoder spends; nothing where it found the study by its voxels
+_ENCODING = ("encode", "select")
+
 logger = logging.getLogger(__name__)
 
 
@@ -157,7 +160,7 @@ class StudyModel:
         record, spent = study.record, study.record.seconds
         logger.info(
             f"request {number}: {sum(record.kept_tokens)} of {record.unpruned_tokens} tokens kept "
-            f"({spent['encode'] + spent['select']:.1f} s)"
+            f"({spent.get('encode', 0.0) + spent.get('select', 0.0):.1f} s)"
         )
         return study, dict(spent)
 

@@ -121,6 +121,9 @@ class CachedPreprocessing(Transform):
     and bears the hash of its files, by which its study is kept; files that change meanwhile are not hashed by halves:
     such a volume bears nothing.
 
+    Transforms are told apart by their descriptions: class and arguments, of functions the name alone. Where the code of
+    a function changes, use another folder.
+
     Nothing is looked up where the result would not be repeated: for random transforms, in worker processes of a data
     loader (the volume still bears the hash), and where MONAI is told not to track metadata.
 

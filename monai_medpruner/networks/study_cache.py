@@ -131,12 +131,15 @@ class StudyCache:
             study = EncodedStudy.load(path)
             if study.key != key:
                 raise EncodedStudyError(f"{path.name} holds another study than its name says")
-            os.utime(path)  # the file used last is the youngest
         except FileNotFoundError:
             return None
         except OSError as error:  # EncodedStudyError is one
             logger.warning("a file of the study cache is not used, its study is encoded again: %s", error)
             return None
+        try:
+            os.utime(path)  # the file used last is the youngest
+        except OSError as error:  # of a folder that others fill, or another process removed the file meanwhile
+            logger.debug("the order of use in the study cache is not kept: %s", type(error).__name__)
         record = study.record
         return replace(study, record=replace(record, seconds={}, notes=(*record.notes, EARLIER_RUN)))
 
@@ -148,6 +151,8 @@ class StudyCache:
                 if _OWN_PART.fullmatch(part.name):
                     part.unlink(missing_ok=True)
             replace(study, record=replace(study.record, image="")).save(path)
+            if path.stat().st_size > self.disk_bytes:
+                path.unlink()  # it would drive all others out
             self._evict(folder)
 
     def _evict(self, folder: Path) -> None:

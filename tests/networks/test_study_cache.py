@@ -252,7 +252,9 @@ def test_the_disk_forgets_the_study_used_least_recently(tmp_path):
         cache.put(made(numbered(number)))
         assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= cache.disk_bytes
     assert [number for number in range(5) if cache.get(numbered(number))] == [0, 3, 4]
-    # a study that fits nowhere takes no other's place for long
+    cache.put(made(numbered(9), rows=200))
+    assert [number for number in (0, 3, 4, 9) if cache.get(numbered(number))] == [0, 3, 4]
+    # a smaller bound holds from the next study on
     StudyCache(folder, disk_bytes=size // 2, memory_bytes=0).put(made(numbered(5)))
     assert not list(folder.glob("*.safetensors"))
 
@@ -337,3 +339,14 @@ def test_threads_share_a_folder(tmp_path):
         logging.getLogger(study_cache.__name__).removeFilter(no_warning)
     assert all(found)
     assert len(list(tmp_path.glob("*.safetensors"))) == 5
+
+
+def test_a_folder_that_can_be_read_alone(tmp_path, monkeypatch):
+    """Another user's folder serves as well; only the order of use is not kept."""
+    StudyCache(tmp_path).put(made())
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    same(StudyCache(tmp_path).get(KEY), made())

@@ -112,3 +112,22 @@ def test_errors_are_one_line(ask, capsys, words, message):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "medpruner ask: error: " in last
     assert message in last
+
+
+def test_a_study_of_an_earlier_run(ask, tmp_path):
+    """The second run loads and encodes nothing, says so, and answers the same; other settings find nothing."""
+    words = ["--model", "tiny", "--question", "a?", "b?", "--slices", "2:9", "--cache_dir", str(tmp_path / "cache")]
+    _, first = ask(*words)
+    _, later = ask(*words)
+    _, other = ask(*words, "--tau", "0.5")
+    shared = ("load", "filter", "encode", "select")
+    assert all(first[0]["seconds"][stage] > 0 for stage in shared)
+    assert all(line["seconds"][stage] == 0 for line in later for stage in shared)
+    assert other[0]["seconds"]["encode"] > 0
+    assert all("study cache" in line["notes"][-1] for line in later)
+    for before, after in zip(first, later, strict=True):
+        apart = ("seconds", "notes", "peak_memory_mb")
+        assert {name: value for name, value in before.items() if name not in apart} == {
+            name: value for name, value in after.items() if name not in apart
+        }
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2

@@ -11,7 +11,7 @@ from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.families import FAMILIES, ModelFamily
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
-from monai_medpruner.networks.study_cache import StudyCache
+from monai_medpruner.networks.study_cache import StudyCache, open_study_cache
 from monai_medpruner.networks.study_key import StudyKey, VolumeSource
 from monai_medpruner.networks.transformers_encoder import SliceEncoder, TransformersEncoder
 
@@ -29,4 +29,5 @@ __all__ = [
     "StudyKey",
     "TransformersEncoder",
     "VolumeSource",
+    "open_study_cache",
 ]

@@ -9,17 +9,18 @@ import logging
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from monai_medpruner.errors import EncodedStudyError, OutputFolderError
+from monai_medpruner.errors import EncodedStudyError, OutputFolderError, SettingsError
 from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.study_key import StudyKey
 
-__all__ = ["StudyCache"]
+__all__ = ["StudyCache", "open_study_cache"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class StudyCache:
             logger.warning("a file of the study cache is not used, its study is encoded again: %s", error)
             return None
         try:
-            os.utime(path)  # the file used last is the youngest
+            _mark_used(path)
         except OSError as error:  # of a folder that others fill, or another process removed the file meanwhile
             logger.debug("the order of use in the study cache is not kept: %s", type(error).__name__)
         record = study.record
@@ -153,6 +154,8 @@ class StudyCache:
             replace(study, record=replace(study.record, image="")).save(path)
             if path.stat().st_size > self.disk_bytes:
                 path.unlink()  # it would drive all others out
+            else:
+                _mark_used(path)
             self._evict(folder)
 
     def _evict(self, folder: Path) -> None:
@@ -168,3 +171,27 @@ class StudyCache:
                 return
             (folder / name).unlink(missing_ok=True)
             size -= bytes_of_file
+
+
+def open_study_cache(folder: str | Path | None, size_gb: float) -> StudyCache | None:
+    """Return the cache of a configuration; None where it names no folder.
+
+    Args:
+        folder: of the cache.
+        size_gb: of the folder, in 10**9 bytes.
+
+    Raises:
+        SettingsError: the size is negative or no number.
+        OutputFolderError: the folder cannot be made.
+    """
+    if folder is None:
+        return None
+    if isinstance(size_gb, bool) or not isinstance(size_gb, (int, float)) or not size_gb >= 0:
+        raise SettingsError(f"the size of a study cache must be a number of GB, 0 or more, got {size_gb!r}")
+    return StudyCache(folder, disk_bytes=int(size_gb * 10**9))
+
+
+def _mark_used(path: Path) -> None:
+    """Make a file the youngest; the file system's own clock is too coarse for files that follow each other."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_medpruner.errors import EncodedStudyError, OutputFolderError, SettingsError
-from monai_medpruner.networks import EncodedStudy, StudyCache, StudyKey, study_cache
+from monai_medpruner.networks import EncodedStudy, StudyCache, StudyKey, open_study_cache, study_cache
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
@@ -350,3 +350,12 @@ def test_a_folder_that_can_be_read_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "utime", refuse)
     same(StudyCache(tmp_path).get(KEY), made())
+
+
+def test_the_cache_of_a_configuration(tmp_path):
+    assert open_study_cache(None, 10) is None
+    cache = open_study_cache(str(tmp_path / "a" / "b"), 0.5)
+    assert (cache.folder, cache.disk_bytes) == (tmp_path / "a" / "b", 500_000_000)
+    for size in (-1, "10", True, float("nan")):
+        with pytest.raises(SettingsError, match="GB"):
+            open_study_cache(tmp_path, size)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from monai_medpruner.networks.cached_encoder import CachedEncoder, CachedPreprocessing
+from monai_medpruner.networks.cached_encoder import CachedEncoder, CachedPreprocessing, dataset_with_cache
 from monai_medpruner.networks.checkpoint import Checkpoint
 from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.encoding import PrunedSlices
@@ -29,5 +29,6 @@ __all__ = [
     "StudyKey",
     "TransformersEncoder",
     "VolumeSource",
+    "dataset_with_cache",
     "open_study_cache",
 ]

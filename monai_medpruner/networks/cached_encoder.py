@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import torch
-from monai.data import MetaTensor, get_track_meta
+from monai.data import Dataset, MetaTensor, get_track_meta
 from monai.transforms import Compose, Randomizable, Transform
 from monai.utils import CommonKeys, TransformBackends
 from torch import nn
@@ -25,7 +26,7 @@ from monai_medpruner.networks.study_key import StudyKey, VolumeSource
 from monai_medpruner.networks.transformers_encoder import SliceEncoder
 from monai_medpruner.pruners import TokenPruner
 
-__all__ = ["CachedEncoder", "CachedPreprocessing"]
+__all__ = ["CachedEncoder", "CachedPreprocessing", "dataset_with_cache"]
 
 
 class CachedEncoder(nn.Module):
@@ -174,6 +175,18 @@ class CachedPreprocessing(Transform):
             return self.digests(path)
         except OSError:
             return None
+
+
+def dataset_with_cache(dataset: Dataset, encoder: CachedEncoder) -> Dataset:
+    """Return a data set like another one that loads no volume whose encoded study is in an encoder's cache.
+
+    Args:
+        dataset: its transform is the whole way from the files to the encoder.
+        encoder: with the cache.
+    """
+    other = copy(dataset)
+    other.transform = CachedPreprocessing(dataset.transform, encoder)
+    return other
 
 
 def _is_random(transform: Any) -> bool:

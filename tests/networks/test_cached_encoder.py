@@ -23,6 +23,7 @@ from monai_medpruner.networks import (
     Checkpoint,
     StudyCache,
     TransformersEncoder,
+    dataset_with_cache,
 )
 from monai_medpruner.networks.study_cache import EARLIER_RUN
 from monai_medpruner.pruners import NucleusPruner, QuestionEmbedding, TokenPruner
@@ -249,7 +250,10 @@ def test_workers_of_a_data_loader_load_and_mark(tiny, tmp_path, cache):
     path = write_volume(tmp_path / "ct.nii.gz")
     study, _ = encoded(path, cache, tiny)
     encoder = CachedEncoder(TransformersEncoder(tiny, PRUNER), cache)
-    data = Dataset([{"image": str(path)}], CachedPreprocessing(way(), encoder))
+    plain = Dataset([{"image": str(path)}], way())
+    data = dataset_with_cache(plain, encoder)
+    assert plain[0]["image"].shape[-1] > 1
+    assert data[0]["image"].shape == (1, 1, 1, 1)
     (batch,) = DataLoader(data, num_workers=1, collate_fn=collate_volumes)
     found = encoder.encode(batch["image"][0])
     assert found.key == study.key

@@ -184,7 +184,7 @@ def dataset_with_cache(dataset: Dataset, encoder: CachedEncoder) -> Dataset:
         dataset: its transform is the whole way from the files to the encoder.
         encoder: with the cache.
     """
-    other = copy(dataset)
+    other: Any = copy(dataset)
     other.transform = CachedPreprocessing(dataset.transform, encoder)
     return other
 

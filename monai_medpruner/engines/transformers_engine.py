@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TextStreamer
 
-from monai_medpruner.engines.answer_streamer import AnswerStreamer
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
@@ -112,3 +112,15 @@ class TransformersEngine(nn.Module):
                 f" reads {self.context_length} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer"
                 " tokens (a lower tau)"
             )
+
+
+class AnswerStreamer(TextStreamer):
+    """Passes the text of an answer to a function piece by piece, without the prompt."""
+
+    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], object]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.receive = receive
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Pass on a piece; the base class prints it."""
+        self.receive(text, stream_end)

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from monai_medpruner.errors import PromptError
 from monai_medpruner.networks.families import ModelFamily
+from monai_medpruner.results import SliceRecord
 
-__all__ = ["checked_inputs", "keep_mask", "prune_prompt"]
+__all__ = ["checked_inputs", "keep_mask", "prune_prompt", "slices_by_prompt"]
 
 _IGNORED_LABEL = -100
 
@@ -108,3 +109,32 @@ def prune_prompt(
         counted = (pruned["attention_mask"].cumsum(-1) - 1).clamp(min=0).expand_as(original)
         pruned["position_ids"] = original if kept else counted
     return pruned
+
+
+def slices_by_prompt(
+    inputs: Mapping[str, Any], slices: Sequence[SliceRecord], image_token_id: int
+) -> list[list[SliceRecord]]:
+    """Assign the slices of a call to the prompts of its batch.
+
+    Args:
+        inputs: checked inputs, ids of shape ``(B, L)``.
+        slices: records of the slices of the whole batch, in its order.
+        image_token_id: id of the placeholder of one visual token.
+
+    Returns:
+        One list per prompt.
+
+    Raises:
+        PromptError: the placeholders of a slice are split between two prompts.
+    """
+    placeholders = (inputs["input_ids"] == image_token_id) & inputs["attention_mask"].bool()
+    prompts: list[list[SliceRecord]] = []
+    rest = iter(slices)
+    for tokens in placeholders.sum(1).tolist():
+        prompts.append([])
+        while tokens > 0:
+            prompts[-1].append(next(rest))
+            tokens -= prompts[-1][-1].keep.numel()
+        if tokens < 0:
+            raise PromptError("a slice's visual tokens are spread over two prompts of the batch")
+    return prompts

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -14,14 +13,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, StoppingCriteriaList
 
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks.cached_prompt import CachedPrompt
 from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
+from monai_medpruner.networks.generation import CachedPrompt, FirstStepClock, shift_length_limits
+from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt, slices_by_prompt
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
 
@@ -204,8 +203,8 @@ class PrunedVLM(nn.Module):
         ids = inputs["input_ids"].to(self.model.device)
         pruned, record = self._prune(inputs, encoded)
         length = pruned["input_ids"].shape[1]
-        _shift_lengths(pruned, ids.shape[1] - length)
-        clock = _StepClock(self.model.device)
+        shift_length_limits(pruned, ids.shape[1] - length)
+        clock = FirstStepClock(self.model.device)
         pruned["stopping_criteria"] = StoppingCriteriaList([*(pruned.get("stopping_criteria") or ()), clock])
         start = perf_counter()
         output = self.model.generate(**pruned)
@@ -239,7 +238,7 @@ class PrunedVLM(nn.Module):
         keep = checked["attention_mask"].bool()
         if self._has_images(inputs):
             slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(inputs)]
-            return PruningRecord(keep, self._by_prompt(checked, slices))
+            return PruningRecord(keep, slices_by_prompt(checked, slices, self.family.image_token_id))
         if self.pruner is not None and (checked["input_ids"] == self.family.image_token_id).any():
             raise PromptError(
                 "the prompt holds placeholders of visual tokens, but neither images nor a cache that this model's "
@@ -258,17 +257,18 @@ class PrunedVLM(nn.Module):
         if encoded is None:
             encoded = self._encode_prompts(checked)
         pruned, keep = self._shortened(checked, encoded)
-        return pruned, PruningRecord(keep, self._by_prompt(checked, encoded.records), encoded.seconds)
+        return pruned, PruningRecord(
+            keep, slices_by_prompt(checked, encoded.records, self.family.image_token_id), encoded.seconds
+        )
 
     def _encode_prompts(self, checked: dict[str, Any]) -> PrunedSlices:
         """Encode the slices of all prompts; for a pruner that needs the question, each prompt's with its own."""
         if self.pruner is None or not self.pruner.needs_question:
             return self.encode(**checked)
         slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(checked)]
+        by_prompt = slices_by_prompt(checked, slices, self.family.image_token_id)
         embed, start, parts = self.model.get_input_embeddings(), 0, []
-        for ids, mask, own in zip(
-            checked["input_ids"], checked["attention_mask"], self._by_prompt(checked, slices), strict=True
-        ):
+        for ids, mask, own in zip(checked["input_ids"], checked["attention_mask"], by_prompt, strict=True):
             if not own:
                 continue
             visual = (ids == self.family.image_token_id).nonzero()
@@ -299,20 +299,6 @@ class PrunedVLM(nn.Module):
         others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
         return {**others, **further}, PruningRecord(keep, [[] for _ in keep])
 
-    def _by_prompt(self, inputs: dict[str, Any], slices: Sequence[SliceRecord]) -> list[list[SliceRecord]]:
-        """Share the slices of a call out over the prompts of its batch."""
-        placeholders = (inputs["input_ids"] == self.family.image_token_id) & inputs["attention_mask"].bool()
-        prompts: list[list[SliceRecord]] = []
-        rest = iter(slices)
-        for tokens in placeholders.sum(1).tolist():
-            prompts.append([])
-            while tokens > 0:
-                prompts[-1].append(next(rest))
-                tokens -= prompts[-1][-1].keep.numel()
-            if tokens < 0:
-                raise PromptError("a slice's visual tokens are spread over two prompts of the batch")
-        return prompts
-
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self.model.device
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
@@ -321,29 +307,3 @@ class PrunedVLM(nn.Module):
 def _report(on_record: Callable[[PruningRecord], object] | None, record: PruningRecord) -> None:
     if on_record is not None:
         on_record(record)
-
-
-class _StepClock(StoppingCriteria):
-    """Notes when the first token is there; never stops anything."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.first_step = 0.0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if not self.first_step:
-            synchronize(self.device)
-            self.first_step = perf_counter()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def _shift_lengths(arguments: dict[str, Any], dropped: int) -> None:
-    """Let length limits that count the caller's prompt count the pruned one, in place."""
-    config = arguments.get("generation_config")
-    if config is not None:
-        arguments["generation_config"] = config = copy(config)
-    for name in ("max_length", "min_length"):
-        if arguments.get(name) is not None:
-            arguments[name] = max(arguments[name] - dropped, 1)
-        if config is not None and getattr(config, name, None):
-            setattr(config, name, max(getattr(config, name) - dropped, 1))

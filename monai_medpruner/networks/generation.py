@@ -1,20 +1,24 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Follow-up turns: what a key-value cache holds is the pruned prompt, not the caller's."""
+"""Generation from a pruned prompt: length limits, the time of the first token, and follow-up turns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria
 
 from monai_medpruner.errors import PromptError
 from monai_medpruner.networks.families import ModelFamily
+from monai_medpruner.results import synchronize
 
-__all__ = ["CachedPrompt"]
+__all__ = ["CachedPrompt", "FirstStepClock", "shift_length_limits"]
 
 
 @dataclass
@@ -83,3 +87,39 @@ class CachedPrompt:
                 tail = further.get(name, torch.zeros_like(ids))
             result[name] = torch.cat([value, tail.to(value.dtype)], dim=-1)
         return result
+
+
+class FirstStepClock(StoppingCriteria):
+    """Notes the time at which the first token is generated; never stops the generation.
+
+    Args:
+        device: of the model.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.first_step = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Return False for every sequence, bool ``(B,)``."""
+        if not self.first_step:
+            synchronize(self.device)
+            self.first_step = perf_counter()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def shift_length_limits(arguments: dict[str, Any], dropped: int) -> None:
+    """Adapt ``max_length`` and ``min_length``, which count the caller's prompt, to the pruned prompt, in place.
+
+    Args:
+        arguments: of the model's ``generate``; a ``generation_config`` among them is replaced by a copy.
+        dropped: number of tokens by which the prompt is shorter.
+    """
+    config = arguments.get("generation_config")
+    if config is not None:
+        arguments["generation_config"] = config = copy(config)
+    for name in ("max_length", "min_length"):
+        if arguments.get(name) is not None:
+            arguments[name] = max(arguments[name] - dropped, 1)
+        if config is not None and getattr(config, name, None):
+            setattr(config, name, max(getattr(config, name) - dropped, 1))

@@ -23,12 +23,12 @@ __all__ = ["CachedPrompt", "FirstStepClock", "shift_length_limits"]
 
 @dataclass
 class CachedPrompt:
-    """A pruned prompt with its answer, whose keys and values a cache holds.
+    """The pruned prompt and answer whose keys and values are in a cache.
 
     Args:
-        sequences: the caller's own prompt and the answer, ``(B, L)``.
-        keep: bool ``(B, L)``, what reached the language model.
-        pruned: the language model's inputs of that length, per-token entries alone, ``(…, B, L')``.
+        sequences: the unpruned prompt and the answer, ``(B, L)``.
+        keep: bool ``(B, L)``, the tokens that reached the language model.
+        pruned: per-token inputs of the language model for the kept tokens, ``(…, B, L')``.
     """
 
     sequences: torch.Tensor
@@ -39,13 +39,13 @@ class CachedPrompt:
     def of_answer(
         cls, family: ModelFamily, pruned: Mapping[str, Any], keep: torch.Tensor, sequences: torch.Tensor
     ) -> CachedPrompt:
-        """Remember a pruned prompt and the answer that was generated to it.
+        """Create the entry for a pruned prompt and its generated answer.
 
         Args:
-            family: knows the per-token inputs.
-            pruned: the language model's inputs.
-            keep: bool mask over the caller's prompt.
-            sequences: the caller's prompt and the answer.
+            family: model family, which names the per-token inputs.
+            pruned: inputs of the language model for the prompt.
+            keep: bool mask over the unpruned prompt.
+            sequences: the unpruned prompt and the answer.
         """
         answer = sequences[:, keep.shape[1] :]
         names = ("input_ids", "attention_mask", "position_ids", *family.token_inputs)
@@ -54,29 +54,29 @@ class CachedPrompt:
         return cls(sequences, prompt.keep_with(answer), prompt.followed_by(answer, torch.ones_like(answer)))
 
     def follow_up(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
-        """Return the language model's inputs of a conversation that goes on, and its mask of kept tokens.
+        """Return the inputs of the language model for a follow-up turn, and the mask of kept tokens.
 
         Args:
-            inputs: checked inputs of the whole conversation; its images are in the cache and are not read again.
+            inputs: checked inputs of the whole conversation. Its images are in the cache and are not encoded again.
 
         Raises:
-            PromptError: the conversation does not begin with what the cache holds.
+            PromptError: the conversation does not begin with the sequences in the cache.
         """
         ids, length = inputs["input_ids"], self.sequences.shape[1]
         if ids.shape[0] != len(self.sequences) or not torch.equal(ids[:, :length], self.sequences):
             raise PromptError(
-                "the conversation must begin with the prompt and the answer that the cache holds: give the sequences "
-                "that generate returned, followed by the new turn"
+                "input_ids do not begin with the prompt and the answer that are in the cache: pass the sequences that "
+                "generate returned, followed by the new turn"
             )
         turn, mask = ids[:, length:], inputs["attention_mask"][:, length:]
         return self.followed_by(turn, mask), self.keep_with(turn) & inputs["attention_mask"].bool()
 
     def keep_with(self, ids: torch.Tensor) -> torch.Tensor:
-        """The mask of kept tokens with further ones."""
+        """Return the mask of kept tokens, extended by text tokens."""
         return torch.cat([self.keep, torch.ones_like(ids, dtype=torch.bool)], dim=1)
 
     def followed_by(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The language model's inputs with further text, counted on from the last position."""
+        """Return the inputs of the language model, extended by text. Positions continue from the last one."""
         counted = mask.cumsum(-1)
         further = {"input_ids": ids, "attention_mask": mask}
         result = {}

@@ -252,7 +252,7 @@ def test_a_question_is_never_evaluated(ask, shared_data, tmp_path, monkeypatch):
     text = "$__import__('os').system('touch executed')"
     process, lines = ask(image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=text)
     assert process.returncode != 0
-    assert "SettingsError: --question would not arrive as the text that was written" in process.stderr
+    assert "SettingsError: MONAI would not read --question as the text that was given" in process.stderr
     assert "--questions_file" in process.stderr
     assert not lines
     assert not (tmp_path / "executed").exists()
@@ -263,7 +263,7 @@ def test_a_path_with_a_number_sign_is_refused(ask, shared_data, tmp_path):
         image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=QUESTION, output_dir=tmp_path / "a#1"
     )
     assert process.returncode != 0
-    assert "SettingsError: --output_dir would not arrive" in process.stderr
+    assert "SettingsError: MONAI would not read --output_dir as the text" in process.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -63,7 +63,7 @@ def test_a_cut_off_line_is_healed(folder, tmp_path, caplog, kept):
     first, second = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(first + second[:kept])
     assert folder.open(IDENTITY, IDS) == {"a"}
-    assert "cut off" in caplog.text
+    assert "last line of" in caplog.text and "is incomplete" in caplog.text
     for name in ("b", "c"):
         folder.append(line(name))
     assert [one["id"] for one in folder.finish(IDS)] == IDS
@@ -112,7 +112,7 @@ def test_a_second_writer_is_refused(folder, tmp_path):
     )
     process = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert process.returncode == 1
-    assert f"MixedRunError: another run is writing into {tmp_path}" in process.stderr
+    assert f"MixedRunError: another run is writing to {tmp_path}" in process.stderr
     folder.close()
     PredictionFolder(tmp_path).open(IDENTITY, IDS)
 
@@ -122,7 +122,7 @@ def test_another_run_is_refused(folder, tmp_path):
     folder.append(line("a"))
     folder.close()
     other = {"settings": {"tau": 0.5, "gamma": None}, "items": {"count": 3}}
-    with pytest.raises(MixedRunError, match=r"settings.tau was 0.9 and is 0.5\. Name another"):
+    with pytest.raises(MixedRunError, match=r"settings.tau was 0.9 and is 0.5\. Use another"):
         folder.open(other, IDS)
     folder.close()
     (tmp_path / "run.json").unlink()

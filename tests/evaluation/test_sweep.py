@@ -134,7 +134,7 @@ def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tau", "0.5", "0.5"], "taus must be a list of different values"),
+        (["--tau", "0.5", "0.5"], "taus must be a list of distinct values"),
         (["--gamma", "low"], "--gamma must be a number or none, got 'low'"),
         (["--tau", "none"], "--tau must be a number, got 'none'"),
         (["--task"], "expected one argument"),

@@ -429,11 +429,11 @@ def test_missing_fields(native, source, destination, field):
     ("changes", "message"),
     [
         ({"model_type": "llava_qwen2"}, "model_type 'llava_qwen2', expected one of hulumed_qwen2, hulumed_qwen3"),
-        ({"mm_projector_type": "linear"}, "not 'linear'"),
-        ({"vision_encoder_config": "elsewhere"}, "no description of the vision encoder"),
+        ({"mm_projector_type": "linear"}, "can be converted, got 'linear'"),
+        ({"vision_encoder_config": "elsewhere"}, "must be an object that describes the vision encoder, got str"),
         ({"vision_encoder_config": {}}, "vision_encoder_config lacks hidden_size, intermediate_size"),
-        ({"image_token_index": -1}, "image_token_index is -1"),
-        ({"image_token_index": 65}, "no token of its own"),
+        ({"image_token_index": -1}, r"image_token_index .* must be .* 0 to \d+, got -1"),
+        ({"image_token_index": 65}, "image_token_index is 65, .* no added token"),
         ({"hidden_size": "large"}, "does not describe a model"),
         ({"num_hidden_layers": 2}, r"12 unknown: model\.layers\.2"),
     ],
@@ -448,7 +448,7 @@ def test_other_configurations(native, source, destination, changes, message):
 @qwen2_only
 def test_patches_of_another_size(native, source, destination):
     change_json(source / "preprocessor_config.json", patch_size=16)
-    with pytest.raises(CheckpointError, match="patches of 16 pixels, the vision encoder 14"):
+    with pytest.raises(CheckpointError, match="patch_size 16, expected that of the vision encoder, 14"):
         convert_hulumed(source, destination)
 
 

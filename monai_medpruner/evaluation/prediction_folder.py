@@ -173,9 +173,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
         return [], False
     *whole, rest = path.read_bytes().split(b"\n")
     if rest:
-        logger.warning(
-            "the last line of %s is incomplete, because the run was interrupted; its item is asked again", path
-        )
+        logger.warning("the last line of %s is incomplete (interrupted run); its item is asked again", path)
     lines = []
     for number, text in enumerate(whole, 1):
         try:

@@ -88,7 +88,7 @@ def test_change_of_the_common_files_reaches_every_bundle(script, copies, common,
     added = {"new_setting": {"default": 5, "help": "a number", "group": "slices", "type": "integer"}}
     (common / "settings.json").write_text(json.dumps({**added, **described}), encoding="utf-8")
     assert script.main(["--bundles", str(copies), "--check"]) == 1
-    assert capsys.readouterr().err.count("is not in the common form") == 4
+    assert capsys.readouterr().err.count("is not up to date") == 4
     assert all(load(copies / name / "configs" / "inference.json") == before[name] for name in BUNDLES)
 
     assert script.main(["--bundles", str(copies)]) == 0
@@ -124,9 +124,9 @@ def test_bundles_differ_only_in_what_they_state(script, repository):
     ("name", "message"),
     [
         ("own_setting", "there is no setting 'own_setting'"),
-        ("prompt::no_field", "nothing with the id 'prompt::no_field'"),
-        ("_meta_::nam", "nothing with the id 'nam'"),
-        ("_meta_::network_data_format::input::image", "nothing with the id"),
+        ("prompt::no_field", "there is no id 'prompt::no_field'"),
+        ("_meta_::nam", "there is no id 'nam'"),
+        ("_meta_::network_data_format::input::image", "there is no id"),
     ],
 )
 def test_unused_id_is_refused(script, copies, capsys, name, message):
@@ -143,7 +143,7 @@ def test_changed_file_is_written_again(script, copies, capsys, file):
     whole = changed.read_bytes()
     changed.write_bytes(whole.replace(b"{", b"{ ", 1))
     assert script.main(["--bundles", str(copies), "--check"]) == 1
-    assert f"{changed} is not in the common form" in capsys.readouterr().err
+    assert f"{changed} is not up to date" in capsys.readouterr().err
     assert script.main(["--bundles", str(copies)]) == 0
     assert changed.read_bytes() == whole
 

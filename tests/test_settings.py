@@ -82,7 +82,7 @@ def test_settings_of_one_bundle(read):
         ({"plane": "$print(1)"}, "--plane must not begin with"),
         ({"plane": "@gamma"}, "must not begin with"),
         ({"plane": "%file.json"}, "must not begin with"),
-        ({"output_dir": "a#1"}, "nor hold #"),
+        ({"output_dir": "a#1"}, "must not contain #"),
         ({"model": "$print(1)"}, "--model must not begin with"),
         ({"token_pruner::scope": "$print(1)"}, "must not begin with"),
         ({"token_pruner::scope": '"$print(1)"'}, None),

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One bundle's model, the studies that it has encoded, and the answers about them."""
+"""The model of a bundle, with a cache of encoded studies, for MONAI Label's requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from monai_medpruner.results import STAGES
 __all__ = ["StudyModel"]
 
 _SHEAR_NOTE = (
-    "the slices are sheared against each other (gantry tilt): viewers built on ITK, 3D Slicer among them, refuse this"
+    "the slices are sheared against each other (gantry tilt): viewers built on ITK, such as 3D Slicer, refuse this"
     " overlay as NIfTI"
 )
 
@@ -37,15 +37,16 @@ logger = logging.getLogger(__name__)
 
 
 class StudyModel:
-    """Answers questions about studies; a study is loaded and encoded once, whatever the number of questions.
+    """Answers questions about studies. Each study is loaded and encoded once, for any number of questions.
 
-    One request at a time reaches the model, in its whole way from the file to the answer, so that parallel requests
-    take no more memory than one and none sees another's record.
+    Requests run one at a time, from reading the file to the answer. Parallel requests therefore need no more memory
+    than one.
 
-    The log gets a line at each step of a request, with its number and sizes: no name, path, question or answer.
+    Each step of a request is logged with the request's number and sizes, but without names, paths, questions or
+    answers.
 
     Args:
-        workflow: of a bundle, initialized; its network is a :class:`VolumeQA`.
+        workflow: initialized workflow of a bundle; its network is a :class:`VolumeQA`.
         cache_bytes: see :class:`StudyCache`.
     """
 
@@ -54,7 +55,7 @@ class StudyModel:
         self.network: VolumeQA = workflow.network_def
         self.encoder: Any = self.network.encoder
         self._asked_with = {name: self.network.describe()[name] for name in ("prompt", "engine")}
-        #: what requests may change for themselves, with the server's values
+        #: settings that a request may change, with the server's values
         self.adjustable = adjustable(self.preprocessing, self.encoder.pruner)
         self.cache = StudyCache(cache_bytes)
         self._lock = threading.Lock()
@@ -62,10 +63,10 @@ class StudyModel:
 
     @classmethod
     def from_configuration(cls, configuration: Configuration) -> StudyModel:
-        """Load the model of a configuration.
+        """Create the model of a configuration.
 
         Raises:
-            MedPrunerError: whatever is wrong with the settings or the model.
+            MedPrunerError: the settings or the model are invalid.
         """
         return cls(open_bundle(configuration.bundle, configuration.overrides), configuration.cache_bytes)
 
@@ -80,20 +81,20 @@ class StudyModel:
         """Answer a question about a study.
 
         Args:
-            image: its file or folder.
-            key: what its content is known by.
+            image: file or folder of the study.
+            key: identifies the content of the study in the cache.
             question: plain text.
             history: earlier questions with their answers, oldest first.
-            settings: "gamma", "tau" or "temperature" in place of the server's.
+            settings: "gamma", "tau" or "temperature", replacing the server's values.
 
         Returns:
-            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as a bundle's answer file has
-            them; ``record``, per kept slice its ``index`` counted from 0, the ``grid`` of its tokens (rows, columns),
-            and the numbers of its ``primary`` and ``contextual`` tokens, counted along the rows; ``seconds`` per stage,
-            0 for those that an earlier request went through; ``settings``; ``notes``.
+            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as in ``answers.jsonl``;
+            ``record``, for each kept slice its ``index`` (from 0), the ``grid`` of its tokens (rows, columns), and the
+            indices of its ``primary`` and ``contextual`` tokens in row-major order; ``seconds`` per stage, 0 for stages
+            whose result was in the cache; ``settings``; ``notes``.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study, the question or the settings.
+            MedPrunerError: the study, the question or a setting is invalid.
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "a question"):
@@ -107,19 +108,20 @@ class StudyModel:
     def write_overlay(
         self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
     ) -> tuple[Path, dict[str, Any]]:
-        """Write what was kept of a study as a label map on its own grid.
+        """Write the kept slices and tokens of a study as a label map on the study's grid.
 
         Args:
-            image: its file or folder.
-            key: what its content is known by.
-            form: of the file, and settings as in :meth:`ask`.
-            folder: gets the file.
+            image: file or folder of the study.
+            key: as in :meth:`ask`.
+            form: format of the file, and settings as in :meth:`ask`.
+            folder: where to write the file.
 
         Returns:
-            The file, and what :meth:`ask` returns but the answer, with ``label_names``, the values of the labels.
+            The path of the file, and what :meth:`ask` returns, with ``label_names`` (label values by name) in place of
+            ``answer``.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study or the settings.
+            MedPrunerError: the study or a setting is invalid.
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "an overlay"):
@@ -136,12 +138,12 @@ class StudyModel:
     def _encoded(
         self, image: Path, key: tuple[str, ...], settings: Mapping[str, float], number: int
     ) -> tuple[EncodedStudy, dict[str, float]]:
-        """The study, and the seconds that this request spent on it."""
+        """Return the encoded study, and the seconds per stage that this request spent on it."""
         preprocessing, pruner = adjust(self.preprocessing, self.encoder.pruner, self.adjustable, settings)
         key = (*key, *(str(value) for value in {**self.adjustable, **settings}.values()))
         study = self.cache.get(key)
         if study is not None:
-            logger.info(f"request {number}: the study is in memory")
+            logger.info(f"request {number}: the study is in the cache")
             return study, {}
         volume = preprocessing({CommonKeys.IMAGE: str(image)})[CommonKeys.IMAGE]
         loaded: dict[str, float] = dict(volume.meta["seconds"])
@@ -159,6 +161,7 @@ class StudyModel:
         return study, dict(spent)
 
     def _described(self, study: EncodedStudy, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """Return what both requests report about a study."""
         record, summary = study.record, study.record.summary()
         kept = zip(record.slice_indices, record.slices, strict=True)
         return {
@@ -181,7 +184,7 @@ class StudyModel:
 
 
 class _Turn:
-    """Holds the model for one request, and logs how long it waited and took."""
+    """Locks the model for one request, and logs how long the request waited and took."""
 
     def __init__(self, lock: threading.Lock, number: int, what: str) -> None:
         self.lock, self.number, self.what = lock, number, what
@@ -198,7 +201,7 @@ class _Turn:
 
 
 def _without_path(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as answers hold them: of a checkpoint folder its name alone."""
+    """Return the settings with a checkpoint folder reduced to its name."""
     model_id = str(settings["model"]["model_id"])
     name = Path(model_id).name if Path(model_id).is_dir() else model_id
     return {**settings, "model": {**settings["model"], "model_id": name}}

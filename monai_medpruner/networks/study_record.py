@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The record of an encoded volume, from the volume's metadata and what was kept of its slices."""
+"""Build the record of an encoded volume from the volume's metadata and the records of its slices."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def study_record(
     seconds: Mapping[str, float],
     notes: Sequence[str] = (),
 ) -> StudyRecord:
-    """Make the record of a volume.
+    """Build the record of a volume.
 
     Args:
-        volume: the kept slices, ``(C, H, W, K)``; the metadata of a MetaTensor tell what they were taken from. A plain
-            tensor is a whole volume on a grid of 1 mm.
-        volume_id: hash of the volume where its metadata hold none.
-        slices: what was kept of each slice.
-        settings: of preprocessing, model and pruner.
-        seconds: per stage.
-        notes: beside those of the metadata.
+        volume: the kept slices, ``(C, H, W, K)``. The metadata of a MetaTensor describe the volume that the slices come
+            from. A plain tensor is treated as a whole volume on a grid of 1 mm.
+        volume_id: hash of the volume, used if the metadata have none.
+        slices: record of each slice.
+        settings: settings of preprocessing, model and pruner.
+        seconds: seconds per stage.
+        notes: notes in addition to those of the metadata.
     """
     meta = volume.meta if isinstance(volume, MetaTensor) else {}
     kept = tuple(int(index) for index in meta.get("kept_indices", range(volume.shape[-1])))
@@ -59,7 +59,7 @@ def study_record(
         source=source,
         modality=meta.get("modality"),
         plane=plane,
-        # files without geometry do not tell from where to where their slices run
+        # files without geometry do not state the direction of their slices
         order="as stored" if source in ("npy", "images") else SLICE_ORDERS.get(plane or ""),
         notes=(*meta.get("notes", ()), *notes),
         settings=settings,

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the model saw, drawn over the slices."""
+"""A figure of the kept slices and tokens."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ _DROPPED, _CONTEXTUAL = np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.6, 0.0])
 def pruning_figure(
     volume: torch.Tensor, record: StudyRecord, slices: Sequence[int] | None = None, columns: int = _COLUMNS
 ) -> Figure:
-    """Draw slices of a volume with the tokens that were kept.
+    """Draw slices of a volume with their kept tokens.
 
-    Selected tokens show the image, contextual ones are tinted orange, those that were merged into others are darkened.
-    Slices that never reached the encoder are pale and crossed out.
+    Selected tokens show the image, contextual tokens are tinted orange, and tokens that were merged into others or
+    dropped are darkened. Dropped slices are pale and crossed out.
 
     Args:
-        volume: the whole volume, ``(C, H, W, D)`` in [0, 1], before slices were filtered; the mean over its channels is
+        volume: the whole volume before slice filtering, ``(C, H, W, D)`` in [0, 1]. The mean over the channels is
             drawn.
-        record: what was kept of it.
-        slices: which slices to draw, counted from 0; None for all.
-        columns: slices a row.
+        record: record of the volume.
+        slices: indices of the slices to draw, from 0; None draws all.
+        columns: number of slices per row.
 
     Returns:
-        a figure, for ``savefig`` or a notebook.
+        The figure, for ``savefig`` or a notebook.
 
     Raises:
-        VolumeShapeError: the volume is not as described, or is not the one of the record.
+        VolumeShapeError: the volume has another shape, or is not that of the record.
     """
     if volume.ndim != 4 or volume.shape[-1] != record.total_slices:
         raise VolumeShapeError(
-            f"expected a volume (C, H, W, {record.total_slices}), as the record has it, got {tuple(volume.shape)}"
+            f"expected a volume (C, H, W, {record.total_slices}), as in the record, got {tuple(volume.shape)}; pass "
+            "the volume before slice filtering"
         )
     images = volume.detach().float().mean(0).clamp(0, 1).cpu().numpy()
     places = list(range(record.total_slices)) if slices is None else list(slices)
@@ -76,6 +77,6 @@ def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None)
 
 
 def _on_pixels(mask: torch.Tensor, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """A mask of tokens on the pixels of the slice that each of them sees."""
+    """Return a mask of tokens as a mask of the slice's pixels, ``(H, W)``."""
     rows, columns = (np.arange(size) * count // size for size, count in zip(shape, grid, strict=True))
     return mask.reshape(grid).numpy()[np.ix_(rows, columns)]

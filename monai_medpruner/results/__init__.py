@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results as values: what was kept of a study and what was answered, saved, loaded and summarized."""
+"""Results as values that can be saved, loaded and summarized: study records, answers, and lines of result files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The picture shows what the record says."""
+"""The figure shows the record."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_every_slice_is_drawn_as_recorded(record):
     assert [bool(axes.lines) for axes in panels] == [False, True, False, True]
 
 
-def test_the_figure_from_the_files_alone(record, tmp_path):
-    """Pixel for pixel the one of the run."""
+def test_figure_from_saved_files(record, tmp_path):
+    """The figure has the same pixels as that of the run."""
     volume = torch.rand(1, 40, 60, 4, generator=torch.Generator().manual_seed(0))
     again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
     first, second = (pruning_figure(volume, one, columns=2) for one in (record, again))

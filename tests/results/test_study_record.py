@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Records as values: saved, loaded, summarized."""
+"""Study records and answers: saving, loading, summaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_medpruner.results import Answer, StudyAnswers, StudyRecord
 
 @pytest.mark.parametrize("importance", [True, False])
 @pytest.mark.parametrize("distances", [True, False])
-def test_a_record_comes_back(tmp_path, importance, distances):
+def test_record_round_trip(tmp_path, importance, distances):
     record = study_record(importance, distances)
     again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
     plain = {"slices", "geometry", "slice_distances"}
@@ -44,7 +44,7 @@ def test_a_record_comes_back(tmp_path, importance, distances):
     assert again.summary() == record.summary()
 
 
-def test_the_summary_counts():
+def test_summary_counts():
     summary = study_record().summary()
     assert summary["slices"] == {"total": 5, "kept": 2, "indices": [1, 4]}
     assert summary["tokens"] == {"unpruned": 30, "kept": 8, "per_slice": [4, 4]}
@@ -58,7 +58,7 @@ def test_values_cannot_be_changed():
             setattr(value, dataclasses.fields(value)[0].name, None)
 
 
-def test_damaged_and_foreign_files(tmp_path):
+def test_damaged_and_other_files(tmp_path):
     path = study_record().save(tmp_path / "one.safetensors")
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(OutputFolderError, match="cannot be read"):
@@ -79,7 +79,7 @@ def test_an_interrupted_write_leaves_the_earlier_record(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_an_answer_comes_back(tmp_path):
+def test_answer_round_trip(tmp_path):
     answer = Answer("Größe: 3 cm.\u2028", {"prefill": 0.5, "decode": 1.5}, 120, 100, 7)
     assert Answer.load(answer.save(tmp_path / "answer.json")) == answer
     assert answer.summary() == {"answer": answer.text, "prompt_tokens": 120, "new_tokens": 7}

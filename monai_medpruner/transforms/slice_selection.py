@@ -157,14 +157,21 @@ class SliceSelection(InvertibleTransform):
 def fill_from_anchor(image: torch.Tensor, kept: Sequence[int], depth: int, axis: int) -> torch.Tensor:
     """Return ``depth`` slices along ``axis``: each dropped slice is a copy of the last kept slice before it."""
     source = [max(bisect_right(kept, index) - 1, 0) for index in range(depth)]
-    return image.index_select(axis, torch.as_tensor(source, device=image.device))
+    return _gather(image, source, axis)
 
 
 def _take(image: torch.Tensor, kept: Sequence[int], axis: int) -> torch.Tensor:
     """Slices ``kept`` of ``image``; a view where they are consecutive, so that keeping all costs no memory."""
     if kept[-1] - kept[0] + 1 == len(kept):
         return image.narrow(axis, kept[0], len(kept))
-    return image.index_select(axis, torch.as_tensor(kept, device=image.device))
+    return _gather(image, kept, axis)
+
+
+def _gather(image: torch.Tensor, indices: Sequence[int], axis: int) -> torch.Tensor:
+    """``image.index_select`` along ``axis`` in the memory order of ``image``; index_select alone makes it C order."""
+    order = sorted(range(image.ndim), key=lambda dim: -image.stride(dim))
+    gathered = image.permute(order).index_select(order.index(axis), torch.as_tensor(indices, device=image.device))
+    return gathered.permute([order.index(dim) for dim in range(image.ndim)])
 
 
 def _even_step(kept: Sequence[int]) -> int | None:

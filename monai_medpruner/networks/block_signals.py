@@ -89,12 +89,12 @@ def block_signals(
     """
     read = _Reader(family, captured, grids)
     found: dict[Signal, torch.Tensor] = {signal: _READERS[type(signal)](read, signal.block) for signal in signals}
-    for signal, values in found.items():
-        if isinstance(signal, (ReceivedAttention, ClassAttention)) and not values.isfinite().all():
-            raise NonFiniteAttentionError(
-                f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
-                "bfloat16 or float32"
-            )
+    attention = [values for signal, values in found.items() if isinstance(signal, (ReceivedAttention, ClassAttention))]
+    if attention and not torch.stack([values.isfinite().all() for values in attention]).all():
+        raise NonFiniteAttentionError(
+            f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
+            "bfloat16 or float32"
+        )
     return found
 
 

@@ -272,8 +272,8 @@ class ModelFamily(ABC):
 def packed_slices(inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The packed patches and grids of slices ``start`` to ``stop``, where the patches of all slices are one tensor."""
     grids = inputs["image_grid_thw"]
-    patches = grids.prod(-1)
-    first, last = int(patches[:start].sum()), int(patches[:stop].sum())
+    patches = grids.prod(-1).tolist()
+    first, last = sum(patches[:start]), sum(patches[:stop])
     return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
 
 

@@ -297,13 +297,15 @@ def _kept(
     if pruner is None:
         return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
     pruned = pruner(_slice_tokens(pruner, scored, start, question))
-    keep = pruned.keep
-    counts = keep.sum(1).tolist()
-    kept = pruned.tokens[keep]
-    tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
-    layers = [list(pad_sequence(rows, True)[keep].split(counts)) for rows in encoded.deepstack_features]
     importance = scored.signals[ReceivedAttention()] if ReceivedAttention() in pruner.signals else None
-    return list(tokens), layers, _records(scored.grids, pruned, importance)
+    keep, records = _records(scored.grids, pruned, importance)
+    # the mask is on the host already: on the device, each use of it would be a transfer
+    counts = keep.sum(1).tolist()
+    places = keep.flatten().nonzero().flatten().to(pruned.tokens.device)
+    kept = pruned.tokens.flatten(0, 1)[places]
+    tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
+    layers = [list(pad_sequence(rows, True).flatten(0, 1)[places].split(counts)) for rows in encoded.deepstack_features]
+    return list(tokens), layers, records
 
 
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
@@ -322,14 +324,16 @@ def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, questio
     )
 
 
-def _records(grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None) -> list[SliceRecord]:
-    """What was kept of each slice, on the CPU."""
-    primary, contextual, merged_into = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.merged_into))
-    scores = None if importance is None else importance.cpu()
-    records = []
-    for index, grid in enumerate(grids):
-        own = (index, slice(grid[0] * grid[1]))
-        records.append(
-            SliceRecord(grid, primary[own], contextual[own], merged_into[own], None if scores is None else scores[own])
-        )
-    return records
+def _records(
+    grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None
+) -> tuple[torch.Tensor, list[SliceRecord]]:
+    """The bool mask ``(S, M)`` of the kept tokens and each slice's record, on the CPU, in one transfer."""
+    parts = [pruned.primary.int(), pruned.contextual.int(), pruned.merged_into.int()]
+    if importance is not None:
+        parts.append(importance.float().view(torch.int32))  # the bits of the numbers
+    primary, contextual, merged_into, *bits = torch.stack(parts).cpu()
+    fields = [primary.bool(), contextual.bool(), merged_into.long(), *(one.view(torch.float32) for one in bits)]
+    records = [
+        SliceRecord(grid, *(one[index, : grid[0] * grid[1]] for one in fields)) for index, grid in enumerate(grids)
+    ]
+    return fields[0] | fields[1], records

@@ -8,6 +8,9 @@ from __future__ import annotations
 from monai_medpruner.pruners.attention import attention_received, class_attention
 from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.cdpruner import CDPrunerPruner
+from monai_medpruner.pruners.divprune import DivPrunePruner
+from monai_medpruner.pruners.hiprune import HiPrunePruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
@@ -22,12 +25,16 @@ from monai_medpruner.pruners.signals import (
     Signal,
     SlicePositions,
 )
+from monai_medpruner.pruners.visionzip import VisionZipPruner
 
 __all__ = [
     "PRUNERS",
     "AveragePoolingPruner",
     "BlockSignal",
+    "CDPrunerPruner",
     "ClassAttention",
+    "DivPrunePruner",
+    "HiPrunePruner",
     "HiddenStates",
     "Keys",
     "NucleusPruner",
@@ -39,6 +46,7 @@ __all__ = [
     "SlicePositions",
     "SliceTokens",
     "TokenPruner",
+    "VisionZipPruner",
     "attention_received",
     "class_attention",
     "find_pruner",

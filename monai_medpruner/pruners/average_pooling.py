@@ -65,9 +65,9 @@ class AveragePoolingPruner(TokenPruner):
 
     def _merged_into(self, slices: SliceTokens) -> torch.Tensor:
         """Index of the first token of each token's cell, int64 ``(S, M)``; -1 at padding."""
-        merged_into = torch.full(slices.valid.shape, -1)
-        for index, (rows, columns) in enumerate(slices.grids):
-            row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
-            merged_into[index, : rows * columns] = first.flatten()
-        return merged_into.to(slices.valid.device)
+        device = slices.valid.device
+        columns = torch.tensor([columns for _, columns in slices.grids], device=device)[:, None]
+        place = torch.arange(slices.valid.shape[1], device=device)
+        row, column = place // columns, place % columns
+        first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
+        return torch.where(slices.valid, first, -1)

@@ -13,8 +13,12 @@ from typing import Any
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
 from monai_medpruner.pruners.base import TokenPruner
+from monai_medpruner.pruners.cdpruner import CDPrunerPruner
+from monai_medpruner.pruners.divprune import DivPrunePruner
+from monai_medpruner.pruners.hiprune import HiPrunePruner
 from monai_medpruner.pruners.nucleus import NucleusPruner
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
+from monai_medpruner.pruners.visionzip import VisionZipPruner
 
 __all__ = ["ENTRY_POINT_GROUP", "PRUNERS", "find_pruner", "pruner_names", "pruner_settings", "select_pruner"]
 
@@ -23,6 +27,10 @@ PRUNERS: dict[str, type[TokenPruner]] = {
     "nucleus": NucleusPruner,
     "average_pooling": AveragePoolingPruner,
     "random_tokens": RandomTokensPruner,
+    "visionzip": VisionZipPruner,
+    "hiprune": HiPrunePruner,
+    "divprune": DivPrunePruner,
+    "cdpruner": CDPrunerPruner,
 }
 
 #: the entry-point group under which another package declares its pruners, ``name = "module:Class"``

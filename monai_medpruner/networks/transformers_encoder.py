@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from monai.data import MetaTensor
@@ -21,6 +21,7 @@ from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
 from monai_medpruner.networks.encoded_study import EncodedStudy, StudyKey
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each, encode_scored, prune_scored
+from monai_medpruner.networks.fast_images import fast_image_inputs
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.networks.study_record import study_record
@@ -55,9 +56,12 @@ class TransformersEncoder(nn.Module):
         preserve_position_ids: see :class:`~monai_medpruner.networks.PrunedVLM`.
         token_budget: visual tokens of all kept slices together, before tokens are pruned; slices are shrunk to equal
             shares of it. None leaves the size of the slices to the image processor.
+        image_processing: "fast" resizes and normalizes slices in batches, with the values of the stock image processor
+            bit for bit, and leaves processors and settings that it does not know to the stock one; "stock" is the image
+            processor of transformers, slice by slice.
 
     Raises:
-        SettingsError: ``token_budget`` is not positive.
+        SettingsError: ``token_budget`` is not positive, or ``image_processing`` has another value.
     """
 
     def __init__(
@@ -68,8 +72,11 @@ class TransformersEncoder(nn.Module):
         vision_batch_size: int | None = None,
         preserve_position_ids: bool | None = None,
         token_budget: int | None = None,
+        image_processing: Literal["fast", "stock"] = "fast",
     ) -> None:
         super().__init__()
+        if image_processing not in ("fast", "stock"):
+            raise SettingsError(f"image_processing must be 'fast' or 'stock', got {image_processing!r}")
         if token_budget is not None and token_budget < 1:
             raise SettingsError(f"token_budget must be at least 1, got {token_budget}")
         self.checkpoint = checkpoint
@@ -77,6 +84,7 @@ class TransformersEncoder(nn.Module):
         self.vision_batch_size = vision_batch_size
         self.preserve_position_ids = preserve_position_ids
         self.token_budget = token_budget
+        self.image_processing = image_processing
 
     def encode(self, volume: torch.Tensor) -> EncodedStudy:
         """Encode and prune the slices of a volume once, for any number of questions.
@@ -165,13 +173,16 @@ class TransformersEncoder(nn.Module):
         Raises:
             IntensityUnitsError: intensities lie outside [0, 1].
         """
-        images = slice_images(volume)
         processor = self.checkpoint.image_processor
         size: dict[str, Any] = {}
         if self.token_budget is not None:
-            size = self.checkpoint.family.image_size_for(processor, self.token_budget // len(images))
+            size = self.checkpoint.family.image_size_for(processor, self.token_budget // volume.shape[-1])
         device = self.checkpoint.model.device
-        inputs = dict(processor(images=images, return_tensors="pt", **size))
+        if self.image_processing == "fast":
+            fast = fast_image_inputs(processor, volume, device, **size)
+            if fast is not None:
+                return fast
+        inputs = dict(processor(images=slice_images(volume), return_tensors="pt", **size))
         return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
 
     def describe(self) -> dict[str, Any]:

@@ -17,12 +17,17 @@ from safetensors.torch import save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
 from monai_medpruner.results.versions import package_versions
 
-__all__ = ["StudyRecord", "VolumeGeometry"]
+__all__ = ["NOTED_GAP_MM", "StudyRecord", "VolumeGeometry"]
+
+#: a stretch without a kept slice is noted where it is longer than this
+NOTED_GAP_MM = 10.0
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
+_UNPLACED_SOURCES = ("npy", "images")  # files that hold no spacing
 _FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
 
 
@@ -56,9 +61,9 @@ class StudyRecord:
         slice_indices: the kept slices, ascending, counted from 0 over the whole volume.
         slices: their tokens, one entry per kept slice.
         geometry: where the slices lie.
-        slice_distances: per slice of the whole volume, the mean absolute difference to the anchor that it was compared
-            with (MedPruner, eq. 2), in the units of γ; NaN where the filter did not see the slice. None where no filter
-            ran.
+        slice_distances: per slice of the whole volume, what the slice rule measured: for the anchor rule, the mean
+            absolute difference to the anchor that it was compared with (MedPruner, eq. 2), in the units of γ; NaN where
+            the rule did not see the slice. None where no rule measured anything.
         image: the path of the image as it was given; empty where the volume did not come from a file.
         source: "NIfTI", "DICOM", "npy" or "images"; None where unknown.
         modality: as the source states it, such as "CT"; None where it does not.
@@ -108,6 +113,22 @@ class StudyRecord:
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
 
+    @property
+    def largest_gap(self) -> SliceGap | None:
+        """The largest stretch without a kept slice, the ends of the volume included; None without geometry.
+
+        See :func:`~monai_medpruner.results.largest_gap`.
+        """
+        positions = self.geometry.slice_positions_mm
+        if not positions or self.source in _UNPLACED_SOURCES:
+            return None
+        return largest_gap(positions, self.slice_indices)
+
+    @property
+    def largest_gap_mm(self) -> float | None:
+        """Length of :attr:`largest_gap` in mm; None without geometry."""
+        return None if self.largest_gap is None else self.largest_gap.length_mm
+
     def summary(self) -> dict[str, Any]:
         """What a line of results says of the study; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {
@@ -120,6 +141,7 @@ class StudyRecord:
                 "total": self.total_slices,
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
+                "largest_gap_mm": None if self.largest_gap_mm is None else round(self.largest_gap_mm, 3),
             },
             "tokens": {
                 "unpruned": self.unpruned_tokens,
@@ -127,8 +149,17 @@ class StudyRecord:
                 "per_slice": self.kept_tokens,
             },
             "retention": {name: round(value, 6) for name, value in self.retention.items()},
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._gap_note()],
         }
+
+    def _gap_note(self) -> list[str]:
+        gap = self.largest_gap
+        if gap is None or gap.length_mm <= NOTED_GAP_MM + 1e-4:  # positions are stored as decimal text or float32
+            return []
+        return [
+            f"No slice between {gap.first} and {gap.last} was read, a stretch of {gap.length_mm:.1f} mm: a smaller "
+            "finding there can be missed."
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write the record as safetensors, atomically.

@@ -9,8 +9,9 @@ position of each slice along that axis. ``nonuniform``: slices are not spaced ev
 for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled to [0, 1] or 0 to 255 before they were
 stored. ``kept_indices``: which slices are left, in the numbering of the source volume, that is before any selection.
 ``source_depth``, ``source_affine`` and ``source_positions_mm``: its number of slices, its affine and the position of
-each of its slices. ``slice_distances``: of each of its slices to the anchor that the filter compared it with; NaN for a
-slice that the filter was not given. ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
+each of its slices. ``slice_distances``: of each of its slices, what the slice rule measured (the anchor rule: its
+distance to the anchor); NaN for a slice that the rule was not given. ``slice_rules``: the rules that chose slices, each
+with its name and fields. ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
 volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``: what was seen and how it was handled.
 """
 

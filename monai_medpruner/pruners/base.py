@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners.field_types import check_field_types
+from monai_medpruner.field_types import check_field_types
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.signals import Keys, QuestionEmbedding, ReceivedAttention, Signal
 

@@ -91,9 +91,11 @@ def _volume(
     if right:
         text.append(f"right: {sum(right)} of {len(right)}")
     share = 100 * tokens["kept"] / tokens["unpruned"]
+    gap = slices.get("largest_gap_mm")  # null without geometry
+    largest = "" if gap is None else f" (largest gap {gap:.1f} mm)"
     text.append(
-        f"kept: {slices['kept']} of {slices['total']} slices, {tokens['kept']:,} of {tokens['unpruned']:,} visual "
-        f"tokens ({share:.1f} %)"
+        f"kept: {slices['kept']} of {slices['total']} slices{largest}, {tokens['kept']:,} of {tokens['unpruned']:,} "
+        f"visual tokens ({share:.1f} %)"
     )
     spent = {stage: sum(line["seconds"].get(stage, 0.0) for line in lines) for stage in lines[0]["seconds"]}
     listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent.items())

@@ -17,12 +17,17 @@ from safetensors.torch import save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
 from monai_medpruner.results.versions import package_versions
 
-__all__ = ["StudyRecord", "VolumeGeometry"]
+__all__ = ["NOTED_GAP_MM", "StudyRecord", "VolumeGeometry"]
+
+#: a stretch without a kept slice is noted where it is longer than this
+NOTED_GAP_MM = 10.0
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
+_UNPLACED_SOURCES = ("npy", "images")  # files that hold no spacing
 _FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
 
 
@@ -56,8 +61,9 @@ class StudyRecord:
         slice_indices: indices of the kept slices in the whole volume, ascending, from 0.
         slices: one record per kept slice.
         geometry: geometry of the whole volume.
-        slice_distances: for each slice of the whole volume, the mean absolute difference to its anchor (MedPruner,
-            eq. 2), in the units of γ; NaN for slices that the filter did not process. None without a filter.
+        slice_distances: for each slice of the whole volume, what the slice rule measured: for the anchor rule, the mean
+            absolute difference to its anchor (MedPruner, eq. 2), in the units of γ; NaN for slices that the rule did not
+            process. None if no rule measured anything.
         image: path of the image as given by the user; empty if the volume does not come from a file.
         source: "NIfTI", "DICOM", "npy" or "images"; None if unknown.
         modality: modality that the source states, such as "CT"; None if it states none.
@@ -107,6 +113,22 @@ class StudyRecord:
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
 
+    @property
+    def largest_gap(self) -> SliceGap | None:
+        """The largest stretch without a kept slice, the ends of the volume included; None without geometry.
+
+        See :func:`~monai_medpruner.results.largest_gap`.
+        """
+        positions = self.geometry.slice_positions_mm
+        if not positions or self.source in _UNPLACED_SOURCES:
+            return None
+        return largest_gap(positions, self.slice_indices)
+
+    @property
+    def largest_gap_mm(self) -> float | None:
+        """Length of :attr:`largest_gap` in mm; None without geometry."""
+        return None if self.largest_gap is None else self.largest_gap.length_mm
+
     def summary(self) -> dict[str, Any]:
         """Return the fields of the study in a result line; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {
@@ -119,6 +141,7 @@ class StudyRecord:
                 "total": self.total_slices,
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
+                "largest_gap_mm": None if self.largest_gap_mm is None else round(self.largest_gap_mm, 3),
             },
             "tokens": {
                 "unpruned": self.unpruned_tokens,
@@ -126,8 +149,17 @@ class StudyRecord:
                 "per_slice": self.kept_tokens,
             },
             "retention": {name: round(value, 6) for name, value in self.retention.items()},
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._gap_note()],
         }
+
+    def _gap_note(self) -> list[str]:
+        gap = self.largest_gap
+        if gap is None or gap.length_mm <= NOTED_GAP_MM + 1e-4:  # positions are stored as decimal text or float32
+            return []
+        return [
+            f"No slice between {gap.first} and {gap.last} was read, a stretch of {gap.length_mm:.1f} mm: a smaller "
+            "finding there can be missed."
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write the record as safetensors, atomically.

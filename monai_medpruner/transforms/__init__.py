@@ -26,6 +26,7 @@ from monai_medpruner.transforms.intensity_windows import (
     PercentileWindowDict,
 )
 from monai_medpruner.transforms.load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_medpruner.transforms.select_slices import SelectSlices, SelectSlicesD, SelectSlicesd, SelectSlicesDict
 from monai_medpruner.transforms.slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
 from monai_medpruner.transforms.slice_min_max import SliceMinMax, SliceMinMaxD, SliceMinMaxd, SliceMinMaxDict
 from monai_medpruner.transforms.slice_plane import SlicePlane, SlicePlaneD, SlicePlaned, SlicePlaneDict
@@ -58,6 +59,10 @@ __all__ = [
     "PercentileWindowD",
     "PercentileWindowDict",
     "PercentileWindowd",
+    "SelectSlices",
+    "SelectSlicesD",
+    "SelectSlicesDict",
+    "SelectSlicesd",
     "SliceLimit",
     "SliceLimitD",
     "SliceLimitDict",

@@ -96,6 +96,7 @@ def check_line(line, image, kept, total, tmp_path):
     assert line["image"] == str(image)
     assert line["question"] == QUESTION
     assert isinstance(line["answer"], str)
+    assert line["slices"].pop("largest_gap_mm") > 0
     assert line["slices"] == {"total": total, "kept": len(kept), "indices": kept}
     per_slice = line["tokens"]["per_slice"]
     assert len(per_slice) == len(kept)
@@ -218,7 +219,9 @@ def test_overrides(ask, shared_data, tmp_path):
     assert [line["question"] for line in lines] == texts
     first = lines[0]
     volume = SlicePlane("coronal")(LoadVolume()(image))
-    assert first["slices"] == {"total": volume.shape[-1], "kept": 4, "indices": [10, 11, 12, 13]}
+    gap = 3.0 * (volume.shape[-1] - 1 - 13)  # slices 3 mm apart, to the end of the volume
+    kept = [10, 11, 12, 13]
+    assert first["slices"] == {"total": volume.shape[-1], "kept": 4, "indices": kept, "largest_gap_mm": gap}
     tokens = first["tokens"]["per_slice"][0]
     assert first["tokens"] == {"unpruned": tokens * volume.shape[-1], "kept": 4 * tokens, "per_slice": [tokens] * 4}
     assert all(line["seconds"]["encode"] == line["seconds"]["load"] == 0 for line in lines[1:])

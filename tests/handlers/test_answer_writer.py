@@ -64,7 +64,7 @@ def test_fields(network, tmp_path):
     assert [line["id"] for line in (first, second, third)] == ["one-0", "one-1", "two-0"]
     assert [line["question"] for line in (first, second, third)] == ["a?", "Größe?", "b?"]
     assert first["image"] == "one.nii"
-    assert first["slices"] == {"total": 6, "kept": 2, "indices": [1, 4]}
+    assert first["slices"] == {"total": 6, "kept": 2, "indices": [1, 4], "largest_gap_mm": None}
     assert first["tokens"]["unpruned"] == 6 * 2 * 3
     assert sum(first["tokens"]["per_slice"]) == first["tokens"]["kept"] < 2 * 2 * 3
     assert first["seconds"]["load"] == 1.5

@@ -18,7 +18,7 @@ def answer_line(question, answer, image="some/volumes/a.nii.gz", **seconds):
         "image": image,
         "question": question,
         "answer": answer,
-        "slices": {"total": 50, "kept": 20},
+        "slices": {"total": 50, "kept": 20, "largest_gap_mm": 7.25},
         "tokens": {"unpruned": 1800, "kept": 90},
         "seconds": {"encode": 0.0, "prefill": 0.25, **seconds},
         "settings": {"model": {"model_type": "gemma3", "model_id": "models/gemma3", "random_weights": False}},
@@ -54,7 +54,7 @@ def test_answers_with_truth(run):
     ]
     assert first[-3:] == [
         "right: 1 of 2",
-        "kept: 20 of 50 slices, 90 of 1,800 visual tokens (5.0 %)",
+        "kept: 20 of 50 slices (largest gap 7.2 mm), 90 of 1,800 visual tokens (5.0 %)",
         "seconds: 2.25 (encode 1.50, prefill 0.75)",
     ]
     assert second[-4] == "right: 0 of 1"
@@ -73,6 +73,13 @@ def test_random_weights_are_stated(run):
     line["settings"]["model"]["random_weights"] = True
     (run / "answers.jsonl").write_text(json.dumps(line) + "\n")
     assert "with random weights" in answer_table(run)
+
+
+def test_no_gap_without_geometry(run):
+    line = answer_line("Which plane?", "axial")
+    line["slices"]["largest_gap_mm"] = None
+    (run / "answers.jsonl").write_text(json.dumps(line) + "\n")
+    assert "kept: 20 of 50 slices, 90 of 1,800" in answer_table(run)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"id": 1}\n', "3\n"])

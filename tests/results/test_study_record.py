@@ -46,9 +46,38 @@ def test_record_round_trip(tmp_path, importance, distances):
 
 def test_summary_counts():
     summary = study_record().summary()
-    assert summary["slices"] == {"total": 5, "kept": 2, "indices": [1, 4]}
+    assert summary["slices"] == {"total": 5, "kept": 2, "indices": [1, 4], "largest_gap_mm": 9.0}
     assert summary["tokens"] == {"unpruned": 30, "kept": 8, "per_slice": [4, 4]}
     assert summary["retention"] == {"slices": 0.4, "tokens_per_kept_slice": 0.666667, "overall": 0.266667}
+
+
+@pytest.mark.parametrize(
+    ("positions", "kept", "gap"),
+    [
+        ((0.0, 3.0, 6.5, 9.0, 12.0), (0, 2, 4), (6.5, 0, 2)),
+        ((0.0, 3.0, 6.5, 9.0, 12.0), (3,), (9.0, 0, 3)),  # the ends of the volume count
+        ((0.0, 3.0, 6.5, 9.0, 12.0), (0, 1), (9.0, 1, 4)),
+        ((5.0, 4.0, 2.5, -9.0, -9.5), (0, 1, 2, 4), (12.0, 2, 4)),
+        ((0.0, 3.0, 6.5, 9.0, 12.0), (0, 1, 2, 3, 4), (3.5, 1, 2)),
+        ((7.0,), (0,), (0.0, 0, 0)),
+    ],
+)
+def test_the_largest_gap(positions, kept, gap):
+    geometry = dataclasses.replace(study_record().geometry, slice_positions_mm=positions)
+    record = study_record(geometry=geometry, slice_indices=kept, total_slices=len(positions))
+    assert record.largest_gap == gap
+    assert record.largest_gap_mm == record.summary()["slices"]["largest_gap_mm"] == gap[0]
+    note = "No slice between 2 and 4 was read, a stretch of 12.0 mm: a smaller finding there can be missed."
+    assert record.summary()["notes"][1:] == ([note] if gap[0] > 10 else [])
+
+
+@pytest.mark.parametrize("source", ["npy", "images", None])
+def test_no_gap_without_geometry(source):
+    record = study_record(source=source)
+    if source is None:
+        record = study_record(geometry=dataclasses.replace(record.geometry, slice_positions_mm=()))
+    assert record.largest_gap_mm is None
+    assert record.summary()["slices"]["largest_gap_mm"] is None
 
 
 def test_values_cannot_be_changed():

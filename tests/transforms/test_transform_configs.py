@@ -20,6 +20,7 @@ SETTINGS = {
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
     "InterSliceAnchorFilter": {"threshold": 0.5},
     "PercentileWindow": {"lower": 1, "upper": 99},
+    "SelectSlices": {"rule": {"name": "evs", "pruning_rate": 0.5}, "max_slices": 4},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma"},
     "SliceMinMax": {},
     "SlicePlane": {"plane": "acquired"},

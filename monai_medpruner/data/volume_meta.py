@@ -10,8 +10,11 @@ for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled t
 stored. ``kept_indices``: which slices are left, in the numbering of the source volume, that is before any selection.
 ``source_depth``, ``source_affine`` and ``source_positions_mm``: its number of slices, its affine and the position of
 each of its slices. ``slice_distances``: of each of its slices to the anchor that the filter compared it with; NaN for a
-slice that the filter was not given. ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
-volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``: what was seen and how it was handled.
+slice that the filter was not given. ``body_extents``, ``body_grid``: where the body lies in each slice, and on which
+grid (:mod:`~monai_medpruner.transforms.find_body`). ``crop``, ``uncropped_size``: the part of each slice that is left,
+and the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or
+"sagittal". ``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``.
+``notes``: what was seen and how it was handled.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from monai_medpruner.results import SliceRecord, StudyRecord
 
 __all__ = ["OVERLAY_LABELS", "overlay", "present_labels", "write_overlay"]
 
-#: values of the label map by name; 0 is a slice that was dropped
+#: values of the label map by name; 0 never reached the encoder: a slice that was dropped, or what was cropped away
 OVERLAY_LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
 _SLICE, _PRIMARY, _CONTEXTUAL = OVERLAY_LABELS.values()
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,9 +34,10 @@ def overlay(record: StudyRecord) -> tuple[np.ndarray, np.ndarray]:
     """
     geometry = record.geometry
     height, width, _ = geometry.shape
+    (top, bottom), (left, right) = geometry.crop or ((0, height), (0, width))
     labels = np.zeros(geometry.shape, dtype=np.uint8)
     for index, one in zip(record.slice_indices, record.slices, strict=True):
-        labels[..., index] = _paint(one, height, width)
+        labels[top:bottom, left:right, index] = _paint(one, bottom - top, right - left)
     affine = geometry.original_affine.numpy()
     return _on_file_grid(labels, geometry.affine.numpy(), affine), affine
 
@@ -90,7 +91,7 @@ def _on_file_grid(labels: np.ndarray, viewed: np.ndarray, stored: np.ndarray) ->
 
 
 def _paint(record: SliceRecord, height: int, width: int) -> np.ndarray:
-    """Labels of one kept slice, uint8 ``(H, W)``: a voxel has the label of the token that its center lies in."""
+    """Labels of the encoded part of a slice, uint8 ``(H, W)``: a voxel has the label of the token at its center."""
     rows, columns = record.grid
     tokens = np.full(rows * columns, _SLICE, dtype=np.uint8)
     tokens[record.primary.numpy()] = _PRIMARY

@@ -24,6 +24,7 @@ __all__ = ["StudyRecord", "VolumeGeometry"]
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
 _FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
+_WHOLE = "unpruned_tokens_per_slice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,8 @@ class StudyRecord:
         settings: of preprocessing, model and pruner, as JSON holds them.
         seconds: of the stages "load", "filter", "encode" and "select", those that are known.
         question: hash of the question for a pruner that needs it; None for any other.
+        unpruned_tokens_per_slice: visual tokens of a whole slice without pruning, where slices were cropped; None where
+            the encoded slices are whole.
     """
 
     volume_id: str
@@ -85,6 +88,7 @@ class StudyRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     question: str | None = None
+    unpruned_tokens_per_slice: int | None = None
 
     @property
     def name(self) -> str:
@@ -98,12 +102,16 @@ class StudyRecord:
 
     @property
     def unpruned_tokens(self) -> int:
-        """Visual tokens of the whole volume without pruning; all its slices have the same size."""
-        return self.total_slices * self.slices[0].keep.numel()
+        """Visual tokens of the whole volume without pruning or cropping; all its slices have the same size."""
+        whole = self.unpruned_tokens_per_slice
+        return self.total_slices * (self.slices[0].keep.numel() if whole is None else whole)
 
     @property
     def retention(self) -> dict[str, float]:
-        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall")."""
+        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall").
+
+        Tokens that were never made, since the slices were cropped, count as not kept.
+        """
         slices = len(self.slice_indices) / self.total_slices
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
@@ -153,7 +161,7 @@ class StudyRecord:
             tensors["importance"] = torch.cat(importance)
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
-        facts = {name: getattr(self, name) for name in _FACTS}
+        facts = {name: getattr(self, name) for name in (*_FACTS, _WHOLE)}
         facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
         facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
         atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
@@ -191,6 +199,7 @@ class StudyRecord:
             notes=tuple(facts["notes"]),
             settings=facts["settings"],
             seconds=facts["seconds"],
+            unpruned_tokens_per_slice=facts.get(_WHOLE),  # records of earlier versions have none
             **{name: facts[name] for name in _FACTS},
         )
 

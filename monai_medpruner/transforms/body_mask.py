@@ -40,8 +40,8 @@ def body_extents(voxels: torch.Tensor, spacing: Sequence[float]) -> np.ndarray |
     if not bool((coarse < _AIR_TO_WATER).any()):
         return None
     body = body_mask(coarse)
-    rows = _ends(body.any(2)) * steps[0]
-    columns = _ends(body.any(1)) * steps[1]
+    rows = _ends(body.max(axis=2)) * steps[0]
+    columns = _ends(body.max(axis=1)) * steps[1]
     height, width, depth = voxels.shape
     extents = np.concatenate([rows.clip(max=height), columns.clip(max=width)], axis=1)
     return extents.repeat(steps[2], axis=0)[:depth]
@@ -148,4 +148,4 @@ def _dilated(mask: torch.Tensor) -> torch.Tensor:
 def _ends(lines: np.ndarray) -> np.ndarray:
     """First and last-plus-one true entry of each line ``(D, N)``, int64 ``(D, 2)``; 0 and 0 where there is none."""
     last = lines.shape[1] - lines[:, ::-1].argmax(1)
-    return np.stack([lines.argmax(1), last], axis=1) * lines.any(1)[:, None]
+    return np.stack([lines.argmax(1), last], axis=1) * lines.max(axis=1)[:, None]

@@ -15,7 +15,7 @@ from monai_medpruner.results import SliceRecord, StudyRecord
 
 __all__ = ["OVERLAY_LABELS", "overlay", "present_labels", "write_overlay"]
 
-#: label values by name; 0 marks dropped slices
+#: label values by name; 0 marks what did not reach the encoder: dropped slices, and what was cropped away
 OVERLAY_LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
 _SLICE, _PRIMARY, _CONTEXTUAL = OVERLAY_LABELS.values()
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,9 +34,10 @@ def overlay(record: StudyRecord) -> tuple[np.ndarray, np.ndarray]:
     """
     geometry = record.geometry
     height, width, _ = geometry.shape
+    (top, bottom), (left, right) = geometry.crop or ((0, height), (0, width))
     labels = np.zeros(geometry.shape, dtype=np.uint8)
     for index, one in zip(record.slice_indices, record.slices, strict=True):
-        labels[..., index] = _paint(one, height, width)
+        labels[top:bottom, left:right, index] = _paint(one, bottom - top, right - left)
     affine = geometry.original_affine.numpy()
     return _on_file_grid(labels, geometry.affine.numpy(), affine), affine
 

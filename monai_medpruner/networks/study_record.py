@@ -24,6 +24,7 @@ def study_record(
     settings: Mapping[str, Any],
     seconds: Mapping[str, float],
     notes: Sequence[str] = (),
+    unpruned_tokens_per_slice: int | None = None,
 ) -> StudyRecord:
     """Build the record of a volume.
 
@@ -35,6 +36,7 @@ def study_record(
         settings: settings of preprocessing, model and pruner.
         seconds: seconds per stage.
         notes: notes in addition to those of the metadata.
+        unpruned_tokens_per_slice: see :class:`~monai_medpruner.results.StudyRecord`.
     """
     meta = volume.meta if isinstance(volume, MetaTensor) else {}
     kept = tuple(int(index) for index in meta.get("kept_indices", range(volume.shape[-1])))
@@ -43,6 +45,8 @@ def study_record(
     positions = meta.get("source_positions_mm", meta.get("slice_positions_mm", ()))
     distances = meta.get("slice_distances")
     source, plane = meta.get("source"), meta.get("plane")
+    height, width = (int(size) for size in meta.get("uncropped_size", volume.shape[1:3]))
+    crop = [(int(first), int(last)) for first, last in meta.get("crop", ())]
     return StudyRecord(
         volume_id=str(meta.get("volume_id", volume_id)),
         image=str(meta.get("filename_or_obj", "")),
@@ -50,10 +54,11 @@ def study_record(
         slice_indices=kept,
         slices=tuple(slices),
         geometry=VolumeGeometry(
-            shape=(int(volume.shape[1]), int(volume.shape[2]), total),
+            shape=(height, width, total),
             affine=_matrix(affine),
             original_affine=_matrix(meta.get("original_affine", affine)),
             slice_positions_mm=tuple(float(one) for one in positions) if len(positions) == total else (),
+            crop=(crop[0], crop[1]) if crop else None,
         ),
         slice_distances=None if distances is None else tuple(float(one) for one in distances),
         source=source,
@@ -64,6 +69,7 @@ def study_record(
         notes=(*meta.get("notes", ()), *notes),
         settings=settings,
         seconds=dict(seconds),
+        unpruned_tokens_per_slice=unpruned_tokens_per_slice,
     )
 
 

@@ -111,6 +111,8 @@ class TransformersEncoder(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             inputs = self.image_inputs(kept)
+            # of cropped slices, the record has to know how many tokens whole ones would have
+            whole_slice = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else None
         positions = meta.get("slice_positions_mm")
         pruned, pending, notes = self._encode_in_memory(count, pruners, inputs, positions)
         settings = self._settings(meta)
@@ -121,7 +123,9 @@ class TransformersEncoder(nn.Module):
             spent.add(seconds)
             spent.add(one.seconds)
             described = pruner_settings(pruner)
-            record = study_record(kept, content, one.records, {**settings, "pruner": described}, spent, notes)
+            record = study_record(
+                kept, content, one.records, {**settings, "pruner": described}, spent, notes, whole_slice
+            )
             key = StudyKey(
                 volume=content,
                 preprocessing=_as_json(settings["preprocessing"]),
@@ -184,6 +188,19 @@ class TransformersEncoder(nn.Module):
                 return fast
         inputs = dict(processor(images=slice_images(volume), return_tensors="pt", **size))
         return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+
+    def unpruned_tokens(self, height: int, width: int) -> int:
+        """Visual tokens of one slice, at the image processor's own size and without pruning.
+
+        Args:
+            height: rows of the slice, in voxels.
+            width: its columns.
+        """
+        inputs = self.checkpoint.image_processor(
+            images=slice_images(torch.zeros(1, height, width, 1)), return_tensors="pt"
+        )
+        rows, columns = self.checkpoint.family.token_grids(dict(inputs))[0]
+        return rows * columns
 
     def describe(self) -> dict[str, Any]:
         """What encodes and prunes: ``model``, the loaded checkpoint with its settings, and ``pruner``."""

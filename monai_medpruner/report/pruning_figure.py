@@ -27,7 +27,7 @@ def pruning_figure(
     """Draw slices of a volume with their kept tokens.
 
     Selected tokens show the image, contextual tokens are tinted orange, and tokens that were merged into others or
-    dropped are darkened. Dropped slices are pale and crossed out.
+    dropped are darkened. Dropped slices are pale and crossed out; cropped parts are pale.
 
     Args:
         volume: the whole volume before slice filtering, ``(C, H, W, D)`` in [0, 1]. The mean over the channels is
@@ -47,6 +47,12 @@ def pruning_figure(
             f"expected a volume (C, H, W, {record.total_slices}), as in the record, got {tuple(volume.shape)}; pass "
             "the volume before slice filtering"
         )
+    height, width, _ = record.geometry.shape
+    if record.geometry.crop is not None and volume.shape[1:3] != (height, width):
+        raise VolumeShapeError(
+            f"the record is of slices that were cropped: expected whole ones of {height} x {width} voxels, got "
+            f"{volume.shape[1]} x {volume.shape[2]}"
+        )
     images = volume.detach().float().mean(0).clamp(0, 1).cpu().numpy()
     places = list(range(record.total_slices)) if slices is None else list(slices)
     rows = -(-len(places) // columns)
@@ -56,11 +62,17 @@ def pruning_figure(
     for axes in panels:
         axes.set_axis_off()
     for axes, index in zip(panels, places, strict=False):
-        _draw(axes, images[..., index], index, kept.get(index))
+        _draw(axes, images[..., index], index, kept.get(index), record.geometry.crop)
     return figure
 
 
-def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None) -> None:
+def _draw(
+    axes: Axes,
+    image: np.ndarray,
+    index: int,
+    record: SliceRecord | None,
+    crop: tuple[tuple[int, int], tuple[int, int]] | None,
+) -> None:
     height, width = image.shape
     colors = np.repeat(image[..., None], 3, axis=2)
     if record is None:
@@ -68,11 +80,15 @@ def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None)
         axes.plot([0, width - 1], [0, height - 1], color="gray", linewidth=0.6)
         axes.set_title(f"slice {index + 1}: dropped", fontsize=7, color="gray")
         return
-    shown = _on_pixels(record.keep, record.grid, (height, width))[..., None]
-    contextual = _on_pixels(record.contextual, record.grid, (height, width))[..., None]
-    colors = np.where(shown, colors, 0.25 * colors + 0.75 * _DROPPED)
-    colors = np.where(contextual, 0.6 * colors + 0.4 * _CONTEXTUAL, colors)
-    axes.imshow(colors, vmin=0, vmax=1)
+    (top, bottom), (left, right) = crop or ((0, height), (0, width))
+    shape = (bottom - top, right - left)
+    shown = _on_pixels(record.keep, record.grid, shape)[..., None]
+    contextual = _on_pixels(record.contextual, record.grid, shape)[..., None]
+    encoded = colors[top:bottom, left:right]
+    encoded = np.where(shown, encoded, 0.25 * encoded + 0.75 * _DROPPED)
+    drawn = 0.6 + 0.4 * colors if crop else colors
+    drawn[top:bottom, left:right] = np.where(contextual, 0.6 * encoded + 0.4 * _CONTEXTUAL, encoded)
+    axes.imshow(drawn, vmin=0, vmax=1)
     axes.set_title(f"slice {index + 1}: {int(record.keep.sum())} of {record.keep.numel()} tokens", fontsize=7)
 
 

@@ -29,6 +29,7 @@ NOTED_GAP_MM = 10.0
 _FORMAT = "monai_medpruner.StudyRecord/1"
 _UNPLACED_SOURCES = ("npy", "images")  # files that hold no spacing
 _FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
+_WHOLE = "unpruned_tokens_per_slice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,8 @@ class StudyRecord:
         settings: settings of preprocessing, model and pruner, as JSON values.
         seconds: seconds of the stages "load", "filter", "encode" and "select", as far as known.
         question: hash of the question if the pruner needs it; otherwise None.
+        unpruned_tokens_per_slice: visual tokens of a whole slice without pruning, if slices were cropped; None if the
+            encoded slices are whole.
     """
 
     volume_id: str
@@ -90,6 +93,7 @@ class StudyRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     question: str | None = None
+    unpruned_tokens_per_slice: int | None = None
 
     @property
     def name(self) -> str:
@@ -103,12 +107,16 @@ class StudyRecord:
 
     @property
     def unpruned_tokens(self) -> int:
-        """Number of visual tokens of the whole volume without pruning; all slices have the same size."""
-        return self.total_slices * self.slices[0].keep.numel()
+        """Visual tokens of the whole volume without pruning or cropping; all its slices have the same size."""
+        whole = self.unpruned_tokens_per_slice
+        return self.total_slices * (self.slices[0].keep.numel() if whole is None else whole)
 
     @property
     def retention(self) -> dict[str, float]:
-        """Kept fractions of the slices ("slices"), of their tokens ("tokens_per_kept_slice") and of all ("overall")."""
+        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall").
+
+        Tokens that were never made, since the slices were cropped, count as not kept.
+        """
         slices = len(self.slice_indices) / self.total_slices
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
@@ -184,7 +192,7 @@ class StudyRecord:
             tensors["importance"] = torch.cat(importance)
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
-        facts = {name: getattr(self, name) for name in _FACTS}
+        facts = {name: getattr(self, name) for name in (*_FACTS, _WHOLE)}
         facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
         facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
         atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
@@ -222,6 +230,7 @@ class StudyRecord:
             notes=tuple(facts["notes"]),
             settings=facts["settings"],
             seconds=facts["seconds"],
+            unpruned_tokens_per_slice=facts.get(_WHOLE),  # records of earlier versions have none
             **{name: facts[name] for name in _FACTS},
         )
 

@@ -13,7 +13,9 @@ from monai_medpruner.transforms.anchor_filter import (
     with_threshold,
 )
 from monai_medpruner.transforms.check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
+from monai_medpruner.transforms.crop_body import CropBody, CropBodyD, CropBodyd, CropBodyDict
 from monai_medpruner.transforms.describe import describe_transform
+from monai_medpruner.transforms.find_body import FindBody, FindBodyD, FindBodyd, FindBodyDict
 from monai_medpruner.transforms.hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
 from monai_medpruner.transforms.intensity_windows import (
     IntensityWindows,
@@ -39,6 +41,14 @@ __all__ = [
     "CheckVolumeD",
     "CheckVolumeDict",
     "CheckVolumed",
+    "CropBody",
+    "CropBodyD",
+    "CropBodyDict",
+    "CropBodyd",
+    "FindBody",
+    "FindBodyD",
+    "FindBodyDict",
+    "FindBodyd",
     "HUWindows",
     "HUWindowsD",
     "HUWindowsDict",

@@ -182,6 +182,25 @@ def test_token_budget(ask_here, shared_data):
     assert line["settings"]["pruner"] is None
 
 
+@pytest.mark.parametrize("bundle", [QWEN, MEDGEMMA])
+def test_crop(ask_here, shared_data, tmp_path, bundle):
+    """The same slices, fewer voxels of each, and the share of tokens in whole slices."""
+    image = str(shared_data("ct_torso_dicom"))
+    (whole,) = ask_here(bundle, image=image, question=QUESTION)
+    (line,) = ask_here(bundle, image=image, question=QUESTION, crop="body")
+    assert recorded(whole, "CropBody")["crop"] is None
+    assert recorded(line, "CropBody") == {"crop": "body", "margin_mm": 4.0, "square": bundle == MEDGEMMA}
+    assert line["slices"] == whole["slices"]
+    assert line["tokens"]["unpruned"] == whole["tokens"]["unpruned"]
+    with safe_open(tmp_path / "out" / "records" / f"{line['record']}.safetensors", "pt") as file:
+        crop = json.loads(file.metadata()["crop"])
+        grids = file.get_tensor("grids")
+    (top, bottom), _columns = crop
+    # a square around the trunk and both arms is the whole slice
+    assert bundle == MEDGEMMA or bottom - top < 300
+    assert (grids[0].prod() < whole["tokens"]["unpruned"] / 20) == (bundle == QWEN)
+
+
 @pytest.mark.parametrize(
     ("bundle", "content"),
     [

@@ -16,6 +16,8 @@ from monai_medpruner import transforms
 
 SETTINGS = {
     "CheckVolume": {},
+    "CropBody": {"crop": None, "margin_mm": 2, "square": True},
+    "FindBody": {"crop": "body", "modality": "auto"},
     "HUWindows": {"windows": [[-160, 240], "lung"]},
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
     "InterSliceAnchorFilter": {"threshold": 0.5},

@@ -13,8 +13,9 @@ each of its slices. ``slice_distances``: of each of its slices, what the slice r
 distance to the anchor); NaN for a slice that the rule was not given. ``slice_rules``: the rules that chose slices, each
 with its name and fields. ``body_extents``, ``body_grid``: where the body lies in each slice, and on which grid
 (:mod:`~monai_medpruner.transforms.find_body`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
-the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
-volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``: what was seen and how it was handled.
+the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal".
+``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``:
+what was seen and how it was handled.
 """
 
 from __future__ import annotations

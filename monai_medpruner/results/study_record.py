@@ -63,8 +63,8 @@ class StudyRecord:
         slices: one record per kept slice.
         geometry: geometry of the whole volume.
         slice_distances: for each slice of the whole volume, what the slice rule measured: for the anchor rule, the mean
-            absolute difference to its anchor (MedPruner, eq. 2), in the units of γ; NaN for slices that the rule did not
-            process. None if no rule measured anything.
+            absolute difference to its anchor (MedPruner, eq. 2), in the units of γ; NaN for slices that the rule did
+            not process. None if no rule measured anything.
         image: path of the image as given by the user; empty if the volume does not come from a file.
         source: "NIfTI", "DICOM", "npy" or "images"; None if unknown.
         modality: modality that the source states, such as "CT"; None if it states none.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 
@@ -26,7 +26,6 @@ __all__ = ["THRESHOLDS", "AnchorRule"]
 
 #: γ is searched on this grid: 0.001 to 1, for intensities in [0, 1], in steps of 10 percent
 THRESHOLDS = (*(round(0.001 * 1.1**step, 6) for step in range(73)), 1.0)
-_SEGMENT_SLICES = 32  # slices that are decided together where a count is to be stopped early
 
 Decide = Callable[[torch.Tensor, float], AnchoredSlices]
 
@@ -78,7 +77,7 @@ class AnchorRule(SliceRule):
         if self.threshold is None:
             return SliceChoice(list(range(stack.depth)), None, notes)
         if self.max_gap_mm is None:
-            decided = self._decide(stack)(stack.voxels, self.threshold)
+            decided = self._decide(stack)(stack.slices, self.threshold)
         else:
             decided = self._walk(stack, self.threshold)
         return SliceChoice(decided.kept, decided.distances, notes)
@@ -108,47 +107,60 @@ class AnchorRule(SliceRule):
         return rule._with(threshold=found)
 
     def _smallest_threshold(self, stack: SliceStack, max_slices: int) -> float | None:
-        """The smallest γ of the grid that keeps at most ``max_slices``; None if there is none."""
-        met = (one for one in THRESHOLDS if len(self._walk(stack, one, max_slices).kept) <= max_slices)
-        return next(met, None)
+        """The smallest γ of the grid that keeps at most ``max_slices``; None if there is none.
 
-    def _walk(self, stack: SliceStack, threshold: float, limit: int | None = None) -> AnchoredSlices:
-        """Walk the volume in segments, from an anchor to the last slice that its gap bound lets it reach.
-
-        What is decided in a segment holds, since the anchors are the true ones; the next segment starts at the last of
-        them. More than ``limit`` kept slices end the walk.
+        Neighboring thresholds compare mostly the same pairs of slices: each pair is measured once.
         """
-        decide = self._decide(stack)
-        decided = AnchoredSlices([0], [0.0])
-        while len(decided.distances) < stack.depth and (limit is None or len(decided.kept) <= limit):
+        decide, measured = self._decide(stack), dict[tuple[int, int], float]()
+
+        def distance(anchor: int, index: int) -> float:
+            if (anchor, index) not in measured:
+                pair = decide(stack.slices[[anchor, index]], inf)
+                measured[anchor, index] = inf if len(pair.kept) == 2 else pair.distances[1]  # the guard keeps it
+            return measured[anchor, index]
+
+        def keeps_few(threshold: float) -> bool:
+            anchor, count = 0, 1
+            for index in range(1, stack.depth):
+                if self._bound_keeps(stack, anchor, index) or distance(anchor, index) > threshold:
+                    anchor, count = index, count + 1
+                if count > max_slices:
+                    return False
+            # a distance within rounding of γ may fall on the other side where it is exact
+            return len(self._with(threshold=threshold).choose(stack).kept) <= max_slices
+
+        return next(filter(keeps_few, THRESHOLDS), None)
+
+    def _bound_keeps(self, stack: SliceStack, anchor: int, index: int) -> bool:
+        """Whether ``max_gap_mm`` keeps a slice whose anchor is ``anchor``, whatever its voxels."""
+        gap, following = self.max_gap_mm, min(index + 1, stack.depth - 1)
+        return gap is not None and (stack.beyond(anchor, following, gap) or stack.beyond(anchor, index, gap))
+
+    def _walk(self, stack: SliceStack, threshold: float) -> AnchoredSlices:
+        """Walk the volume in segments, from an anchor to the slice that the bound keeps if none before it is kept.
+
+        What is decided in a segment holds, since the anchors are the true ones. The next segment starts at the last of
+        them; its bound may lie at the end of what is decided.
+        """
+        decide, decided = self._decide(stack), AnchoredSlices([0], [0.0])
+        while (start := len(decided.distances)) < stack.depth:
             anchor = decided.kept[-1]
-            end, forced = self._reach(stack, anchor, len(decided.distances))
-            segment = stack.voxels.narrow(stack.axis, anchor, end + 1 - anchor)
-            kept, distances = decide(segment, threshold)
-            decided.distances.extend(distances[len(decided.distances) - anchor :])
+            end = anchor + 1
+            while end < stack.depth - 1 and not self._bound_keeps(stack, anchor, end):
+                end += 1
+            kept, distances = decide(stack.slices[anchor : end + 1], threshold)
+            decided.distances.extend(distances[start - anchor :])
             decided.kept.extend(anchor + index for index in kept[1:])
-            if forced and decided.kept[-1] == anchor:
+            if decided.kept[-1] == anchor and self._bound_keeps(stack, anchor, end):
                 decided.kept.append(end)
         return decided
 
-    def _reach(self, stack: SliceStack, anchor: int, start: int) -> tuple[int, bool]:
-        """The last slice of a segment, at least ``start``, and whether it is kept unless another is before it."""
-        last = stack.depth - 1
-        if self.max_gap_mm is None:
-            return min(start + _SEGMENT_SLICES, last), False
-        end = anchor + 1
-        while end < last and not stack.beyond(anchor, end + 1, self.max_gap_mm):
-            end += 1
-        # the volume's last slice is forced only across a gap of the source that is itself larger
-        return end, end < last or stack.beyond(anchor, end, self.max_gap_mm)
-
     def _decide(self, stack: SliceStack) -> Decide:
-        """The decision on consecutive slices of this volume, the first of which is the anchor."""
+        """The decision on slices ``(n, C, …)`` of this volume, the first of which is the anchor."""
         if self.guard_mm is None:
-            return lambda voxels, threshold: anchor_slices(voxels, stack.axis, threshold)
-        block = _block_pixels(stack, self.guard_mm)
-        guard = self.guard_threshold
-        return lambda voxels, threshold: guarded_slices(voxels, stack.axis, threshold, block, guard)
+            return lambda slices, threshold: anchor_slices(slices, 0, threshold)
+        block, guard = _block_pixels(stack, self.guard_mm), self.guard_threshold
+        return lambda slices, threshold: guarded_slices(slices, 0, threshold, block, guard)
 
 
 def _block_pixels(stack: SliceStack, side_mm: float) -> tuple[int, int]:

@@ -144,7 +144,7 @@ class _Reader:
         return pad_sequence(values, batch_first=True)
 
 
-_READERS: dict[type[BlockSignal], Callable[[_Reader, int | None], torch.Tensor]] = {
+_READERS: dict[type[BlockSignal], Callable[[_Reader, Block], torch.Tensor]] = {
     ReceivedAttention: _Reader.received_attention,
     ClassAttention: _Reader.class_attention,
     HiddenStates: _Reader.hidden_states,

@@ -31,9 +31,9 @@ def page(results: dict[str, Any]) -> str:
         f"{phantoms['count']} synthetic CT phantoms, `--preset {phantoms['preset']}`, with {phantoms['below_15_mm']} "
         f"lesions below 15 mm and {phantoms['from_15_mm']} of 15 mm and more. A lesion is met where at least one of "
         "the slices that show it is kept; with so few small lesions, one is "
-        f"{100 / phantoms['below_15_mm']:.0f} %. The largest gap is a mean over the volumes, their ends included. Slices "
-        "lie about 5 mm apart, so that `evenly_spaced_mm`, which keeps the fewest slices for a gap, leaves some of its "
-        "number unused.",
+        f"{100 / phantoms['below_15_mm']:.0f} %. The largest gap is a mean over the volumes, their ends included. "
+        "Slices lie about 5 mm apart, so that `evenly_spaced_mm`, which keeps the fewest slices for a gap, leaves some "
+        "of its number unused.",
         "",
     ]
     for share in _shares(phantoms["rows"]):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from published_oracles import cdpruner_oracle, divprune_oracle, hiprune_oracle, shares, visionzip_oracle
 
@@ -225,6 +225,7 @@ def test_keep_ratio_outside_its_range(pruner, keep_ratio):
 @pytest.mark.parametrize("pruner", PRUNERS)
 @settings(max_examples=40, deadline=None)
 @given(grid=st.tuples(st.integers(1, 12), st.integers(1, 12)), keep_ratio=RATIOS, contextual_ratio=RATIOS)
+@example(grid=(3, 10), keep_ratio=0.7, contextual_ratio=0.5)  # whose product is just below a whole number
 def test_never_above_the_share(pruner, grid, keep_ratio, contextual_ratio):
     """Contextual tokens are counted; at least one token stays."""
     length = grid[0] * grid[1]

@@ -8,9 +8,9 @@ On a CPU Pillow itself resizes, four planes at a time: its loops over four chann
 On a GPU the same sums are matrix products. Pillow resizes in two passes, one along each axis. A pass sums integer
 levels with coefficients of 22 fractional bits, adds one half, truncates and clips to 0 to 255
 (``src/libImaging/Resample.c``). Each output depends on a few neighboring inputs, so a pass is a banded matrix, which is
-multiplied block by block in float64, which holds all these sums exactly. Which pass comes first depends on the sizes and
-on Pillow's version (13.0 begins with the columns where the height shrinks much more). So :func:`find_resizing` resizes
-one image of noise with the Pillow that is installed, and takes the order that gives the same levels.
+multiplied block by block in float64, which holds all these sums exactly. Which pass comes first depends on the sizes
+and on Pillow's version (13.0 begins with the columns where the height shrinks much more). So :func:`find_resizing`
+resizes one image of noise with the Pillow that is installed, and takes the order that gives the same levels.
 """
 
 from __future__ import annotations

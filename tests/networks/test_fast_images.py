@@ -20,6 +20,9 @@ from monai_medpruner.networks import Checkpoint, TransformersEncoder, fast_image
 from monai_medpruner.networks.fast_images import fast_image_inputs
 from monai_medpruner.networks.pil_resize import find_resizing, resize_levels
 from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.testing.tiny_models import TINY_MODELS
+from monai_medpruner.training import small_models
+from monai_medpruner.transforms import CheckVolume, IntensityWindows, LoadVolume, SlicePlane
 
 CPU = torch.device("cpu")
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -140,6 +143,24 @@ def test_encoder_gives_the_same_tokens_either_way(checkpoint):
     fast, stock = (TransformersEncoder(loaded, image_processing=mode).encode(volume) for mode in ("fast", "stock"))
     assert fast.key == stock.key
     assert all(torch.equal(one, other) for one, other in zip(fast.tokens, stock.tokens, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "windows"),
+    [
+        ("ct_torso_nifti/ct_small.nii.gz", "medgemma"),
+        ("ct_torso_dicom", [[-160, 340]]),
+        ("mr_torso_nifti/mr_small.nii.gz", "slice_minmax"),
+    ],
+)
+def test_equals_the_stock_processors_of_all_tiny_and_phantom_models_on_real_volumes(name, windows, shared_data):
+    """The encoder's inputs are equal bit for bit, and so are the kept tokens."""
+    volume = SlicePlane("axial")(CheckVolume()(LoadVolume()(str(shared_data(name)))))
+    volume = IntensityWindows(windows=windows)(volume)[..., ::5]
+    processors = [tiny.image_processor() for tiny in TINY_MODELS.values()]
+    processors += [small_models._image_processor(one) for one in ("qwen3_vl", "gemma3", "video_llama_3")]
+    for processor in processors:
+        _assert_stock(processor, volume)
 
 
 def _pillow(levels, size, resample):

@@ -23,6 +23,8 @@ __all__ = [
     "Setting",
     "bundle_config",
     "bundle_folders",
+    "preset",
+    "preset_names",
     "pruner_fields",
     "setting_overrides",
     "settings",
@@ -33,6 +35,7 @@ DEFAULT_BUNDLE = "medpruner_qwen3vl"
 EVALUATION = "evaluation"
 #: what users write for null; it exists in texts only
 NONE = "none"
+_PRESET = "preset_"
 # a field of the chosen pruner, as MONAI's command line names it
 _FIELD = "token_pruner::"
 # arguments of select_pruner that are no fields
@@ -49,9 +52,10 @@ class Setting:
         name: as configurations and options have it.
         default: of bundles that state no other value; text that begins with $ is an expression of a configuration.
         help: what it does.
-        group: "input", "slices", "tokens", "model", "output" or "evaluation".
+        group: "input", "slices", "budget", "tokens", "model", "output" or "evaluation".
         type: "text", "number", "integer", "boolean", or "list" (text, or a JSON list).
         none: whether the text ``none`` stands for null.
+        under_budget: default where a budget of tokens is given; None where that changes nothing.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Setting:
     group: str
     type: str = "text"
     none: bool = False
+    under_budget: Any = None
 
     def read(self, text: str) -> Any:
         """Return the value that a text stands for.
@@ -115,8 +120,8 @@ def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str
 
     Args:
         folder: of the bundle that they are for.
-        given: name -> text; None where a setting was not given. Names are those of :func:`settings`, of the bundle's
-            own settings, ``model`` (stands for ``model_id`` without the bundle's revision), and
+        given: name -> text; None where a setting was not given. Names are those of :func:`settings` (of a preset, all
+            values that are not given besides), of the bundle's own settings, ``model`` (stands for ``model_id`` without the bundle's revision), and
             ``token_pruner::FIELD`` for a field of the chosen pruner.
 
     Returns:
@@ -128,19 +133,35 @@ def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str
     """
     own = bundle_config(folder)
     texts = {name: text for name, text in given.items() if text is not None}
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = preset(folder, texts.pop("preset")) if "preset" in texts else {}
     if "model" in texts:
-        overrides = {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
+        overrides |= {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
     for name, text in texts.items():
         if name in settings():
             overrides[name] = settings()[name].read(text)
         elif re.fullmatch(rf"{_FIELD}[A-Za-z]\w*", name) and name not in _CHOICE:
             overrides[name] = _field_value(name, text)
-        elif isinstance(own.get(name), (str, int, float)):
+        elif isinstance(own.get(name), (str, int, float)) and not str(own[name]).startswith("$"):
             overrides[name] = _plain_text(name, text)
         else:
             raise SettingsError(_unknown(name, own))
     return overrides
+
+
+def preset_names(folder: Path) -> list[str]:
+    """Return the names of a bundle's presets."""
+    return sorted(path.stem.removeprefix(_PRESET) for path in (folder / "configs").glob(f"{_PRESET}*.json"))
+
+
+def preset(folder: Path, name: str) -> dict[str, Any]:
+    """Return the settings that a name stands for, ``configs/preset_<name>.json`` of a bundle: id -> value.
+
+    Raises:
+        SettingsError: the bundle has no such preset.
+    """
+    if name not in (names := preset_names(folder)):
+        raise SettingsError(f"there is no preset {name!r} in {folder.name}; there are: {', '.join(names)}")
+    return json.loads((folder / "configs" / f"{_PRESET}{name}.json").read_text(encoding="utf-8"))
 
 
 def _unknown(name: str, own: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", nargs="+", default=[], help="any text, word for word; one or several")
     parser.add_argument("--questions_file", help='JSONL file, a line {"question": "..."} for each question')
     add_model_options(parser)
-    add_setting_options(parser, ("slices", "tokens", "model", "output"))
+    add_setting_options(parser, ("budget", "slices", "tokens", "model", "output"))
 
 
 def run(arguments: argparse.Namespace) -> None:

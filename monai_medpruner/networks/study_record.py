@@ -24,6 +24,7 @@ def study_record(
     settings: Mapping[str, Any],
     seconds: Mapping[str, float],
     notes: Sequence[str] = (),
+    slice_tokens: int | None = None,
 ) -> StudyRecord:
     """Make the record of a volume.
 
@@ -35,6 +36,7 @@ def study_record(
         settings: of preprocessing, model and pruner.
         seconds: per stage.
         notes: beside those of the metadata.
+        slice_tokens: of a slice without pruning, where it differs from those of ``slices``.
     """
     meta = volume.meta if isinstance(volume, MetaTensor) else {}
     kept = tuple(int(index) for index in meta.get("kept_indices", range(volume.shape[-1])))
@@ -64,6 +66,8 @@ def study_record(
         notes=(*meta.get("notes", ()), *notes),
         settings=settings,
         seconds=dict(seconds),
+        range_slices=int(meta["range_depth"]) if "range_depth" in meta else None,
+        slice_tokens=slice_tokens,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from monai_medpruner.pruners.attention import attention_received, class_attention
 from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.budget import TokenBudget, slice_share
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
@@ -38,6 +39,7 @@ __all__ = [
     "Signal",
     "SlicePositions",
     "SliceTokens",
+    "TokenBudget",
     "TokenPruner",
     "attention_received",
     "class_attention",
@@ -47,4 +49,5 @@ __all__ = [
     "pruner_names",
     "pruner_settings",
     "select_pruner",
+    "slice_share",
 ]

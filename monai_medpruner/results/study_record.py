@@ -24,6 +24,8 @@ __all__ = ["StudyRecord", "VolumeGeometry"]
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
 _FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
+# records of earlier versions lack these
+_LATER_FACTS = ("range_slices", "slice_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,9 @@ class StudyRecord:
         settings: of preprocessing, model and pruner, as JSON holds them.
         seconds: of the stages "load", "filter", "encode" and "select", those that are known.
         question: hash of the question for a pruner that needs it; None for any other.
+        range_slices: slices of the range that was chosen, which shares are measured against; None where all D were.
+        slice_tokens: visual tokens of a slice without pruning, uncropped and at the image processor's own size; None
+            where this is the size of the kept slices.
     """
 
     volume_id: str
@@ -85,6 +90,8 @@ class StudyRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     question: str | None = None
+    range_slices: int | None = None
+    slice_tokens: int | None = None
 
     @property
     def name(self) -> str:
@@ -98,15 +105,19 @@ class StudyRecord:
 
     @property
     def unpruned_tokens(self) -> int:
-        """Visual tokens of the whole volume without pruning; all its slices have the same size."""
-        return self.total_slices * self.slices[0].keep.numel()
+        """Visual tokens of all slices of the chosen range without pruning; slices have the same size."""
+        return self._range * (self.slice_tokens or self.slices[0].keep.numel())
 
     @property
     def retention(self) -> dict[str, float]:
-        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall")."""
-        slices = len(self.slice_indices) / self.total_slices
+        """Kept fractions: of the range's "slices", of "tokens_per_kept_slice", and of all its tokens ("overall")."""
+        slices = len(self.slice_indices) / self._range
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
+
+    @property
+    def _range(self) -> int:
+        return self.total_slices if self.range_slices is None else self.range_slices
 
     def summary(self) -> dict[str, Any]:
         """What a line of results says of the study; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
@@ -118,6 +129,7 @@ class StudyRecord:
             "order": self.order,
             "slices": {
                 "total": self.total_slices,
+                **({} if self.range_slices is None else {"range": self.range_slices}),
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
             },
@@ -153,7 +165,7 @@ class StudyRecord:
             tensors["importance"] = torch.cat(importance)
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
-        facts = {name: getattr(self, name) for name in _FACTS}
+        facts = {name: getattr(self, name) for name in (*_FACTS, *_LATER_FACTS)}
         facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
         facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
         atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
@@ -192,6 +204,7 @@ class StudyRecord:
             settings=facts["settings"],
             seconds=facts["seconds"],
             **{name: facts[name] for name in _FACTS},
+            **{name: facts.get(name) for name in _LATER_FACTS},
         )
 
 

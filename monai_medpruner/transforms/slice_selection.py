@@ -26,7 +26,7 @@ from monai_medpruner.transforms.each_key import EachKeyd
 
 __all__ = ["SliceSelection", "SliceSelectiond"]
 
-_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm")
+_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm", "range_depth")
 _FOLLOWING_KEYS = ("kept_indices", "slice_positions_mm", "slice_distances", "nonuniform", "pixdim", *_SOURCE_KEYS)
 
 

@@ -87,8 +87,8 @@ def encode_variants(
     """Encode a volume for several variants, each slice once where that is possible.
 
     The slices that any variant keeps are encoded once and pruned by every pruner. Where a token budget makes the size
-    of a slice depend on how many are kept, and for pruners of whole volumes, each selection of slices is encoded by
-    itself. The encoder's seconds in a record are those of the run that its study shares.
+    of a slice depend on how many are kept, where a budget limits the tokens of all slices, and for pruners of whole
+    volumes, each selection of slices is encoded by itself. The encoder's seconds in a record are those of the run that its study shares.
 
     Args:
         network: whose encoder is used, not its pruner.
@@ -102,7 +102,7 @@ def encode_variants(
     shared: dict[TokenPruner | None, EncodedStudy] = {}
     # a pruner of whole volumes must not see slices that another variant's filter keeps
     together = [one for one in pruners if one is None or not one.whole_volume or len(selections) == 1]
-    if encoder.token_budget is None and together:
+    if encoder.token_budget is None and encoder.budget is None and together:
         shared = dict(
             zip(together, encoder.encode_each(_union(volume, list(selected.values())), together), strict=True)
         )
@@ -111,7 +111,11 @@ def encode_variants(
         own = [variant for variant in variants if variant.slices is selection]
         apart = list(dict.fromkeys(variant.pruner for variant in own if variant.pruner not in shared))
         encoded = {**shared, **(dict(zip(apart, encoder.encode_each(part, apart), strict=True)) if apart else {})}
-        studies += [(variant, _part(encoded[variant.pruner], part)) for variant in own]
+        # under a budget a study has its own slices and its own record
+        limited = encoder.budget is not None
+        studies += [
+            (variant, encoded[variant.pruner] if limited else _part(encoded[variant.pruner], part)) for variant in own
+        ]
     return studies
 
 

@@ -7,7 +7,8 @@
     python benchmarks/budget_split.py phantoms out [FAMILY ...]
 
 Writes ``out/budget_split.json``. Each row is a share of the tokens, spread over a share of the slices that are evenly
-spaced; the last rows of a family are the paper's method under the same budget, and all tokens.
+spaced; the last rows of a family are the default (the square root of the share, and no gap above 10 mm), the paper's
+method under the same budget, and all tokens.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def row(data: Path, output: Path, name: str, settings: dict[str, Any]) -> dict[s
     lines = (output / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     kept = [line["retention"] for line in map(json.loads, lines) if line["status"] == "ok"]
     shares = {key: sum(one[key] for one in kept) / len(kept) for key in kept[0]}
-    return {"name": name, **settings, "metrics": result["metrics"], **shares, "largest": max(x["overall"] for x in kept)}
+    largest = max(one["overall"] for one in kept)
+    return {"name": name, **settings, "metrics": result["metrics"], **shares, "largest": largest}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     for family in families:
         splits = {f"{family}_{share:g}_{slices:g}": {"retention": share, "slice_ratio": slices}
                   for share in SHARES for slices in SLICES}  # fmt: skip
+        splits |= {f"{family}_{share:g}_default": {"retention": share} for share in SHARES}
         splits |= {f"{family}_{share:g}_paper": {"retention": share, "gamma": 0.01, "tau": 0.1} for share in SHARES}
         splits[f"{family}_all"] = {"gamma": None, "pruner": "none"}
         for name, settings in splits.items():

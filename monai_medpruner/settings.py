@@ -120,9 +120,9 @@ def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str
 
     Args:
         folder: of the bundle that they are for.
-        given: name -> text; None where a setting was not given. Names are those of :func:`settings` (of a preset, all
-            values that are not given besides), of the bundle's own settings, ``model`` (stands for ``model_id`` without the bundle's revision), and
-            ``token_pruner::FIELD`` for a field of the chosen pruner.
+        given: name -> text; None where a setting was not given. Names are those of :func:`settings` (``preset`` stands
+            for the values of its file, over which others win), of the bundle's own settings, ``model`` (stands for
+            ``model_id`` without the bundle's revision), and ``token_pruner::FIELD`` for a field of the chosen pruner.
 
     Returns:
         Overrides of the bundle's configuration: id -> value.

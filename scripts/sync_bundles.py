@@ -8,9 +8,11 @@ the ids that MONAI's command line takes: ``"max_slices"``, ``"prompt::question"`
 with ``+`` adds to a list, and ``{common}`` in a text of the metadata stands for the common text. A bundle may add a
 setting if one of its other settings refers to it.
 
-Each ``preset_<name>.json`` there is copied to every bundle. Generated besides are the settings at the top of a file and the block ``optional``, from ``settings.json``; the block
-``pruners``, from the dataclasses of the registered pruners; and the versions in ``metadata.json``, from
-``constraints.txt`` and ``pyproject.toml``.
+Each ``preset_<name>.json`` there is copied to every bundle.
+
+Generated besides are the settings at the top of a file and the block ``optional``, from ``settings.json``, with other
+defaults under a budget of tokens where it states them; the block ``pruners``, from the dataclasses of the registered
+pruners; and the versions in ``metadata.json``, from ``constraints.txt`` and ``pyproject.toml``.
 """
 
 from __future__ import annotations

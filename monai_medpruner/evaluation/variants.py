@@ -88,7 +88,8 @@ def encode_variants(
 
     The slices that any variant keeps are encoded once and pruned by every pruner. Where a token budget makes the size
     of a slice depend on how many are kept, where a budget limits the tokens of all slices, and for pruners of whole
-    volumes, each selection of slices is encoded by itself. The encoder's seconds in a record are those of the run that its study shares.
+    volumes, each selection of slices is encoded by itself. The encoder's seconds in a record are those of the run that
+    its study shares.
 
     Args:
         network: whose encoder is used, not its pruner.

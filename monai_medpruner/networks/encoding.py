@@ -169,9 +169,9 @@ def encode_and_prune_each(
 
     A pruner of whole volumes (:attr:`TokenPruner.whole_volume`) takes all slices of the call for one volume, whichever
     volumes, prompts or images of a conversation they belong to: encode each in a call of its own to keep them apart.
-    For such a pruner, for one that needs the question, and under a limit the encoder's output of all slices stays in memory until the
-    last is encoded, and they are padded to the longest and merged at once: about 0.1 MB a token for the model of
-    :func:`encode_scored`, or 2.5 GB for 100 slices of 256 tokens.
+    For such a pruner, for one that needs the question, and under a limit the encoder's output of all slices stays in
+    memory until the last is encoded, and they are padded to the longest and merged at once: about 0.1 MB a token for
+    the model of :func:`encode_scored`, or 2.5 GB for 100 slices of 256 tokens.
 
     Args:
         family: of the model.

@@ -16,7 +16,6 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from monai_medpruner.data.volume_meta import range_depth
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
@@ -226,11 +225,9 @@ class TransformersEncoder(nn.Module):
         self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None], budget: TokenBudget
     ) -> list[VolumeLimit]:
         """What the budget allows each pruner of a volume."""
-        meta = volume.meta if isinstance(volume, MetaTensor) else {}
-        slices = range_depth(meta, volume.shape[-1])
         # slices are encoded as large as they are in the volume
         tokens = self.slice_tokens(int(volume.shape[1]), int(volume.shape[2]))
-        return [volume_limit(budget, pruner, slices, tokens, tokens) for pruner in pruners]
+        return [volume_limit(budget, pruner, volume, tokens, tokens) for pruner in pruners]
 
     def _encode_in_memory(
         self,

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from monai_medpruner.data.volume_meta import append_note
+from monai_medpruner.data.volume_meta import append_note, range_depth
 from monai_medpruner.errors import BudgetError
 from monai_medpruner.pruners import TokenBudget, TokenPruner
+from monai_medpruner.transforms.slice_limit import slice_positions, slices_for_gap
 from monai_medpruner.transforms.slice_selection import SliceSelection
 
 __all__ = ["VolumeLimit", "volume_limit"]
@@ -57,20 +58,21 @@ class VolumeLimit:
 
 
 def volume_limit(
-    budget: TokenBudget, pruner: TokenPruner | None, range_slices: int, slice_tokens: int, encoded_tokens: int
+    budget: TokenBudget, pruner: TokenPruner | None, volume: torch.Tensor, slice_tokens: int, encoded_tokens: int
 ) -> VolumeLimit:
     """Work out the limits of a volume.
 
     Args:
         budget: with a limit of tokens.
         pruner: that the slices are pruned with; None keeps every token of a slice.
-        range_slices: slices of the chosen range, before any was dropped.
+        volume: the slices that were kept so far, ``(C, H, W, D)``; metadata of a MetaTensor tell of what range.
         slice_tokens: visual tokens of a slice without pruning, uncropped.
         encoded_tokens: those of a slice as it is encoded, before pruning.
 
     Raises:
         BudgetError: the budget is below what one slice keeps at least.
     """
+    range_slices = range_depth(volume.meta if isinstance(volume, MetaTensor) else {}, volume.shape[-1])
     unpruned = range_slices * slice_tokens
     tokens = budget.tokens(unpruned) or 0
     least = encoded_tokens if pruner is None else pruner.least_tokens(encoded_tokens)
@@ -80,4 +82,5 @@ def volume_limit(
             f"is below what one slice keeps at least: {least} of its {encoded_tokens}. Raise the budget"
             + ("" if pruner is None else ", or lower the pruner's contextual_ratio or the tokens that it always keeps")
         )
-    return VolumeLimit(tokens, min(budget.slices(range_slices, unpruned), tokens // least), slice_tokens, least)
+    wanted = slices_for_gap(slice_positions(volume, 3), budget.slices(range_slices, unpruned), budget.gap_mm)
+    return VolumeLimit(tokens, min(wanted, tokens // least), slice_tokens, least)

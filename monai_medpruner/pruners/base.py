@@ -183,9 +183,7 @@ class TokenPruner(ABC):
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the tokens to keep as they are; at least one a slice."""
 
-    def limit(
-        self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int
-    ) -> torch.Tensor:
+    def limit(self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int) -> torch.Tensor:
         """Thin out the selected tokens so that these and the contextual ones are not more than a limit.
 
         By default by :func:`~monai_medpruner.pruners.budget.limit_by_score`: the highest scores of all slices, and

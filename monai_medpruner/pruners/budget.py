@@ -41,7 +41,10 @@ class TokenBudget:
         slice_ratio: share of the range's slices that are kept at most, in ``(0, 1]``. None leaves it to
             ``share_slices``.
         share_slices: whether the budget also limits the number of slices where ``slice_ratio`` does not: to
-            :func:`slice_share`. False where something else decides it, such as a given γ.
+            :func:`slice_share`, or to as many more as it takes for ``max_gap_mm``. False where something else decides
+            it, such as a given γ.
+        max_gap_mm: largest distance between the centers of kept slices that ``share_slices`` may leave, positive. The
+            limit of tokens wins over it. None bounds nothing.
 
     Raises:
         SettingsError: a value has the wrong type or lies outside its range.
@@ -51,6 +54,7 @@ class TokenBudget:
     max_visual_tokens: int | None = None
     slice_ratio: float | None = None
     share_slices: bool = True
+    max_gap_mm: float | None = None
 
     def __post_init__(self) -> None:
         check_field_types(self)
@@ -60,6 +64,8 @@ class TokenBudget:
                 raise SettingsError(f"{name} must lie in (0, 1], got {value}")
         if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
             raise SettingsError(f"max_visual_tokens must be at least 1, got {self.max_visual_tokens}")
+        if self.max_gap_mm is not None and not self.max_gap_mm > 0:
+            raise SettingsError(f"max_gap_mm must be positive, or None, got {self.max_gap_mm}")
 
     @property
     def limits_tokens(self) -> bool:
@@ -73,6 +79,11 @@ class TokenBudget:
             return self.slice_ratio
         return slice_share(self.retention) if self.share_slices and self.retention is not None else None
 
+    @property
+    def gap_mm(self) -> float | None:
+        """The largest gap where the budget itself limits the number of slices; None where it does not."""
+        return self.max_gap_mm if self.slice_ratio is None and self.share_slices and self.limits_tokens else None
+
     def tokens(self, unpruned: int) -> int | None:
         """Return the limit for a volume; None without a budget.
 
@@ -85,7 +96,7 @@ class TokenBudget:
         return min(limits, default=None)
 
     def slices(self, slices: int, unpruned: int) -> int:
-        """Return how many slices may be kept, at least 1.
+        """Return how many slices may be kept, at least 1, where no gap asks for more.
 
         Args:
             slices: of the chosen range.

@@ -128,9 +128,7 @@ class NucleusPruner(TokenPruner):
         short = chosen.sum(1, keepdim=True) < self.min_tokens
         return chosen | (short & _highest(score, self.min_tokens, valid))
 
-    def limit(
-        self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int
-    ) -> torch.Tensor:
+    def limit(self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int) -> torch.Tensor:
         """Keep the tokens with the highest mass in the volume, whatever the scope; see :meth:`TokenPruner.limit`.
 
         With ``tau`` 1 this is the nucleus of the volume for the largest τ that meets the limit.

@@ -27,8 +27,8 @@ class SliceRange(SliceSelection):
 
     Bounds may be left out or negative, and are clipped to the volume, as in Python; clipping is noted in
     ``meta["notes"]``. Where a range is given, ``meta["range_depth"]`` is its number of slices: what shares of the
-    volume's slices and tokens are measured against. Metadata and inverse: see :class:`~.slice_selection.SliceSelection`; slices outside the range
-    come back as zeros.
+    volume's slices and tokens are measured against. Metadata and inverse: see
+    :class:`~.slice_selection.SliceSelection`; slices outside the range come back as zeros.
 
     Args:
         slices: ``"start:stop"``; None or ``"all"`` keeps all slices.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,10 +47,17 @@ def parsed(bundle, *names, **values):
 
 
 def limits(parser):
-    """γ, τ, the limit and the share of slices, and the budget, as the objects of a configuration have them."""
+    """γ, τ, the limit, the share and the gap of slices, and the budget, as the objects of a configuration have them."""
     slices, limit = (one.array_form for one in parser.get_parsed_content("preprocessing").transforms[1].transforms)
     pruner = parser.get_parsed_content("token_pruner")
-    return slices.threshold, pruner.tau, limit.max_slices, limit.ratio, parser.get_parsed_content("budget")
+    return (
+        slices.threshold,
+        pruner.tau,
+        limit.max_slices,
+        limit.ratio,
+        limit.max_gap_mm,
+        parser.get_parsed_content("budget"),
+    )
 
 
 def answered(folder):
@@ -68,7 +76,7 @@ def test_the_method_as_published_is_the_default(bundle):
     for names in ((), ("preset_paper",)):
         parser = parsed(bundle, *names)
         # with a threshold of the filter no share of the slices is looked for
-        assert limits(parser) == (*expected[bundle], None, TokenBudget(share_slices=False))
+        assert limits(parser) == (*expected[bundle], None, None, TokenBudget(share_slices=False))
         assert parser["preset"] == "paper"
 
 
@@ -76,32 +84,38 @@ def test_the_method_as_published_is_the_default(bundle):
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_a_preset_is_a_file_of_the_bundle(bundle, name):
     parser = parsed(bundle, f"preset_{name}")
-    budget = TokenBudget(SHARES[name])
-    assert limits(parser) == (None, 1.0, None, budget.known_slice_ratio, budget)
+    budget = TokenBudget(SHARES[name], max_gap_mm=10.0)
+    assert limits(parser) == (None, 1.0, None, budget.known_slice_ratio, 10.0, budget)
     assert parser["preset"] == name
     assert preset_names(bundle_folders()[bundle]) == ["balanced", "fast", "paper"]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_values_that_are_given_win(bundle):
-    fast = TokenBudget(0.05)
-    open_ = TokenBudget(0.05, share_slices=False)
+    fast, share = TokenBudget(0.05, max_gap_mm=10.0), TokenBudget(0.05).known_slice_ratio
+    given = replace(fast, share_slices=False)
+    more = replace(fast, retention=0.2)
     cases = [
-        ({"gamma": 0.05}, (0.05, 1.0, None, None, open_)),
-        ({"max_slices": 40}, (None, 1.0, 40, None, open_)),
-        ({"tau": 0.5}, (None, 0.5, None, fast.known_slice_ratio, fast)),
-        ({"slice_ratio": 0.5}, (None, 1.0, None, 0.5, TokenBudget(0.05, slice_ratio=0.5))),
-        ({"retention": 0.2}, (None, 1.0, None, TokenBudget(0.2).known_slice_ratio, TokenBudget(0.2))),
-        ({"max_visual_tokens": 99}, (None, 1.0, None, fast.known_slice_ratio, TokenBudget(0.05, 99))),
-        ({"gamma": "none", "max_slices": "none"}, (None, 1.0, None, fast.known_slice_ratio, fast)),
+        ({"gamma": 0.05}, (0.05, 1.0, None, None, None, given)),
+        ({"max_slices": 40}, (None, 1.0, 40, None, None, given)),
+        ({"tau": 0.5}, (None, 0.5, None, share, 10.0, fast)),
+        ({"slice_ratio": 0.5}, (None, 1.0, None, 0.5, None, replace(fast, slice_ratio=0.5))),
+        ({"retention": 0.2}, (None, 1.0, None, more.known_slice_ratio, 10.0, more)),
+        ({"max_visual_tokens": 99}, (None, 1.0, None, share, 10.0, replace(fast, max_visual_tokens=99))),
+        ({"max_gap_mm": 5.0}, (None, 1.0, None, share, 5.0, replace(fast, max_gap_mm=5.0))),
+        ({"max_gap_mm": "none"}, (None, 1.0, None, share, None, TokenBudget(0.05))),
+        ({"gamma": "none", "max_slices": "none"}, (None, 1.0, None, share, 10.0, fast)),
     ]
-    for given, expected in cases:
-        assert limits(parsed(bundle, "preset_fast", **given)) == expected, given
-        texts = {name: str(value) for name, value in given.items()}
+    for values, expected in cases:
+        assert limits(parsed(bundle, "preset_fast", **values)) == expected, values
+        texts = {name: str(value) for name, value in values.items()}
         overrides = setting_overrides(bundle_folders()[bundle], {"preset": "fast", **texts})
-        assert limits(parsed(bundle, **overrides)) == expected, given
+        assert limits(parsed(bundle, **overrides)) == expected, values
     assert not limits(parsed(bundle, retention="none", max_visual_tokens="none"))[-1].limits_tokens
-    assert limits(parsed(bundle, max_visual_tokens=50)) == (None, 1.0, None, None, TokenBudget(None, 50))
+    assert limits(parsed(bundle, max_visual_tokens=50)) == (
+        *(None, 1.0, None, None, 10.0),
+        TokenBudget(None, 50, max_gap_mm=10.0),
+    )
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -139,18 +153,21 @@ def test_one_word_for_five_percent(image, tmp_path, capsys):
     assert one["settings"] == other["settings"]
     assert one["settings"]["preset"] == "fast"
     assert 0.04 < one["retention"]["overall"] <= 0.05
-    assert any("slice_ratio" in note for note in one["notes"])
+    # slices of 5.3 mm: more than every second one is further apart than 10 mm
+    assert one["slices"]["kept"] > one["slices"]["total"] // 2
 
 
 def test_shares_of_a_range(image, tmp_path, capsys):
     words = ["--image", str(image), "--question", QUESTION, "--device", "cpu", "--bundle", PHANTOM]
-    main(["ask", *words, "--retention", "0.2", "--slices", "10:40", "--output_dir", str(tmp_path)])
+    given = ["--retention", "0.2", "--slices", "10:40", "--max_gap_mm", "none"]
+    main(["ask", *words, *given, "--output_dir", str(tmp_path)])
     line = answered(tmp_path)
     assert line["slices"]["range"] == 30
     assert line["slices"]["kept"] == 13  # the square root of 0.2, of 30
     assert line["tokens"]["unpruned"] == 30 * 36
     assert line["tokens"]["kept"] == 216
     assert line["settings"]["preset"] == "paper"
+    assert any("slice_ratio" in note for note in line["notes"])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +192,7 @@ def test_the_option_that_monai_would_only_write_down_is_refused(monkeypatch, ima
     """``--preset fast`` of MONAI's command would name the preset and change nothing."""
     monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "--preset", "fast"])
     folder = bundle_folders()[PHANTOM]
-    with pytest.raises(Exception) as raised:
+    with pytest.raises((SettingsError, RuntimeError)) as raised:
         run(
             config_file=str(folder / "configs" / "inference.json"),
             bundle_root=str(folder),
@@ -195,7 +212,7 @@ def test_sweep_under_a_budget(phantoms, tmp_path):
     overrides |= {"dataset_dir": str(phantoms), "gammas": [0.02, 0.04], "taus": [1.0], "temperatures": [1.0]}
     workflow = open_bundle(folder, {**overrides, "device": "cpu"}, configs=("inference", "evaluate", "sweep"))
     encoder = workflow.network_def.encoder
-    assert encoder.budget == TokenBudget(0.1, share_slices=False)
+    assert encoder.budget == TokenBudget(0.1, share_slices=False, max_gap_mm=10.0)
     rows = workflow.evaluator.run()
     shares = [row["metrics"]["retention"] for row in rows]
     assert [share["overall"] <= 0.1 for share in shares] == [True, True]

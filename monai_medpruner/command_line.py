@@ -53,6 +53,11 @@ def check_texts(names: Sequence[str]) -> None:
         if reason := _change(written):
             hint = VERBATIM_HINT if name in _QUESTIONS else _PATH_HINT
             raise SettingsError(f"MONAI would not read --{name} as the text that was given: {reason}. {hint}")
+    if names and any(True for _ in _written(("preset",))):
+        raise SettingsError(
+            "a preset is a file here: instead of --preset NAME write --config_file "
+            "\"['configs/inference.json','configs/preset_NAME.json']\""
+        )
 
 
 def _written(names: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ __all__ = [
     "Setting",
     "bundle_config",
     "bundle_folders",
+    "preset",
+    "preset_names",
     "pruner_fields",
     "setting_overrides",
     "settings",
@@ -33,6 +35,7 @@ DEFAULT_BUNDLE = "medpruner_qwen3vl"
 EVALUATION = "evaluation"
 #: how users write null on a command line
 NONE = "none"
+_PRESET = "preset_"
 # prefix of the chosen pruner's fields on MONAI's command line
 _FIELD = "token_pruner::"
 # arguments of select_pruner that are not fields
@@ -49,9 +52,10 @@ class Setting:
         name: name in configurations and on command lines.
         default: value in bundles that set no other; a text that begins with $ is an expression of a configuration.
         help: description of the setting.
-        group: "input", "slices", "tokens", "model", "output" or "evaluation".
+        group: "input", "slices", "budget", "tokens", "model", "output" or "evaluation".
         type: "text", "number", "integer", "boolean", or "list" (text, or a JSON list).
         none: whether the text ``none`` stands for null.
+        under_budget: default where a budget of tokens is given; None where that changes nothing.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Setting:
     group: str
     type: str = "text"
     none: bool = False
+    under_budget: Any = None
 
     def read(self, text: str) -> Any:
         """Convert a text to a value of the setting's type.
@@ -115,9 +120,9 @@ def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str
 
     Args:
         folder: folder of the bundle.
-        given: name -> text; None if a setting was not given. Names are those of :func:`settings`, those of the bundle's
-            own settings, ``model`` (``model_id`` without the bundle's revision), and ``token_pruner::FIELD`` for a
-            field of the chosen pruner.
+        given: name -> text; None if a setting was not given. Names are those of :func:`settings` (``preset`` stands for
+            the values of its file, which other settings override), those of the bundle's own settings, ``model``
+            (``model_id`` without the bundle's revision), and ``token_pruner::FIELD`` for a field of the chosen pruner.
 
     Returns:
         Configuration id -> value.
@@ -128,19 +133,35 @@ def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str
     """
     own = bundle_config(folder)
     texts = {name: text for name, text in given.items() if text is not None}
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = preset(folder, texts.pop("preset")) if "preset" in texts else {}
     if "model" in texts:
-        overrides = {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
+        overrides |= {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
     for name, text in texts.items():
         if name in settings():
             overrides[name] = settings()[name].read(text)
         elif re.fullmatch(rf"{_FIELD}[A-Za-z]\w*", name) and name not in _CHOICE:
             overrides[name] = _field_value(name, text)
-        elif isinstance(own.get(name), (str, int, float)):
+        elif isinstance(own.get(name), (str, int, float)) and not str(own[name]).startswith("$"):
             overrides[name] = _plain_text(name, text)
         else:
             raise SettingsError(_unknown(name, own))
     return overrides
+
+
+def preset_names(folder: Path) -> list[str]:
+    """Return the names of a bundle's presets."""
+    return sorted(path.stem.removeprefix(_PRESET) for path in (folder / "configs").glob(f"{_PRESET}*.json"))
+
+
+def preset(folder: Path, name: str) -> dict[str, Any]:
+    """Return the settings that a name stands for, ``configs/preset_<name>.json`` of a bundle: id -> value.
+
+    Raises:
+        SettingsError: the bundle has no such preset.
+    """
+    if name not in (names := preset_names(folder)):
+        raise SettingsError(f"there is no preset {name!r} in {folder.name}; there are: {', '.join(names)}")
+    return json.loads((folder / "configs" / f"{_PRESET}{name}.json").read_text(encoding="utf-8"))
 
 
 def _unknown(name: str, own: Mapping[str, Any]) -> str:

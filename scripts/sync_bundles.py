@@ -8,9 +8,11 @@ the ids of MONAI's command line: ``"max_slices"``, ``"prompt::question"``, ``"_m
 ``+`` adds to a list, and ``{common}`` in a text of the metadata is replaced by the common text. A bundle may add a
 setting if one of its other settings refers to it.
 
-The script also generates the settings at the top of a file and the block ``optional`` from ``settings.json``, the block
-``pruners`` from the dataclasses of the registered pruners, and the versions in ``metadata.json`` from
-``constraints.txt`` and ``pyproject.toml``.
+Each ``preset_<name>.json`` there is copied to every bundle.
+
+The script also generates the settings at the top of a file and the block ``optional`` from ``settings.json``, with
+other defaults under a budget of tokens where it states them; the block ``pruners`` from the dataclasses of the
+registered pruners; and the versions in ``metadata.json`` from ``constraints.txt`` and ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMON = REPOSITORY / "monai_medpruner" / "configs"
 #: files that are the same in every bundle
 SAME = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json")
+#: files of settings under one name; each is the same in every bundle
+PRESETS = "preset_*.json"
 META = "_meta_"
 #: packages whose tested version has its own key in the metadata
 TESTED = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
@@ -63,6 +67,9 @@ def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in own.items():
         if name not in extra:
             set_value(config, name, value)
+    for name, one in described.items():
+        if "under_budget" in one:
+            config[name] = budget_default(config[name], one["under_budget"])
     # inserted before the blocks that refer to them
     config = insert_before(config, "token_pruner", {"pruners": pruner_blocks(settings)})
     for name, value in extra.items():
@@ -84,6 +91,11 @@ def optional_block(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
     """Return the block that replaces the text ``none`` by null."""
     # the block of pruners has an entry for the name "none"
     return {name: f"$optional(@{name})" for name, one in described.items() if one.get("none") and name != "pruner"}
+
+
+def budget_default(default: Any, under_budget: Any) -> str:
+    """Return the expression of a default that is another one under a budget of tokens; a given value replaces it."""
+    return f"${under_budget!r} if @under_budget else {default!r}"
 
 
 def pruner_blocks(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +198,8 @@ def insert_before(config: Mapping[str, Any], name: str, added: Mapping[str, Any]
 def bundle_files(differences: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return all generated files of a bundle by name."""
     config = inference_config(differences)
-    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in SAME}
+    names = (*SAME, *(path.name for path in sorted(COMMON.glob(PRESETS))))
+    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in names}
     return {"inference.json": config, "metadata.json": metadata(differences, config), **others}
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", nargs="+", default=[], help="any text, asked verbatim; one or more")
     parser.add_argument("--questions_file", help='JSONL file with a line {"question": "..."} for each question')
     add_model_options(parser)
-    add_setting_options(parser, ("slices", "tokens", "model", "output"))
+    add_setting_options(parser, ("budget", "slices", "tokens", "model", "output"))
 
 
 def run(arguments: argparse.Namespace) -> None:

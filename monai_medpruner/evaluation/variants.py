@@ -89,8 +89,9 @@ def encode_variants(
     """Encode a volume for several variants, each slice only once if possible.
 
     The slices that any variant keeps are encoded once and pruned by every pruner. Each selection of slices is encoded
-    separately for pruners of whole volumes, and if a token budget makes the size of a slice depend on the number of
-    kept slices. The encoder's seconds in a record are those of the encoding that its study shares.
+    separately for pruners of whole volumes, under a budget of the tokens of all slices, and if a token budget makes the
+    size of a slice depend on the number of kept slices. The encoder's seconds in a record are those of the encoding
+    that its study shares.
 
     Args:
         network: network whose encoder is used; its pruner is ignored.
@@ -104,7 +105,7 @@ def encode_variants(
     shared: dict[TokenPruner | None, EncodedStudy] = {}
     # a pruner of whole volumes must not see slices that only another variant's filter keeps
     together = [one for one in pruners if one is None or not one.whole_volume or len(selections) == 1]
-    if encoder.token_budget is None and together:
+    if encoder.token_budget is None and encoder.budget is None and together:
         shared = dict(
             zip(together, encoder.encode_each(_union(volume, list(selected.values())), together), strict=True)
         )
@@ -113,7 +114,11 @@ def encode_variants(
         own = [variant for variant in variants if variant.slices is selection]
         apart = list(dict.fromkeys(variant.pruner for variant in own if variant.pruner not in shared))
         encoded = {**shared, **(dict(zip(apart, encoder.encode_each(part, apart), strict=True)) if apart else {})}
-        studies += [(variant, _part(encoded[variant.pruner], part)) for variant in own]
+        # under a budget a study has its own slices and its own record
+        limited = encoder.budget is not None
+        studies += [
+            (variant, encoded[variant.pruner] if limited else _part(encoded[variant.pruner], part)) for variant in own
+        ]
     return studies
 
 

@@ -32,6 +32,7 @@ class StudyKey:
         pruner: description of the pruner, as JSON; "null" for none.
         dtype: of the encoder's weights.
         question: hash of the question for a pruner that needs it; None for any other.
+        budget: description of the token budget, as JSON; "null" for none.
     """
 
     volume: str
@@ -40,6 +41,7 @@ class StudyKey:
     pruner: str
     dtype: str
     question: str | None = None
+    budget: str = "null"
 
     @property
     def digest(self) -> str:

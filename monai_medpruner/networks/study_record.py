@@ -69,6 +69,7 @@ def study_record(
         notes=(*meta.get("notes", ()), *notes),
         settings=settings,
         seconds=dict(seconds),
+        range_slices=int(meta["range_depth"]) if "range_depth" in meta else None,
         unpruned_tokens_per_slice=unpruned_tokens_per_slice,
     )
 

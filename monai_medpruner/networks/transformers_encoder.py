@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -25,7 +25,8 @@ from monai_medpruner.networks.fast_images import fast_image_inputs
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.networks.study_record import study_record
-from monai_medpruner.pruners import TokenPruner, pruner_settings
+from monai_medpruner.networks.volume_limit import VolumeLimit, volume_limit
+from monai_medpruner.pruners import TokenBudget, TokenPruner, pruner_settings
 from monai_medpruner.results import StageTimes
 
 __all__ = ["SliceEncoder", "TransformersEncoder"]
@@ -43,7 +44,7 @@ class SliceEncoder(Protocol):
         """Prune for a question; the study itself where the pruner does not need it."""
 
     def describe(self) -> dict[str, Any]:
-        """What encodes and prunes: ``model`` and ``pruner``, as JSON holds them."""
+        """What encodes and prunes, as JSON holds it: ``model``, ``pruner``, and what else there is."""
 
 
 class TransformersEncoder(nn.Module):
@@ -59,6 +60,10 @@ class TransformersEncoder(nn.Module):
         image_processing: "fast" resizes and normalizes slices in batches, with the values of the stock image processor
             bit for bit, and leaves processors and settings that it does not know to the stock one; "stock" is the image
             processor of transformers, slice by slice.
+        budget: limits the tokens that are kept of a volume, and by it the slices that are encoded; None, or one without
+            a limit, is no budget. It wins over what the pruner would keep by itself; what is given up for it is noted
+            in the record.
+        preset: name of the settings that were chosen together, for the record.
 
     Raises:
         SettingsError: ``token_budget`` is not positive, or ``image_processing`` has another value.
@@ -73,6 +78,8 @@ class TransformersEncoder(nn.Module):
         preserve_position_ids: bool | None = None,
         token_budget: int | None = None,
         image_processing: Literal["fast", "stock"] = "fast",
+        budget: TokenBudget | None = None,
+        preset: str | None = None,
     ) -> None:
         super().__init__()
         if image_processing not in ("fast", "stock"):
@@ -85,6 +92,8 @@ class TransformersEncoder(nn.Module):
         self.preserve_position_ids = preserve_position_ids
         self.token_budget = token_budget
         self.image_processing = image_processing
+        self.budget = budget if budget is not None and budget.limits_tokens else None
+        self.preset = preset
 
     def encode(self, volume: torch.Tensor) -> EncodedStudy:
         """Encode and prune the slices of a volume once, for any number of questions.
@@ -95,6 +104,7 @@ class TransformersEncoder(nn.Module):
 
         Raises:
             IntensityUnitsError: intensities lie outside [0, 1].
+            BudgetError: the budget is below what one slice keeps at least.
         """
         return self.encode_each(volume, [self.pruner])[0]
 
@@ -108,30 +118,46 @@ class TransformersEncoder(nn.Module):
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
         count = len(meta.get("kept_indices", range(volume.shape[-1])))
         kept = volume[..., :count]  # a batch of volumes is padded behind the kept slices
+        if self.budget is None:
+            return self._encode_each(kept, pruners)
+        limits = self._limits(kept, pruners, self.budget)
+        if len({limit.slices for limit in limits}) == 1:
+            return self._encode_each(kept, pruners, limits[0])
+        return [self._encode_each(kept, [one], limit)[0] for one, limit in zip(pruners, limits, strict=True)]
+
+    def _encode_each(
+        self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None], limit: VolumeLimit | None = None
+    ) -> list[EncodedStudy]:
+        """Encode the slices of a volume, as many as the limit allows, and prune them with each pruner."""
+        content = _content(volume)
+        max_tokens = unpruned = None
+        if limit is not None:
+            volume, max_tokens, unpruned = limit.selected(volume), limit.tokens, limit.slice_tokens
+        meta = volume.meta if isinstance(volume, MetaTensor) else {}
         seconds = StageTimes()
         with seconds.stage("encode"):
-            inputs = self.image_inputs(kept)
-            # of cropped slices, the record has to know how many tokens whole ones would have
-            whole_slice = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else None
+            inputs = self.image_inputs(volume)
+            if unpruned is None and "crop" in meta:
+                # of cropped slices, the record has to know how many tokens whole ones would have
+                unpruned = self.unpruned_tokens(*map(int, meta["uncropped_size"]))
         positions = meta.get("slice_positions_mm")
-        pruned, pending, notes = self._encode_in_memory(count, pruners, inputs, positions)
+        pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, positions, max_tokens)
         settings = self._settings(meta)
-        content = str(meta["volume_id"]) if "preprocessing" in meta and "volume_id" in meta else _content_hash(kept)
         studies = []
         for pruner, one, scored in zip(pruners, pruned, pending, strict=True):
             spent = StageTimes(dict(meta.get("seconds", ())))
             spent.add(seconds)
             spent.add(one.seconds)
             described = pruner_settings(pruner)
-            record = study_record(
-                kept, content, one.records, {**settings, "pruner": described}, spent, notes, whole_slice
-            )
+            own = {**settings, "pruner": described}
+            record = study_record(volume, content, one.records, own, spent, notes, unpruned)
             key = StudyKey(
                 volume=content,
                 preprocessing=_as_json(settings["preprocessing"]),
                 model=_as_json({**settings["model"], "token_budget": self.token_budget}),
                 pruner=_as_json(described),
                 dtype=settings["model"]["dtype"],
+                budget=_as_json(settings["budget"]),
             )
             studies.append(
                 EncodedStudy(
@@ -161,7 +187,8 @@ class TransformersEncoder(nn.Module):
         model, tokenizer = self.checkpoint.model, self.checkpoint.tokenizer
         ids = tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"]
         embedding = model.get_input_embeddings()(ids.to(model.device))[0]
-        one = prune_scored(self.checkpoint.family, pruner, scored, embedding)
+        max_tokens = None if self.budget is None else self.budget.tokens(study.record.unpruned_tokens)
+        one = prune_scored(self.checkpoint.family, pruner, scored, embedding, max_tokens)
         key = study.key.for_question(question)
         seconds = {**study.record.seconds, "select": one.seconds["select"]}
         record = replace(study.record, slices=tuple(one.records), seconds=seconds, question=key.question)
@@ -203,13 +230,23 @@ class TransformersEncoder(nn.Module):
         return rows * columns
 
     def describe(self) -> dict[str, Any]:
-        """What encodes and prunes: ``model``, the loaded checkpoint with its settings, and ``pruner``."""
+        """What encodes and prunes: ``model``, the checkpoint with its settings, ``pruner``, ``budget``, ``preset``."""
         model = {**self.checkpoint.describe(), "token_budget": self.token_budget}
         model["preserve_position_ids"] = self.preserve_position_ids
-        return {"model": model, "pruner": pruner_settings(self.pruner)}
+        budget = None if self.budget is None else asdict(self.budget)
+        return {"model": model, "pruner": pruner_settings(self.pruner), "budget": budget, "preset": self.preset}
 
     def _settings(self, meta: Mapping[str, Any]) -> dict[str, Any]:
-        return {"model": self.describe()["model"], "preprocessing": list(meta.get("preprocessing", ()))}
+        return {**self.describe(), "preprocessing": list(meta.get("preprocessing", ()))}
+
+    def _limits(
+        self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None], budget: TokenBudget
+    ) -> list[VolumeLimit]:
+        """What the budget allows each pruner of a volume."""
+        meta = volume.meta if isinstance(volume, MetaTensor) else {}
+        encoded = self.unpruned_tokens(int(volume.shape[1]), int(volume.shape[2]))
+        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else encoded
+        return [volume_limit(budget, pruner, volume, whole, encoded) for pruner in pruners]
 
     def _encode_in_memory(
         self,
@@ -217,11 +254,12 @@ class TransformersEncoder(nn.Module):
         pruners: Sequence[TokenPruner | None],
         inputs: dict[str, Any],
         positions: Sequence[float] | None,
+        max_tokens: int | None,
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None], tuple[str, ...]]:
         """Encode and prune; where memory runs out, once more with fewer slices at a time, which a note tells."""
         batch_size = self.vision_batch_size
         try:
-            return *self._encode_and_prune(pruners, inputs, batch_size, positions), ()
+            return *self._encode_and_prune(pruners, inputs, batch_size, positions, max_tokens), ()
         except Exception as error:
             at_once = min(batch_size or count, count)
             if not is_out_of_memory(error) or at_once == 1:
@@ -234,7 +272,7 @@ class TransformersEncoder(nn.Module):
         # outside the handler, whose traceback holds on to the memory
         logger.warning(note)
         release_memory()
-        return *self._encode_and_prune(pruners, inputs, fewer, positions), (note,)
+        return *self._encode_and_prune(pruners, inputs, fewer, positions, max_tokens), (note,)
 
     def _encode_and_prune(
         self,
@@ -242,22 +280,27 @@ class TransformersEncoder(nn.Module):
         inputs: dict[str, Any],
         batch_size: int | None,
         positions: Sequence[float] | None,
+        max_tokens: int | None,
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None]]:
         """What each pruner leaves; for one that needs the question every token, and what it needs later."""
         family = self.checkpoint.family
         later = [pruner for pruner in pruners if pruner is not None and pruner.needs_question]
         if not later:
-            return encode_and_prune_each(family, pruners, inputs, batch_size, slice_positions_mm=positions), [
-                None for _ in pruners
-            ]
+            pruned = encode_and_prune_each(
+                family, pruners, inputs, batch_size, slice_positions_mm=positions, max_tokens=max_tokens
+            )
+            return pruned, [None for _ in pruners]
         scored = encode_scored(family, pruners, inputs, batch_size, positions)
         waiting = [scored if pruner in later else None for pruner in pruners]
         now = [None if pruner in later else pruner for pruner in pruners]
-        return [prune_scored(family, pruner, scored) for pruner in now], waiting
+        return [prune_scored(family, pruner, scored, max_tokens=max_tokens) for pruner in now], waiting
 
 
-def _content_hash(volume: torch.Tensor) -> str:
-    """SHA-256 of the voxels as they are encoded, for volumes whose preprocessing is not known."""
+def _content(volume: torch.Tensor) -> str:
+    """Hash of the volume; SHA-256 of the voxels as they are here where its preprocessing is not known."""
+    meta = volume.meta if isinstance(volume, MetaTensor) else {}
+    if "preprocessing" in meta and "volume_id" in meta:
+        return str(meta["volume_id"])
     voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
     content = voxels.detach().to("cpu", torch.float32).contiguous().numpy()
     return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).hexdigest()

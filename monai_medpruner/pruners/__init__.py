@@ -8,6 +8,7 @@ from __future__ import annotations
 from monai_medpruner.pruners.attention import attention_received, class_attention
 from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.budget import TokenBudget, slice_share
 from monai_medpruner.pruners.cdpruner import CDPrunerPruner
 from monai_medpruner.pruners.divprune import DivPrunePruner
 from monai_medpruner.pruners.hiprune import HiPrunePruner
@@ -45,6 +46,7 @@ __all__ = [
     "Signal",
     "SlicePositions",
     "SliceTokens",
+    "TokenBudget",
     "TokenPruner",
     "VisionZipPruner",
     "attention_received",
@@ -55,4 +57,5 @@ __all__ = [
     "pruner_names",
     "pruner_settings",
     "select_pruner",
+    "slice_share",
 ]

@@ -28,8 +28,18 @@ NOTED_GAP_MM = 10.0
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
 _UNPLACED_SOURCES = ("npy", "images")  # files that hold no spacing
-_FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
-_WHOLE = "unpruned_tokens_per_slice"
+_FACTS = (
+    "volume_id",
+    "image",
+    "source",
+    "modality",
+    "plane",
+    "order",
+    "total_slices",
+    "range_slices",
+    "unpruned_tokens_per_slice",
+    "question",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +84,9 @@ class StudyRecord:
         settings: settings of preprocessing, model and pruner, as JSON values.
         seconds: seconds of the stages "load", "filter", "encode" and "select", as far as known.
         question: hash of the question if the pruner needs it; otherwise None.
-        unpruned_tokens_per_slice: visual tokens of a whole slice without pruning, if slices were cropped; None if the
-            encoded slices are whole.
+        range_slices: number of slices of the chosen range, the denominator of retention; None if all D were chosen.
+        unpruned_tokens_per_slice: visual tokens of a whole slice without pruning, at the image processor's own size;
+            None if the kept slices have that size.
     """
 
     volume_id: str
@@ -93,6 +104,7 @@ class StudyRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     question: str | None = None
+    range_slices: int | None = None
     unpruned_tokens_per_slice: int | None = None
 
     @property
@@ -107,17 +119,16 @@ class StudyRecord:
 
     @property
     def unpruned_tokens(self) -> int:
-        """Visual tokens of the whole volume without pruning or cropping; all its slices have the same size."""
-        whole = self.unpruned_tokens_per_slice
-        return self.total_slices * (self.slices[0].keep.numel() if whole is None else whole)
+        """Visual tokens of all slices of the chosen range without pruning or cropping; slices have the same size."""
+        return self._range * (self.unpruned_tokens_per_slice or self.slices[0].keep.numel())
 
     @property
     def retention(self) -> dict[str, float]:
-        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall").
+        """Kept fractions: of the range's "slices", of "tokens_per_kept_slice", and of all its tokens ("overall").
 
         Tokens that were never made, since the slices were cropped, count as not kept.
         """
-        slices = len(self.slice_indices) / self.total_slices
+        slices = len(self.slice_indices) / self._range
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
 
@@ -137,6 +148,10 @@ class StudyRecord:
         """Length of :attr:`largest_gap` in mm; None without geometry."""
         return None if self.largest_gap is None else self.largest_gap.length_mm
 
+    @property
+    def _range(self) -> int:
+        return self.total_slices if self.range_slices is None else self.range_slices
+
     def summary(self) -> dict[str, Any]:
         """Return the fields of the study in a result line; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {
@@ -147,6 +162,7 @@ class StudyRecord:
             "order": self.order,
             "slices": {
                 "total": self.total_slices,
+                **({} if self.range_slices is None else {"range": self.range_slices}),
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
                 "largest_gap_mm": None if self.largest_gap_mm is None else round(self.largest_gap_mm, 3),
@@ -192,7 +208,7 @@ class StudyRecord:
             tensors["importance"] = torch.cat(importance)
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
-        facts = {name: getattr(self, name) for name in (*_FACTS, _WHOLE)}
+        facts = {name: getattr(self, name) for name in _FACTS}
         facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
         facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
         atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
@@ -230,7 +246,6 @@ class StudyRecord:
             notes=tuple(facts["notes"]),
             settings=facts["settings"],
             seconds=facts["seconds"],
-            unpruned_tokens_per_slice=facts.get(_WHOLE),  # records of earlier versions have none
             **{name: facts[name] for name in _FACTS},
         )
 

@@ -27,7 +27,7 @@ from monai_medpruner.transforms.slice_rules.base import SliceChoice
 
 __all__ = ["SliceSelection", "SliceSelectiond"]
 
-_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm")
+_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm", "range_depth")
 _OWN_KEYS = ("kept_indices", "slice_positions_mm", "slice_distances", "slice_rules", "nonuniform")
 _FOLLOWING_KEYS = (*_OWN_KEYS, "pixdim", *_SOURCE_KEYS)
 

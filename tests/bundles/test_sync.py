@@ -17,7 +17,8 @@ from monai.bundle import ConfigParser
 from monai_medpruner.pruners import PRUNERS, NucleusPruner
 
 BUNDLES = ["medpruner_hulumed", "medpruner_medgemma", "medpruner_phantom", "medpruner_qwen3vl"]
-FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", "sweep.json"]
+PRESETS = ["preset_balanced.json", "preset_fast.json", "preset_paper.json"]
+FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,7 @@ def test_change_of_the_common_files_reaches_every_bundle(script, copies, common,
 
 def test_bundles_differ_only_in_what_they_state(script, repository):
     common = ConfigParser(script.inference_config({}))
+    described = load(script.COMMON / "settings.json")
     for name in BUNDLES:
         stated = load(repository / "bundles" / f"{name}.json")
         config = ConfigParser(load(repository / "bundles" / name / "configs" / "inference.json"))
@@ -110,7 +112,8 @@ def test_bundles_differ_only_in_what_they_state(script, repository):
         settings = {key: value for key, value in stated.items() if "_meta_" not in key}
         assert len(settings) <= 12
         for key, value in settings.items():
-            assert config[key] == value
+            under_budget = described.get(key, {}).get("under_budget")
+            assert config[key] == (value if under_budget is None else script.budget_default(value, under_budget))
             assert common.get(key, "absent") != value, f"{name} states the common {key}"
         for key, value in stated.items():
             if key.startswith("_meta_::") and "{common}" not in str(value):
@@ -149,8 +152,24 @@ def test_changed_file_is_written_again(script, copies, capsys, file):
 
 
 def test_the_configurations_of_evaluation_are_the_same(repository):
-    for name in ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json"):
+    for name in ("evaluate.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"):
         assert len({(repository / "bundles" / one / "configs" / name).read_bytes() for one in BUNDLES}) == 1
+
+
+def test_a_preset_is_one_file(script, copies, common):
+    (common / "preset_tiny.json").write_text(json.dumps({"preset": "tiny", "retention": 0.01}), encoding="utf-8")
+    assert script.main(["--bundles", str(copies), "--check"]) == 1
+    assert script.main(["--bundles", str(copies)]) == 0
+    for name in BUNDLES:
+        assert load(copies / name / "configs" / "preset_tiny.json") == {"preset": "tiny", "retention": 0.01}
+
+
+def test_presets_name_themselves_and_set_what_is_there(script):
+    config = ConfigParser(script.inference_config({}))
+    for path in script.COMMON.glob("preset_*.json"):
+        values = load(path)
+        assert values.pop("preset") == path.stem.removeprefix("preset_")
+        assert all(name in config for name in values)
 
 
 def test_configuration_has_every_field_of_every_pruner(script):

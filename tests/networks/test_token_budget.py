@@ -63,7 +63,7 @@ def test_never_exceeded(loaded, depth, rows, pruner, budget):
     whole = volume(depth, rows)
     free = TransformersEncoder(loaded, pruner).encode(whole)
     encoder = TransformersEncoder(loaded, pruner, budget=budget)
-    total = depth * encoder.slice_tokens(rows, 96)
+    total = depth * encoder.unpruned_tokens(rows, 96)
     assert free.record.unpruned_tokens == total
     limit = budget.tokens(total)
     size = total // depth
@@ -100,7 +100,7 @@ def test_what_is_given_up_is_noted(loaded, tmp_path):
     """Slices that a rule chose before are not all kept, in the volume's own numbers."""
     selected = SliceLimit(9)(volume(30))
     encoder = TransformersEncoder(loaded, FULL, budget=TokenBudget(max_visual_tokens=8, share_slices=False))
-    size = encoder.slice_tokens(64, 96)
+    size = encoder.unpruned_tokens(64, 96)
     slices = 8 // FULL.least_tokens(size)
     record = encoder.encode(selected).record
     assert len(record.slice_indices) == slices
@@ -112,7 +112,7 @@ def test_what_is_given_up_is_noted(loaded, tmp_path):
     assert record.settings["budget"]["max_visual_tokens"] == 8
     loaded_again = StudyRecord.load(record.save(tmp_path / "record.safetensors"))
     assert loaded_again.retention == record.retention
-    assert loaded_again.slice_tokens == size
+    assert loaded_again.unpruned_tokens_per_slice == size
 
 
 def test_one_slice_is_the_middle_one(loaded):
@@ -122,7 +122,7 @@ def test_one_slice_is_the_middle_one(loaded):
 
 def test_shares_are_of_the_chosen_range(loaded, tmp_path):
     part = SliceRange("5:15")(volume(40))
-    size = TransformersEncoder(loaded).slice_tokens(64, 96)
+    size = TransformersEncoder(loaded).unpruned_tokens(64, 96)
     budget = TokenBudget(0.5, share_slices=False)
     record = TransformersEncoder(loaded, FULL, budget=budget).encode(SliceLimit(4)(part)).record
     assert record.unpruned_tokens == 10 * size
@@ -142,7 +142,7 @@ def test_the_denominator_is_the_image_processors_own_size(loaded):
     encoder = TransformersEncoder(loaded, FULL, token_budget=4 * 16, budget=TokenBudget(0.05, share_slices=False))
     record = encoder.encode(wide).record
     assert record.unpruned_tokens == TransformersEncoder(loaded).encode(wide).record.unpruned_tokens
-    assert record.slices[0].keep.numel() < record.slice_tokens
+    assert record.slices[0].keep.numel() < record.unpruned_tokens_per_slice
     assert record.retention["overall"] <= 0.05
 
 

@@ -169,7 +169,8 @@ def _take(image: torch.Tensor, kept: Sequence[int], axis: int) -> torch.Tensor:
 
 def _gather(image: torch.Tensor, indices: Sequence[int], axis: int) -> torch.Tensor:
     """``image.index_select`` along ``axis`` in the memory order of ``image``; index_select alone makes it C order."""
-    order = sorted(range(image.ndim), key=lambda dim: -image.stride(dim))
+    strides = image.stride()
+    order = sorted(range(image.ndim), key=lambda dim: -strides[dim])
     gathered = image.permute(order).index_select(order.index(axis), torch.as_tensor(indices, device=image.device))
     return gathered.permute([order.index(dim) for dim in range(image.ndim)])
 

@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -89,9 +90,9 @@ def compare(volume: torch.Tensor, runs: list[Callable[[], object]], repeats: int
 def report(name: str, order: str, volume: torch.Tensor, gamma: float, options: argparse.Namespace) -> None:
     """Print the row of one volume and γ."""
     rules = [anchor_rule, *([options.before] if options.before else [])]
-    runs: list[Callable[[], object]] = [lambda rule=rule: rule.anchor_slices(volume, -1, gamma) for rule in rules]
+    runs: list[Callable[[], object]] = [partial(rule.anchor_slices, volume, -1, gamma) for rule in rules]
     if options.guard:
-        runs.append(lambda: anchor_rule.guarded_slices(volume, -1, gamma, GUARD_BLOCK, GUARD_THRESHOLD))
+        runs.append(partial(anchor_rule.guarded_slices, volume, -1, gamma, GUARD_BLOCK, GUARD_THRESHOLD))
     total, times = compare(volume, runs, options.repeats)
     kept = len(anchor_rule.anchor_slices(volume, -1, gamma).kept)
     cells = [f"{1000 * times[0]:.1f}", *(f"{taken / total:.1f}" for taken in times)]
@@ -102,7 +103,7 @@ def report_search(name: str, volume: torch.Tensor, repeats: int) -> None:
     """Print the rows of the search for γ on one volume."""
     depth = volume.shape[-1]
     for most in [max(1, int(share * depth)) for share in SHARES]:
-        total, (taken,) = compare(volume, [lambda: anchor_rule.smallest_threshold(volume, -1, most)], repeats)  # noqa: B023
+        total, (taken,) = compare(volume, [partial(anchor_rule.smallest_threshold, volume, -1, most)], repeats)
         gamma = anchor_rule.smallest_threshold(volume, -1, most)
         print(f"| {name} | {most} of {depth} | {gamma:.4g} | {1000 * taken:.1f} | {taken / total:.1f} |", flush=True)
 

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from monai_medpruner.errors import NonFiniteVoxelsError, SettingsError
+from monai_medpruner.transforms.slice_reader import SliceReader
 
 __all__ = ["GAMMA_GRID", "AnchoredSlices", "anchor_slices", "exact_mean", "guarded_slices", "smallest_threshold"]
 
@@ -32,20 +33,7 @@ GAMMA_GRID = (
     *(step / 20 for step in range(5, 21)),
 )
 
-_EXACT_IN_FLOAT32 = (
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.uint16,
-    torch.bool,
-)
-_SUM_COLUMNS = 1024  # a slice's sum is taken over so many columns, in float64: bounds the rounding of each
-_BLOCK_SLICES = 64  # interleaved slices that are transposed together: four cache lines of float32
-_BLOCK_PIXELS = 384  # pixels that are transposed together: their cache lines stay in the first-level cache
-_ALIASED_BYTES = 512  # pixels so far apart, or a multiple of it, compete for the same few lines of a cache
+_COLUMNS = 1024  # a slice is summed in so many columns, and these in float64: few roundings in its own precision
 
 
 class AnchoredSlices(NamedTuple):
@@ -63,6 +51,7 @@ class AnchoredSlices(NamedTuple):
     distances: list[float]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused, or measured again in float64
 @torch.no_grad()
 def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> AnchoredSlices:
     """Decide which slices the anchor rule keeps.
@@ -80,7 +69,7 @@ def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> AnchoredS
     Raises:
         NonFiniteVoxelsError: a slice or its anchor holds NaN or infinite voxels.
     """
-    reader = _SliceReader(image, axis)
+    reader = SliceReader(image, axis)
     distance_between = _Distance(reader.plane)
     decided = AnchoredSlices([0], [0.0])
     anchor = reader.owned(reader.read(0))
@@ -94,6 +83,7 @@ def anchor_slices(image: torch.Tensor, axis: int, threshold: float) -> AnchoredS
     return decided
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused, or measured again in float64
 @torch.no_grad()
 def smallest_threshold(image: torch.Tensor, axis: int, max_slices: int, grid: Sequence[float] = GAMMA_GRID) -> float:
     """Return the smallest γ of a grid for which :func:`anchor_slices` keeps at most ``max_slices`` slices.
@@ -114,7 +104,7 @@ def smallest_threshold(image: torch.Tensor, axis: int, max_slices: int, grid: Se
     """
     if max_slices < 1:
         raise SettingsError(f"max_slices must be at least 1, got {max_slices}.")
-    reader = _SliceReader(image, axis)
+    reader = SliceReader(image, axis)
     slices = reader.read_all()
     distance_between = _Distance(reader.plane)
     measured: dict[tuple[int, int], float] = {}
@@ -136,6 +126,7 @@ def smallest_threshold(image: torch.Tensor, axis: int, max_slices: int, grid: Se
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused, or measured again in float64
 @torch.no_grad()
 def guarded_slices(
     image: torch.Tensor, axis: int, threshold: float, block: tuple[int, int], guard_threshold: float
@@ -156,7 +147,7 @@ def guarded_slices(
     Raises:
         NonFiniteVoxelsError: a slice or its anchor holds NaN or infinite voxels.
     """
-    reader = _SliceReader(image, axis)
+    reader = SliceReader(image, axis)
     decided = AnchoredSlices([0], [0.0])
     anchor = reader.owned(reader.read(0))
     for index in range(1, reader.depth):
@@ -178,8 +169,7 @@ def _block_mean(difference: torch.Tensor, block: tuple[int, int]) -> float:
 
 def _difference(pixels: np.ndarray, anchor: np.ndarray) -> torch.Tensor:
     """A slice less its anchor in float64."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return torch.from_numpy(np.subtract(pixels, anchor, dtype=np.float64))
+    return torch.from_numpy(np.subtract(pixels, anchor, dtype=np.float64))
 
 
 def _mean(difference: torch.Tensor, threshold: float) -> float:
@@ -230,105 +220,19 @@ class _Distance:
 
     def __init__(self, plane: torch.Tensor) -> None:
         self.count = plane.numel()
-        rows = -(-self.count // _SUM_COLUMNS)
-        self.columns = torch.zeros((rows, _SUM_COLUMNS), dtype=plane.dtype).numpy()
+        rows = -(-self.count // _COLUMNS)
+        self.columns = torch.zeros((rows, _COLUMNS), dtype=plane.dtype).numpy()
         self.difference = self.columns.reshape(-1)[: self.count].reshape(plane.shape)  # zeros fill the last row up
         # rounding of a difference, of a column's sum in any order, and of the sum over columns; each taken twofold
-        self.relative_error = (rows + 2) * torch.finfo(plane.dtype).eps + (_SUM_COLUMNS + 4) * 2.0**-51
+        self.relative_error = (rows + 2) * torch.finfo(plane.dtype).eps + (_COLUMNS + 4) * 2.0**-51
 
     def __call__(self, pixels: np.ndarray, anchor: np.ndarray, threshold: float) -> float:
         """Return the distance, on the same side of ``threshold`` as the exact mean rounded once to float64."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.subtract(pixels, anchor, out=self.difference)
-            np.abs(self.difference, out=self.difference)
-            mean = float(self.columns.sum(0).sum(dtype=np.float64)) / self.count
+        np.subtract(pixels, anchor, out=self.difference)
+        np.abs(self.difference, out=self.difference)
+        mean = float(np.add.reduce(np.add.reduce(self.columns), dtype=np.float64)) / self.count
         return mean if self.decides(mean, threshold) else _mean(_difference(pixels, anchor).abs_(), threshold)
 
     def decides(self, mean: float, threshold: float) -> bool:
         """Whether a measured ``mean`` lies on the same side of γ as the exact one, whatever was rounded."""
         return isfinite(mean) and (mean == 0 or abs(mean - threshold) > mean * self.relative_error)
-
-
-class _SliceReader:
-    """Reads slices in turn, pixels in the order of memory, in float32 where that holds the voxels and else in float64.
-
-    Slices that are in that form are views. Others are copied: a block of neighbors at a time where they are interleaved
-    in memory, so that a cache line is fetched once a block and not once a slice.
-
-    Args:
-        image: any dtype, layout and device.
-        axis: axis along which slices lie.
-    """
-
-    def __init__(self, image: torch.Tensor, axis: int) -> None:
-        slices = image.detach().movedim(axis, 0)
-        self.depth, *shape = slices.shape
-        # from the slowest pixel axis in memory to the fastest
-        self.order = sorted(range(len(shape)), key=lambda pixel: (shape[pixel] > 1, -slices.stride(1 + pixel)))
-        slices = slices.permute(0, *(1 + pixel for pixel in self.order))
-        self.plane_shape = slices.shape[1:]
-        try:
-            self.slices = slices.view(self.depth, -1)
-        except RuntimeError:  # pixels that no single stride reaches, e.g. a crop
-            self.slices = slices
-        dtype = torch.float32 if slices.dtype in _EXACT_IN_FLOAT32 else torch.float64
-        on_host = slices.device.type == "cpu"
-        self.interleaved = 0 < slices.stride(0) < self.slices.stride(-1)
-        self.views = on_host and slices.dtype == dtype and not self.interleaved
-        self.transposed = on_host and slices.dtype != torch.bfloat16 and self.interleaved  # numpy has no bfloat16
-        size = max(1, min(_BLOCK_SLICES, self.depth // 8)) if self.interleaved or not on_host else 1
-        self.block = self.slices[:0] if self.views else torch.empty((size, *self.slices.shape[1:]), dtype=dtype)
-        self.start, self.read_ahead = (0, self.slices.numpy()) if self.views else (0, self.block[:0].numpy())
-        self.plane = torch.empty(self.slices.shape[1:], dtype=dtype, device="meta")
-
-    def read(self, index: int) -> np.ndarray:
-        """Return a slice; unless slices are views, it is overwritten when a later one is read."""
-        if not self.start <= index < self.start + len(self.read_ahead):
-            size = min(len(self.block), self.depth - index)
-            self._copy(index, self.block[:size])
-            self.start, self.read_ahead = index, self.block[:size].numpy()
-        return self.read_ahead[index - self.start]
-
-    def owned(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a slice that was read, in a form that lasts."""
-        return pixels if self.views else pixels.copy()
-
-    def read_all(self) -> np.ndarray:
-        """Return all slices, as a view or in one copy."""
-        if self.views:
-            return self.read_ahead
-        slices = torch.empty((self.depth, *self.plane.shape), dtype=self.plane.dtype)
-        for start, part in enumerate(slices.split(len(self.block))):
-            self._copy(start * len(self.block), part)
-        return slices.numpy()
-
-    def as_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return a slice in the image's own order of axes."""
-        return pixels.view(self.plane_shape).permute(*(self.order.index(axis) for axis in range(len(self.order))))
-
-    def _copy(self, start: int, target: torch.Tensor) -> None:
-        """Copy as many slices as ``target`` takes, from ``start`` on."""
-        source = self.slices[start : start + len(target)]
-        if self.transposed:
-            _transpose(source.numpy(), target.numpy())
-        else:
-            target.copy_(source)
-
-
-def _transpose(source: np.ndarray, target: np.ndarray) -> None:
-    """Copy slices that are interleaved in memory, a few cache lines of each pixel at a time.
-
-    Args:
-        source: slices first, the fastest axis in memory; the last axis holds most pixels.
-        target: of the same shape, each slice contiguous.
-    """
-    stage = np.empty((_BLOCK_PIXELS, len(source) + 4), source.dtype)  # rows whose distance is no power of two
-    for rows in np.ndindex(source.shape[1:-1]):
-        for first in range(0, source.shape[-1], _BLOCK_PIXELS):
-            piece = slice(None), *rows, slice(first, first + _BLOCK_PIXELS)
-            pixels = source[piece].T
-            if pixels.strides[0] % _ALIASED_BYTES == 0:
-                staged = stage[: len(pixels), : len(source)]
-                staged[...] = pixels
-                pixels = staged
-            target[piece] = pixels.T

@@ -55,11 +55,16 @@ class FixedSharePruner(TokenPruner, ABC):
         """Tokens of each slice that reach the language model, S numbers."""
         return [max(_floor(self.keep_ratio * rows * columns), 1) for rows, columns in slices.grids]
 
+    def contextual_count(self, tokens: int) -> int:
+        """Contextual tokens of a slice: a share of those that are kept of it, and not all of them."""
+        if self.contextual_ratio == 0:
+            return 0
+        kept = max(_floor(self.keep_ratio * tokens), 1)
+        return min(max(_floor(self.contextual_ratio * kept), 1), kept - 1)
+
     def contextual_counts(self, slices: SliceTokens) -> list[int]:
         """How many of these are contextual, S numbers."""
-        if self.contextual_ratio == 0:
-            return [0] * len(slices.grids)
-        return [min(max(_floor(self.contextual_ratio * kept), 1), kept - 1) for kept in self.kept_counts(slices)]
+        return [self.contextual_count(rows * columns) for rows, columns in slices.grids]
 
     def selected_counts(self, slices: SliceTokens) -> list[int]:
         """How many of these are selected, S numbers of at least 1."""

@@ -52,7 +52,7 @@ class Onlooker(TokenPruner):
     def whole_volume(self) -> bool:
         return self.whole
 
-    def __call__(self, slices: SliceTokens) -> PrunedTokens:
+    def __call__(self, slices: SliceTokens, max_tokens: int | None = None) -> PrunedTokens:
         self.given.append(slices)
         return super().__call__(slices)
 

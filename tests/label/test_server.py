@@ -125,7 +125,7 @@ def test_settings_of_a_request(client, model, server):
     _, usual = client.infer("pruning_overlay", "study", dict(config))
     _, other = client.infer("pruning_overlay", "study", {**config, "tau": 0.2})
     assert other["tokens"]["kept"] < usual["tokens"]["kept"]
-    assert (usual["settings"]["tau"], other["settings"]["tau"]) == (0.5, 0.2)
+    assert [one["settings"]["pruner"]["tau"] for one in (usual, other)] == [0.5, 0.2]
     assert ask(client, "study", "Is it?", tau=0.2)["record"] == other["record"]
     assert ask(client, "study", "Is it?")["record"] == usual["record"]
 

@@ -10,7 +10,6 @@ import math
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from study_records import study_record
 
@@ -87,11 +86,6 @@ def test_cropped_slices_are_counted_whole(tmp_path):
     assert record.retention == {"slices": 0.4, "tokens_per_kept_slice": 8 / 18, "overall": 8 / 45}
     again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
     assert again.unpruned_tokens_per_slice == 9
-    # a record of a version that had no crop
-    with safe_open(str(tmp_path / "ab12.safetensors"), "pt") as file:
-        facts = {name: value for name, value in file.metadata().items() if name != "unpruned_tokens_per_slice"}
-        save_file({name: file.get_tensor(name) for name in file.keys()}, tmp_path / "old.safetensors", facts)
-    assert StudyRecord.load(tmp_path / "old.safetensors").unpruned_tokens == 30
 
 
 def test_values_cannot_be_changed():

@@ -21,14 +21,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, Lambdad
 
 from monai_medpruner.data.phantom import PRESETS, phantom_command
-from monai_medpruner.engines import BenchmarkEvaluator, Variant, VariantEvaluator
-from monai_medpruner.handlers import PredictionFolder
+from monai_medpruner.evaluation import BenchmarkEvaluator, Variant
 from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomTokensPruner
 from monai_medpruner.transforms import InterSliceAnchorFilterd, SliceLimitd, TimedCompose
 
 FAMILIES = ("qwen3_vl", "gemma3", "video_llama_3")
 SUBSET_DIVISOR = 3  # the additional configurations are evaluated on this fraction of the phantoms: one in three
-SETTINGS = ("gamma", "tau", "temperature", "min_tokens")
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "medpruner_phantom"
 
 
@@ -50,7 +48,8 @@ def medpruner_name(gamma: float, tau: float, min_tokens: int = 1) -> str:
 def own_settings() -> dict[str, Any]:
     """Return the settings of the bundle."""
     config = ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json"))
-    return {name: config[name] for name in SETTINGS}
+    own = {name: config[name] for name in ("gamma", "tau", "temperature")}
+    return {**own, "min_tokens": config["pruners"]["nucleus"]["min_tokens"]}
 
 
 def main_names(gamma: float, tau: float, temperature: float, min_tokens: int) -> list[str]:
@@ -103,13 +102,13 @@ def variants(gamma: float, tau: float, temperature: float, min_tokens: int) -> d
         f"option: γ {gamma:g}, τ {tau:g}, scores clipped at 3": (chosen, nucleus(max_importance=3.0)),
         f"option: γ {gamma:g}, τ {tau:g}, without merging": (chosen, nucleus(contextual_ratio=0.0)),
     }
-    return {name: Variant(slices, pruner, {"variant": name}) for name, (slices, pruner) in configurations.items()}
+    return {name: Variant(name, slices, pruner, {"variant": name}) for name, (slices, pruner) in configurations.items()}
 
 
-def evaluator_arguments(family: str, data: Path, output: Path, device: str | None) -> dict[str, Any]:
+def evaluator_arguments(family: str, data: Path, device: str | None) -> dict[str, Any]:
     """Return the arguments shared by all evaluations of a family."""
     configs = [str(BUNDLE / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
-    own = {"family": family, "dataset_dir": str(data), "output_dir": str(output), "task": "closed"}
+    own = {"family": family, "dataset_dir": str(data), "task": "closed"}
     own |= {"dataset::transform": "@preprocessing::transforms::0"} | ({"device": device} if device else {})
     workflow = ConfigWorkflow(config_file=configs, workflow_type="infer", bundle_root=str(BUNDLE), **own)
     workflow.initialize()
@@ -120,16 +119,15 @@ def evaluator_arguments(family: str, data: Path, output: Path, device: str | Non
 
 def evaluate_family(family: str, data: Path, output: Path, device: str | None) -> None:
     """Evaluate all variants of a family, and its blind and shuffled baselines."""
-    shared = evaluator_arguments(family, data, output, device)
+    shared = evaluator_arguments(family, data, device)
     chosen = own_settings()
     every = variants(**chosen)
-    VariantEvaluator(
-        output_dir=output, variants={name: every.pop(name) for name in main_names(**chosen)}, **shared
-    ).run()
+    main_variants = [every.pop(name) for name in main_names(**chosen)]
+    BenchmarkEvaluator(output_dir=output, variants=main_variants, **shared).run()
     images = list(dict.fromkeys(item["image"] for item in shared["items"]))
     first = images[: -(-len(images) // SUBSET_DIVISOR)]
     subset = {**shared, "items": [item for item in shared["items"] if item["image"] in first]}
-    VariantEvaluator(output_dir=output, variants=every, **subset).run()
+    BenchmarkEvaluator(output_dir=output, variants=list(every.values()), **subset).run()
     dataset = shared["val_data_loader"].dataset
     load = dataset.transform
     blind = [load, TimedCompose("filter", SliceLimitd("image", 1, "linspace")), Lambdad("image", torch.zeros_like)]
@@ -144,7 +142,7 @@ def evaluate_family(family: str, data: Path, output: Path, device: str | None) -
 def run_baseline(shared: dict[str, Any], folder: Path, name: str) -> None:
     """Evaluate a baseline with other input images."""
     settings = {**shared["settings"], "variant": name}
-    BenchmarkEvaluator(folder=PredictionFolder(folder), **{**shared, "settings": settings}).run()
+    BenchmarkEvaluator(output_dir=folder, **{**shared, "settings": settings}).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,13 +10,16 @@ keep about as many tokens as a trained model with its own setting. The answers a
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import tempfile
+from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, Qwen3VLConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen3VLConfig
 
-from monai_medpruner.networks import VolumeQA
+from monai_medpruner.engines import TransformersEngine, VolumeQA
+from monai_medpruner.networks import Checkpoint, TransformersEncoder
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.transforms import IntensityWindows, InterSliceAnchorFilter, LoadVolume, SlicePlane
@@ -49,20 +52,18 @@ SHAPES = {
 STAGES = ("encode", "select", "prefill", "decode")
 
 
-def build_network(shape: str, dtype: torch.dtype, device: torch.device) -> VolumeQA:
-    network = VolumeQA("tiny", max_new_tokens=8, dtype=dtype, device=device)
-    with tempfile.TemporaryDirectory() as folder:
-        save_tiny_checkpoint("qwen3_vl", folder)
-        network.model_id = folder
-        tiny = network.vlm.model.config.to_dict()
+def save_checkpoint(shape: str, folder: str) -> None:
+    """Write a checkpoint of a shape with random weights."""
+    save_tiny_checkpoint("qwen3_vl", folder)
+    tiny = AutoConfig.from_pretrained(folder).to_dict()
     merged = {part: {**tiny[part], **SHAPES[shape][part]} for part in ("vision_config", "text_config")}
     config = Qwen3VLConfig(**{**tiny, **merged})
-    with device:
-        network.vlm.model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
-    network.vlm.family.model = network.vlm.model
+    AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     # the limit of the original checkpoint is 16 million pixels, far above the size of a slice
-    network._image_processor.size["longest_edge"] = 2**24
-    return network
+    path = Path(folder) / "preprocessor_config.json"
+    processor = json.loads(path.read_text())
+    processor["size"]["longest_edge"] = 2**24
+    path.write_text(json.dumps(processor))
 
 
 def main() -> None:
@@ -77,8 +78,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     volume = IntensityWindows(arguments.modality)(SlicePlane()(LoadVolume()(arguments.image)))
     filtered = InterSliceAnchorFilter(arguments.gamma)(volume)
-    network = build_network(arguments.shape, getattr(torch, arguments.dtype), device)
     pruner = NucleusPruner(tau=arguments.tau)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(arguments.shape, folder)
+        checkpoint = Checkpoint(folder, dtype=arguments.dtype, device=device)
+        checkpoint.model  # noqa: B018 - loaded while the folder is there
+    engine = TransformersEngine(checkpoint, max_new_tokens=8)
 
     cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
     name = torch.cuda.get_device_name() if device.type == "cuda" else cpu
@@ -92,10 +97,10 @@ def main() -> None:
         ("tokens pruned (DINS)", volume, pruner),
         ("both", filtered, pruner),
     ):
-        network.vlm.pruner = method
-        network(slices[None], [["Is there a pleural effusion?"]])
-        record = network.records[0]
-        seconds = record.seconds[0]
+        network = VolumeQA(TransformersEncoder(checkpoint, method), engine)
+        (study,) = network(slices[None], [["Is there a pleural effusion?"]])
+        record = study.record
+        seconds = {**record.seconds, **study.answers[0].seconds}
         total = sum(seconds[stage] for stage in STAGES[:3])
         first = first or total
         row = [label, len(record.slices), sum(record.kept_tokens), *(f"{seconds[stage]:.2f} s" for stage in STAGES)]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Open a bundle from Python: its workflow, with settings and objects of one's own, and its checkpoint."""
+"""Open a bundle from Python: its workflow, with overrides and objects, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ __all__ = ["BundleWorkflow", "bundle_for_checkpoint", "bundle_for_model", "open_
 
 
 class BundleWorkflow(ConfigWorkflow):
-    """A bundle's workflow for programs: objects can be put in the place of parts of its configuration.
+    """A bundle's workflow in which objects can replace parts of the configuration.
 
-    MONAI executes and replaces texts of a configuration. What a program has as objects, such as the questions that a
-    user asks, does not pass through it here.
+    MONAI executes and replaces texts of a configuration. Objects, such as a user's questions, are not parsed.
 
     Args:
-        folder: of the bundle.
-        overrides: id -> value, as text of a configuration; see :func:`monai_medpruner.settings.setting_overrides`.
-        objects: id -> object, which stays as it is.
-        configs: names of the configuration files, later ones on top of earlier ones.
+        folder: folder of the bundle.
+        overrides: configuration id -> value; see :func:`monai_medpruner.settings.setting_overrides`.
+        objects: configuration id -> object, which is used unchanged.
+        configs: names of the configuration files; later files override earlier ones.
 
     Raises:
-        TypeError: an object is a text, a list or a dictionary, which MONAI would read.
+        TypeError: an object is a text, a list or a dictionary, which MONAI would parse.
     """
 
     def __init__(
@@ -54,19 +53,21 @@ class BundleWorkflow(ConfigWorkflow):
                 logging_file=False,
                 workflow_type="infer",
                 bundle_root=str(folder),
-                # no text of this workflow comes from MONAI's command line
+                # this workflow takes no texts from MONAI's command line
                 command_line_texts=[],
                 **(overrides or {}),
             )
         for name, value in (objects or {}).items():
             if isinstance(value, (str, list, dict)):
-                raise TypeError(f"{name} must be an object that MONAI does not read, got a {type(value).__name__}")
+                raise TypeError(
+                    f"{name} must be an object that MONAI does not parse, such as a tuple, got {type(value).__name__}"
+                )
             self.parser[name] = value
 
 
 @contextmanager
 def _errors_only(name: str) -> Iterator[None]:
-    """Keep a logger's warnings out; MONAI warns on standard output that no logging file is applied."""
+    """Suppress a logger's warnings. MONAI prints a warning on standard output if there is no logging file."""
     named = logging.getLogger(name)
     before = named.level
     named.setLevel(logging.ERROR)
@@ -82,13 +83,13 @@ def open_bundle(
     items: Sequence[Mapping[str, Any]] | None = None,
     configs: Sequence[str] = ("inference",),
 ) -> BundleWorkflow:
-    """Return a bundle's workflow, initialized.
+    """Return the initialized workflow of a bundle.
 
     Args:
-        folder: of the bundle.
+        folder: folder of the bundle.
         overrides: as in :class:`BundleWorkflow`.
-        items: volumes and questions, as :func:`monai_medpruner.data.question_items` gives them, in place of the
-            configuration's own.
+        items: volumes and questions from :func:`monai_medpruner.data.question_items`; they replace those of the
+            configuration.
         configs: as in :class:`BundleWorkflow`.
     """
     objects = {} if items is None else {"items": tuple(items)}
@@ -98,10 +99,10 @@ def open_bundle(
 
 
 def bundle_for_model(model_type: str) -> Path:
-    """Return the folder of the bundle that is made for a model type; for other supported ones, that of Qwen3-VL.
+    """Return the folder of the bundle for a model type. Supported types without a bundle get that of Qwen3-VL.
 
     Raises:
-        UnsupportedModelError: no family serves the model type.
+        UnsupportedModelError: no family supports the model type.
     """
     family_class(model_type)
     found = bundle_folders()
@@ -112,15 +113,15 @@ def bundle_for_model(model_type: str) -> Path:
 
 
 def bundle_for_checkpoint(path_or_id: str, revision: str | None = None) -> Path:
-    """Return the folder of the bundle that is made for a checkpoint's model type.
+    """Return the folder of the bundle for a checkpoint's model type.
 
     Args:
         path_or_id: a checkpoint folder or a Hub id.
         revision: commit of a Hub checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is not there, gated, unreachable or incomplete.
-        UnsupportedModelError: no family serves its model type.
+        CheckpointError: the checkpoint is missing, gated, unreachable or incomplete.
+        UnsupportedModelError: no family supports its model type.
     """
     return bundle_for_model(load_config(path_or_id, revision=revision).model_type)
 
@@ -134,16 +135,16 @@ def open_checkpoint(
     attn_implementation: str | None = None,
     tiny_model_type: str = "qwen3_vl",
 ) -> Checkpoint:
-    """Return the checkpoint of a bundle; it is loaded at its first use.
+    """Return the checkpoint of a bundle. It is loaded on first use.
 
     Args:
-        model_id: Hub id, checkpoint folder, or "tiny": a small model with random weights, whose answers mean nothing,
-            written to a temporary folder and loaded like any other.
+        model_id: Hub id, checkpoint folder, or "tiny" for a small model with random weights, whose answers are
+            meaningless. The tiny model is written to a temporary folder and loaded like any other.
         revision: commit of a Hub checkpoint.
         device: as in :class:`~monai_medpruner.networks.Checkpoint`.
-        dtype: as there.
-        attn_implementation: as there.
-        tiny_model_type: family of the tiny model.
+        dtype: as in :class:`~monai_medpruner.networks.Checkpoint`.
+        attn_implementation: as in :class:`~monai_medpruner.networks.Checkpoint`.
+        tiny_model_type: model type of the tiny model.
     """
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "attn_implementation": attn_implementation}
     if model_id == TINY:
@@ -152,7 +153,7 @@ def open_checkpoint(
 
 
 class _TinyCheckpoint(Checkpoint):
-    """A small model with random weights, which is written and loaded at its first use."""
+    """A small model with random weights, which is written and loaded on first use."""
 
     def __init__(self, model_type: str, **loading: Any) -> None:
         super().__init__(TINY, name=TINY, **loading)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = [
     "BenchmarkError",
+    "BudgetError",
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
@@ -66,6 +67,10 @@ def describe_error(error: BaseException) -> tuple[str, str]:
 
 class SettingsError(MedPrunerError, ValueError):
     """A setting or argument has an invalid value."""
+
+
+class BudgetError(SettingsError):
+    """A budget of visual tokens is below what one slice keeps at least."""
 
 
 class PackageVersionError(MedPrunerError, ImportError):

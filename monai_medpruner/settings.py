@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bundles' settings and folders; imports nothing heavy, so that the help of commands answers at once."""
+"""The settings and folders of the bundles. Imports no large package, so that the help of commands starts fast."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ __all__ = [
     "Setting",
     "bundle_config",
     "bundle_folders",
+    "preset",
+    "preset_names",
     "pruner_fields",
     "setting_overrides",
     "settings",
 ]
 
 DEFAULT_BUNDLE = "medpruner_qwen3vl"
-#: group of the settings that an evaluation has besides those of an answer
+#: group of the settings that only an evaluation has
 EVALUATION = "evaluation"
-#: what users write for null; it exists in texts only
+#: how users write null on a command line
 NONE = "none"
-# a field of the chosen pruner, as MONAI's command line names it
+_PRESET = "preset_"
+# prefix of the chosen pruner's fields on MONAI's command line
 _FIELD = "token_pruner::"
-# arguments of select_pruner that are no fields
+# arguments of select_pruner that are not fields
 _CHOICE = (f"{_FIELD}name", f"{_FIELD}pruners")
 _PACKAGE = Path(__file__).resolve().parent
 _TYPES = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "list": "text or a JSON list"}
@@ -46,12 +49,13 @@ class Setting:
     """A setting of the bundles.
 
     Args:
-        name: as configurations and options have it.
-        default: of bundles that state no other value; text that begins with $ is an expression of a configuration.
-        help: what it does.
-        group: "input", "slices", "tokens", "model", "output" or "evaluation".
+        name: name in configurations and on command lines.
+        default: value in bundles that set no other; a text that begins with $ is an expression of a configuration.
+        help: description of the setting.
+        group: "input", "slices", "budget", "tokens", "model", "output" or "evaluation".
         type: "text", "number", "integer", "boolean", or "list" (text, or a JSON list).
         none: whether the text ``none`` stands for null.
+        under_budget: default where a budget of tokens is given; None where that changes nothing.
     """
 
     name: str
@@ -60,15 +64,16 @@ class Setting:
     group: str
     type: str = "text"
     none: bool = False
+    under_budget: Any = None
 
     def read(self, text: str) -> Any:
-        """Return the value that a text stands for.
+        """Convert a text to a value of the setting's type.
 
         Raises:
-            SettingsError: it has another type, or a configuration would execute or replace it.
+            SettingsError: the text has another type, or a configuration would execute or replace it.
         """
         if self.none and text == NONE:
-            # pruners are chosen by name, this one among them
+            # pruners are chosen by name, and "none" is one of the names
             return NONE if self.name == "pruner" else None
         if self.type == "text" or (self.type == "list" and not text.startswith("[")):
             return _plain_text(self.name, text)
@@ -82,65 +87,81 @@ class Setting:
 
 @cache
 def settings() -> Mapping[str, Setting]:
-    """Return the settings that all bundles have, by name, in the order of ``configs/settings.json``."""
+    """Return the settings that all bundles share, by name, in the order of ``configs/settings.json``."""
     described = json.loads((_PACKAGE / "configs" / "settings.json").read_text(encoding="utf-8"))
     return {name: Setting(name, **one) for name, one in described.items()}
 
 
 def bundle_folders() -> dict[str, Path]:
-    """Return the folders of the bundles by name: those of the installed package, else those of the checkout.
+    """Return the folders of the bundles by name, from the installed package or else from the repository.
 
     Raises:
-        SettingsError: there are none.
+        SettingsError: no bundle was found.
     """
     for folder in (_PACKAGE / "bundle_files", _PACKAGE.parent / "bundles"):
         if found := {path.parent.parent.name: path.parent.parent for path in folder.glob("*/configs/inference.json")}:
             return found
-    raise SettingsError(f"no bundles were found in {_PACKAGE} or beside it; install the package again")
+    raise SettingsError(f"no bundles were found in {_PACKAGE} or next to it; install the package again")
 
 
 def bundle_config(folder: Path) -> dict[str, Any]:
-    """Return a bundle's ``inference.json`` as it is written."""
+    """Return the content of a bundle's ``inference.json``, unresolved."""
     return json.loads((folder / "configs" / "inference.json").read_text(encoding="utf-8"))
 
 
 def pruner_fields() -> dict[str, list[str]]:
-    """Return the fields of the pruners that the bundles list, by the pruner's name."""
+    """Return the names of the fields of each pruner in the bundles, by the pruner's name."""
     blocks = bundle_config(bundle_folders()[DEFAULT_BUNDLE])["pruners"]
     return {name: [field for field in block if field != "_target_"] for name, block in blocks.items() if block}
 
 
 def setting_overrides(folder: Path, given: Mapping[str, str | None]) -> dict[str, Any]:
-    """Read settings that a user gave as text.
+    """Convert the texts of settings to overrides of a bundle's configuration.
 
     Args:
-        folder: of the bundle that they are for.
-        given: name -> text; None where a setting was not given. Names are those of :func:`settings`, of the bundle's
-            own settings, ``model`` (stands for ``model_id`` without the bundle's revision), and
-            ``token_pruner::FIELD`` for a field of the chosen pruner.
+        folder: folder of the bundle.
+        given: name -> text; None if a setting was not given. Names are those of :func:`settings` (``preset`` stands for
+            the values of its file, which other settings override), those of the bundle's own settings, ``model``
+            (``model_id`` without the bundle's revision), and ``token_pruner::FIELD`` for a field of the chosen pruner.
 
     Returns:
-        Overrides of the bundle's configuration: id -> value.
+        Configuration id -> value.
 
     Raises:
-        SettingsError: a name is unknown, a text has another type than its setting, or a configuration would execute or
-            replace it.
+        SettingsError: a name is unknown, a text does not have the type of its setting, or a configuration would execute
+            or replace it.
     """
     own = bundle_config(folder)
     texts = {name: text for name, text in given.items() if text is not None}
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = preset(folder, texts.pop("preset")) if "preset" in texts else {}
     if "model" in texts:
-        overrides = {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
+        overrides |= {"model_id": _plain_text("model", texts.pop("model")), "revision": None}
     for name, text in texts.items():
         if name in settings():
             overrides[name] = settings()[name].read(text)
         elif re.fullmatch(rf"{_FIELD}[A-Za-z]\w*", name) and name not in _CHOICE:
             overrides[name] = _field_value(name, text)
-        elif isinstance(own.get(name), (str, int, float)):
+        elif isinstance(own.get(name), (str, int, float)) and not str(own[name]).startswith("$"):
             overrides[name] = _plain_text(name, text)
         else:
             raise SettingsError(_unknown(name, own))
     return overrides
+
+
+def preset_names(folder: Path) -> list[str]:
+    """Return the names of a bundle's presets."""
+    return sorted(path.stem.removeprefix(_PRESET) for path in (folder / "configs").glob(f"{_PRESET}*.json"))
+
+
+def preset(folder: Path, name: str) -> dict[str, Any]:
+    """Return the settings that a name stands for, ``configs/preset_<name>.json`` of a bundle: id -> value.
+
+    Raises:
+        SettingsError: the bundle has no such preset.
+    """
+    if name not in (names := preset_names(folder)):
+        raise SettingsError(f"there is no preset {name!r} in {folder.name}; there are: {', '.join(names)}")
+    return json.loads((folder / "configs" / f"{_PRESET}{name}.json").read_text(encoding="utf-8"))
 
 
 def _unknown(name: str, own: Mapping[str, Any]) -> str:
@@ -152,14 +173,17 @@ def _unknown(name: str, own: Mapping[str, Any]) -> str:
 
 
 def _plain_text(name: str, text: str) -> str:
-    """Return a text; refuse what a bundle's configuration would execute or replace."""
+    """Return a text unless a bundle's configuration would execute or replace it."""
     if text.startswith(("$", "@", "%")) or "#" in text:
-        raise SettingsError(f"--{name} must not begin with $, @ or %, nor hold #: a bundle would execute or replace it")
+        raise SettingsError(
+            f"--{name} must not begin with $, @ or % and must not contain #, because a bundle would execute or replace "
+            f"the text, got {text!r}"
+        )
     return text
 
 
 def _field_value(name: str, text: str) -> Any:
-    """The value of a pruner's field: a number, a truth value, null, or text."""
+    """Return the value of a pruner's field: a number, a boolean, None, or text."""
     if text == NONE:
         return None
     try:
@@ -176,7 +200,7 @@ def _truth(text: str) -> bool:
 
 
 def _numbers(text: str) -> Any:
-    """A JSON list of numbers or of lists of numbers."""
+    """Parse a JSON list of numbers or of lists of numbers."""
     value = json.loads(text)
     leaves = [leaf for one in value for leaf in (one if isinstance(one, list) else [one])]
     if any(isinstance(leaf, bool) or not isinstance(leaf, (int, float)) for leaf in leaves):

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draw the overlay of a phantom over its CT: the picture in docs/label.md.
+"""Draw the figure of docs/label.md: the overlay of a phantom over its CT.
 
-``python scripts/label_picture.py model=tiny tau=0.5``, with what ``--conf`` of the MONAI Label app takes.
+``python scripts/label_picture.py model=tiny tau=0.5``. The arguments are those of ``--conf`` of the MONAI Label app.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PHANTOMS, HEIGHT, WINDOW = 12, 260, (-160, 240)
 
 
 def main(conf: dict[str, str]) -> None:
-    """Write the picture."""
+    """Write the figure."""
     with TemporaryDirectory() as folder:
         phantom_command(PHANTOMS, 7, Path(folder))
         truths = [json.loads(line) for line in (Path(folder) / "phantoms.jsonl").read_text().splitlines()]
@@ -54,7 +54,7 @@ def main(conf: dict[str, str]) -> None:
 
 
 def _canonical(file: Path) -> np.ndarray:
-    """Voxels with axes to the right, to the front and upward."""
+    """Return the voxels in RAS orientation."""
     return np.asarray(nib.as_closest_canonical(nib.load(file)).dataobj)
 
 
@@ -63,7 +63,7 @@ def _tile(voxels: np.ndarray, labels: np.ndarray) -> Image.Image:
     gray = np.clip((voxels - low) / (high - low), 0, 1)[..., None].repeat(3, -1) * 255
     for value, color in COLORS.items():
         gray[labels == value] = 0.65 * gray[labels == value] + 0.35 * np.array(color)
-    # the patient's front up, and right on the left
+    # radiological convention: anterior up, the patient's right on the left
     upright = np.rot90(gray.astype(np.uint8))[:, ::-1]
     return Image.fromarray(upright).resize((HEIGHT * upright.shape[1] // upright.shape[0], HEIGHT), Image.NEAREST)
 

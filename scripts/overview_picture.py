@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draw the picture of the README, docs/pruning_overview.png, from a real run: ``python scripts/overview_picture.py``.
+"""Draw the figure of the README, docs/pruning_overview.png, from a real run: ``python scripts/overview_picture.py``.
 
-The volume is the third phantom of ``medpruner phantom --preset small --count 3 --seed 7``, that of the README's run
-command. The model is the small VideoLLaMA3 of bundles/medpruner_phantom. All slices are drawn, above; below, four kept
-slices with their tokens.
+The volume is the third phantom of ``medpruner phantom --preset small --count 3 --seed 7``, as in the README's run
+command. The model is the small VideoLLaMA3 of bundles/medpruner_phantom. The upper part shows all slices, the lower
+part four kept slices with their tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SOURCE = "Synthetic coronal phantom; small VideoLLaMA3 trained on such phantoms;
 
 
 def main(target: Path = TARGET) -> None:
-    """Write the picture and say what is on it."""
+    """Write the figure and print the number of kept slices and the answer."""
     with TemporaryDirectory() as folder:
         phantom_command(COUNT, SEED, Path(folder), PRESETS["small"])
         truth = [json.loads(line) for line in (Path(folder) / "phantoms.jsonl").read_text("utf-8").splitlines()][-1]
@@ -62,7 +62,7 @@ def main(target: Path = TARGET) -> None:
 
 
 def answered(volume: Any) -> tuple[Sequence[SliceRecord], str]:
-    """The record of each kept slice, and the model's answer to the question."""
+    """Return the record of each kept slice, and the model's answer to the question."""
     checkpoint = Checkpoint(CHECKPOINT, device="cpu")
     encoder = TransformersEncoder(checkpoint, NucleusPruner(tau=TAU, temperature=TEMPERATURE))
     network = VolumeQA(encoder, TransformersEngine(checkpoint, max_new_tokens=16), PHANTOM_PROMPT)
@@ -148,7 +148,7 @@ def _large(axes: Axes, image: np.ndarray, lesion: np.ndarray, index: int, record
 
 
 def _chosen(lesion: np.ndarray, kept: Sequence[int]) -> list[int]:
-    """The kept slice that shows most of the lesion, and others evenly spaced over those without it."""
+    """Return the kept slice with most of the lesion, and evenly spaced kept slices without it."""
     most = max(kept, key=lambda index: int(lesion[..., index].sum()))
     others = [index for index in kept if not lesion[..., index].any()]
     return sorted([most, *(others[len(others) * place // (LARGE + 1)] for place in (1, 3, 4))])

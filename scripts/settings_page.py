@@ -3,8 +3,8 @@
 
 """Print the tables of settings, or check or update a page: ``settings_page.py [--check | --write] [docs/settings.md]``.
 
-The tables of settings come from ``monai_medpruner/configs/settings.json`` and ``bundles/*.json``, the others from
-the fields of the pruners.
+The tables are generated from ``monai_medpruner/configs/settings.json``, ``bundles/*.json`` and the fields of the
+pruners.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 
 
 def tables() -> str:
-    """Return the Markdown tables of all settings and of every registered pruner's fields."""
+    """Return the Markdown tables of all settings and of the fields of all registered pruners."""
     settings = json.loads(SETTINGS.read_text(encoding="utf-8"))
     parts = []
     for group in dict.fromkeys(entry["group"] for entry in settings.values()):
@@ -43,7 +43,7 @@ def tables() -> str:
 
 
 def _bundle_defaults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each bundle's own values of the settings; those that a configuration computes are left out."""
+    """Return each bundle's own values of the settings, without values that a configuration computes."""
     rows = []
     for file in sorted((REPOSITORY / "bundles").glob("*.json")):
         own = json.loads(file.read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def _bundle_defaults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _fields(pruner: type[TokenPruner]) -> list[tuple[str, str, str]]:
-    """Name, default and description of the fields of a pruner's dataclass, those of its base class included."""
+    """Return name, default and description of a pruner's fields, including those of its base class."""
     described: dict[str, str] = {}
     for one in reversed(pruner.__mro__):
         described |= described_arguments(inspect.getdoc(one) or "")
@@ -65,7 +65,7 @@ def _fields(pruner: type[TokenPruner]) -> list[tuple[str, str, str]]:
 
 
 def described_arguments(docstring: str) -> Mapping[str, str]:
-    """Read the section ``Args:`` of a docstring: name to description, each on one line."""
+    """Return the descriptions in the section ``Args:`` of a docstring, by name, each on one line."""
     _, found, section = docstring.partition("Args:\n")
     if not found:
         return {}
@@ -79,7 +79,7 @@ def _summary(pruner: type[TokenPruner]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line of Markdown from the reStructuredText of a docstring."""
+    """Convert the reStructuredText of a docstring to one line of Markdown."""
     line = " ".join(text.split()).replace("``", "`").replace("|", "\\|")
     return re.sub(r":\w+:`~?\.?([\w.]+\.)?(\w+)`", r"`\2`", line)
 
@@ -87,7 +87,7 @@ def _cell(text: str) -> str:
 def _value(default: Any) -> str:
     if default is None:
         return "`none`"
-    # what begins with $ or @ is computed by the configuration
+    # a configuration computes values that begin with $ or @
     return (
         ""
         if isinstance(default, str) and (not default or default[0] in "$@")
@@ -101,10 +101,10 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def up_to_date(page: str) -> str:
-    """Return the page with the tables between its marks.
+    """Return the page with up-to-date tables between its markers.
 
     Raises:
-        ValueError: there is not one pair of marks.
+        ValueError: the page does not have exactly one pair of markers.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise ValueError(f"there must be one {BEGIN} and, after it, one {END}")
@@ -113,21 +113,21 @@ def up_to_date(page: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 1 where a page that is checked is not up to date."""
+    """Run the command. The exit status is 1 if a checked page is not up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare with the page")
-    action.add_argument("--write", action="store_true", help="bring the page up to date")
+    action.add_argument("--write", action="store_true", help="update the page")
     parser.add_argument("page", type=Path, nargs="?", default=PAGE)
     options = parser.parse_args(arguments)
     if not (options.check or options.write):
         sys.stdout.write(f"{tables()}\n")
         return 0
-    held = options.page.read_text(encoding="utf-8")
-    wanted = up_to_date(held)
+    current = options.page.read_text(encoding="utf-8")
+    wanted = up_to_date(current)
     if options.write:
         options.page.write_text(wanted, encoding="utf-8")
-    elif held != wanted:
+    elif current != wanted:
         sys.stderr.write(f"{options.page} is not up to date: run python scripts/settings_page.py --write\n")
         return 1
     return 0

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Print the table of supported models, or check that a page holds it: ``supported_models.py [--check README.md]``."""
+"""Print the table of supported models, or check the table in a page: ``supported_models.py [--check README.md]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADINGS = ("`model_type`", "models", "one token is", "positions of kept tokens
 
 
 def table() -> str:
-    """Return the Markdown table, one row per registered family."""
+    """Return the Markdown table with one row per registered family."""
     rows = [_HEADINGS, ("---",) * len(_HEADINGS)]
     for family in FAMILIES:
         one = family.summary
@@ -28,15 +28,15 @@ def table() -> str:
 
 
 def difference(page: str) -> str | None:
-    """Return what is wrong with the table between the marks of a page; None where it is up to date."""
+    """Return what is wrong with the table between the markers of a page; None if it is up to date."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         return f"there must be one {BEGIN} and, after it, one {END}"
-    held = page.split(BEGIN)[1].split(END)[0].strip()
-    return None if held == table() else f"the table between {BEGIN} and {END} is not what the families say; it must be"
+    current = page.split(BEGIN)[1].split(END)[0].strip()
+    return None if current == table() else f"the table between {BEGIN} and {END} is not up to date; it must be"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 1 where the page's table is not up to date."""
+    """Run the command. The exit status is 1 if the table in the page is not up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", type=Path, metavar="PAGE", help="compare with this page instead of printing")
     page = parser.parse_args(arguments).check

@@ -3,14 +3,16 @@
 
 """Write the complete configuration files of the bundles: ``sync_bundles.py [--check]``.
 
-What the bundles have in common stands in ``monai_medpruner/configs``. ``bundles/<name>.json`` states what differs, by
-the ids that MONAI's command line takes: ``"max_slices"``, ``"prompt::question"``, ``"_meta_::name"``. An id that begins
-with ``+`` adds to a list, and ``{common}`` in a text of the metadata stands for the common text. A bundle may add a
+``monai_medpruner/configs`` has the common configuration of all bundles. ``bundles/<name>.json`` has the differences, by
+the ids of MONAI's command line: ``"max_slices"``, ``"prompt::question"``, ``"_meta_::name"``. An id that begins with
+``+`` adds to a list, and ``{common}`` in a text of the metadata is replaced by the common text. A bundle may add a
 setting if one of its other settings refers to it.
 
-Generated besides are the settings at the top of a file and the block ``optional``, from ``settings.json``; the block
-``pruners``, from the dataclasses of the registered pruners; and the versions in ``metadata.json``, from
-``constraints.txt`` and ``pyproject.toml``.
+Each ``preset_<name>.json`` there is copied to every bundle.
+
+The script also generates the settings at the top of a file and the block ``optional`` from ``settings.json``, with
+other defaults under a budget of tokens where it states them; the block ``pruners`` from the dataclasses of the
+registered pruners; and the versions in ``metadata.json`` from ``constraints.txt`` and ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ else:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMON = REPOSITORY / "monai_medpruner" / "configs"
-#: files that are the same in every bundle but for what a bundle states
+#: files that are the same in every bundle
 SAME = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json")
+#: files of settings under one name; each is the same in every bundle
+PRESETS = "preset_*.json"
 META = "_meta_"
-#: packages whose tested version has a key of its own
+#: packages whose tested version has its own key in the metadata
 TESTED = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 EVALUATION = "evaluation"
 
@@ -52,7 +56,7 @@ def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
         differences: content of ``bundles/<name>.json``.
 
     Raises:
-        ValueError: an id is not in the common form, and no setting refers to it.
+        ValueError: an id is not in the common configuration, and no setting refers to it.
     """
     described = {name: one for name, one in read(COMMON / "settings.json").items() if one["group"] != EVALUATION}
     settings = {name: one["default"] for name, one in described.items()}
@@ -63,12 +67,15 @@ def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in own.items():
         if name not in extra:
             set_value(config, name, value)
-    # before the blocks that refer to them
+    for name, one in described.items():
+        if "under_budget" in one:
+            config[name] = budget_default(config[name], one["under_budget"])
+    # inserted before the blocks that refer to them
     config = insert_before(config, "token_pruner", {"pruners": pruner_blocks(settings)})
     for name, value in extra.items():
         readers = [one for one in settings if f"@{name}" in json.dumps(config[one])]
         if not readers:
-            raise ValueError(f"there is no setting {name!r} in the common form, and nothing refers to it")
+            raise ValueError(f"there is no setting {name!r} in the common configuration, and nothing refers to it")
         config = insert_before(config, readers[0], {name: value})
     return config
 
@@ -81,16 +88,21 @@ def evaluation_config() -> dict[str, Any]:
 
 
 def optional_block(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the one place where the text ``none`` becomes null."""
-    # select_pruner knows the name "none" from the block of pruners
+    """Return the block that replaces the text ``none`` by null."""
+    # the block of pruners has an entry for the name "none"
     return {name: f"$optional(@{name})" for name, one in described.items() if one.get("none") and name != "pruner"}
 
 
+def budget_default(default: Any, under_budget: Any) -> str:
+    """Return the expression of a default that is another one under a budget of tokens; a given value replaces it."""
+    return f"${under_budget!r} if @under_budget else {default!r}"
+
+
 def pruner_blocks(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a block for each registered pruner; fields that have a setting refer to it.
+    """Return a block for each registered pruner. Fields with a setting of the same name refer to it.
 
     Args:
-        settings: of the bundles.
+        settings: settings of the bundles.
     """
     blocks: dict[str, Any] = {}
     for name, pruner in PRUNERS.items():
@@ -101,10 +113,10 @@ def pruner_blocks(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default(field: Field[Any]) -> Any:
-    """Return the default of a dataclass's field.
+    """Return the default of a dataclass field.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the field has no default.
     """
     if field.default is not MISSING:
         return field.default
@@ -121,7 +133,7 @@ def metadata(differences: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         config: the bundle's complete ``inference.json``.
 
     Raises:
-        ValueError: an id is not in the common form.
+        ValueError: an id is not in the common configuration.
     """
     content = read(COMMON / "metadata.json")
     content |= versions()
@@ -142,13 +154,13 @@ def metadata(differences: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
 
 
 def versions() -> dict[str, Any]:
-    """Return the versions that were tested, and the requirements that they stand for."""
+    """Return the tested versions and the version requirements."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     tested = {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in pins}
     dependencies = [Requirement(line) for line in project["dependencies"]]
-    # with operators: the model zoo pins a bare version exactly
+    # with operators, because the model zoo pins a version without an operator exactly
     required = {one.name: str(one.specifier) for one in dependencies if one.specifier and one.name not in TESTED}
     return {
         **{key: tested[name] for name, key in TESTED.items()},
@@ -157,7 +169,7 @@ def versions() -> dict[str, Any]:
 
 
 def set_value(config: dict[str, Any], name: str, value: Any) -> None:
-    """Set a value by its id; see the module's text for ``+`` and ``{common}``.
+    """Set a value by its id; see the module's docstring for ``+`` and ``{common}``.
 
     Raises:
         ValueError: the id is not in the configuration.
@@ -166,9 +178,9 @@ def set_value(config: dict[str, Any], name: str, value: Any) -> None:
     place: Any = config
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None
-    # the channels of an image are counted, and a bundle may have more of them
+    # the channels of an image are numbered, and a bundle may add some
     if not isinstance(place, dict) or (last not in place and not last.isdecimal()):
-        raise ValueError(f"there is nothing with the id {name!r} in the common form")
+        raise ValueError(f"there is no id {name!r} in the common configuration")
     if name.startswith("+"):
         place[last] = [*place[last], *value]
     else:
@@ -176,7 +188,7 @@ def set_value(config: dict[str, Any], name: str, value: Any) -> None:
 
 
 def insert_before(config: Mapping[str, Any], name: str, added: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with further keys before one of its own."""
+    """Return a configuration with keys inserted before one of its keys."""
     result: dict[str, Any] = {}
     for key, value in config.items():
         result |= {**added, key: value} if key == name else {key: value}
@@ -184,9 +196,10 @@ def insert_before(config: Mapping[str, Any], name: str, added: Mapping[str, Any]
 
 
 def bundle_files(differences: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return every generated file of a bundle by its name."""
+    """Return all generated files of a bundle by name."""
     config = inference_config(differences)
-    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in SAME}
+    names = (*SAME, *(path.name for path in sorted(COMMON.glob(PRESETS))))
+    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in names}
     return {"inference.json": config, "metadata.json": metadata(differences, config), **others}
 
 
@@ -196,10 +209,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 1 where a bundle cannot be made, or with --check, where a file differs."""
+    """Run the command. The exit status is 1 if a bundle is invalid or, with --check, if a file differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, default=REPOSITORY / "bundles", help="folder of the bundles")
-    parser.add_argument("--check", action="store_true", help="name the files that differ, and write none")
+    parser.add_argument("--check", action="store_true", help="print the files that differ, and write nothing")
     options = parser.parse_args(arguments)
     failed = False
     for path in sorted(options.bundles.glob("*.json")):
@@ -216,11 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settle(path: Path, text: str, check: bool) -> bool:
-    """Write a file that differs; or, where it is only checked, say so and return False."""
+    """Write a file if it differs; with ``check``, report it instead and return False."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return True
     if check:
-        sys.stderr.write(f"{path} is not in the common form: run scripts/sync_bundles.py\n")
+        sys.stderr.write(f"{path} is not up to date: run python scripts/sync_bundles.py\n")
         return False
     path.write_text(text, encoding="utf-8")
     return True

@@ -60,7 +60,7 @@ def test_what_would_not_arrive_is_refused(write, text, reason):
     if reason is None:
         assert check_texts(NAMES) is None
         return
-    with pytest.raises(SettingsError, match="--question would not arrive as the text that was written") as raised:
+    with pytest.raises(SettingsError, match="MONAI would not read --question as the text that was given") as raised:
         check_texts(NAMES)
     assert reason in str(raised.value)
     assert "--questions_file" in str(raised.value)
@@ -91,7 +91,7 @@ def test_what_arrives_as_written_passes(write, text):
 @pytest.mark.parametrize("text", ["/data/a#1/b", "2024", "a,b", "$print(1)"])
 def test_paths(write, text):
     write("output_dir", text)
-    with pytest.raises(SettingsError, match="--output_dir would not arrive") as raised:
+    with pytest.raises(SettingsError, match="MONAI would not read --output_dir as the text") as raised:
         check_texts(NAMES)
     assert "questions_file" not in str(raised.value)
     assert check_texts(["image"]) is None

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from monai_medpruner.pruners import Keys, ReceivedAttention, SliceTokens
-from monai_medpruner.testing import check_pruner
+from monai_medpruner.testing import check_pruner, check_slice_rule
 
 
 def marked_block(text, mark):
@@ -111,7 +111,7 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
 def test_the_example_pruner(repository, tmp_path, monkeypatch):
     """The pruner in CONTRIBUTING, run as it stands there."""
     text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(example.splitlines()) < 30
     (tmp_path / "top_tokens.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -129,6 +129,17 @@ def test_the_example_pruner(repository, tmp_path, monkeypatch):
     check_pruner(example_pruner())
     with pytest.raises(ValueError, match="keep_ratio"):
         example_pruner(keep_ratio=0)
+
+
+def test_the_example_slice_rule(repository, tmp_path, monkeypatch):
+    """The slice rule in CONTRIBUTING, run as it stands there."""
+    text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, example = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "every_nth.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rule = importlib.import_module("every_nth").EveryNth
+    check_slice_rule(rule())
+    check_slice_rule(rule(step=5))
 
 
 def test_every_package_is_installed(repository):

@@ -60,13 +60,13 @@ def test_what_lacks_is_refused(name, lowest, found):
     with pytest.raises(PackageVersionError) as raised:
         check_required_packages({"torch": "2.6", name: lowest})
     message = str(raised.value)
-    assert f"{name} is {found}, needed is {SpecifierSet(f'>={lowest}')}" in message
+    assert f"{name} is {found}, expected {SpecifierSet(f'>={lowest}')}" in message
     assert message.endswith(f'pip install "{name}{SpecifierSet(f">={lowest}")}"')
     assert "torch" not in message
 
 
 def test_an_upper_bound():
-    with pytest.raises(PackageVersionError, match=r'itk is 5\.10, needed is <5\.10.* pip install "itk<5\.10"$'):
+    with pytest.raises(PackageVersionError, match=r'itk is 5\.10, expected <5\.10.* pip install "itk<5\.10"$'):
         check_required_packages({"itk": "<5.10"})
 
 
@@ -78,7 +78,7 @@ def test_all_that_lack_are_named_at_once():
 
 @pytest.mark.parametrize("lowest", ["", "newest", ">=", "~1", None, 5.4, "5.10,<6"])
 def test_what_is_no_version_is_refused(lowest):
-    with pytest.raises(SettingsError, match="monai needs a version specifier"):
+    with pytest.raises(SettingsError, match="monai must have a version specifier"):
         check_required_packages({"monai": lowest})
 
 

@@ -24,7 +24,7 @@ def test_bundles(repository):
 def test_every_setting_says_what_it_does():
     for name, one in settings().items():
         assert one.name == name
-        assert one.group in ("input", "slices", "tokens", "model", "output", "evaluation")
+        assert one.group in ("input", "slices", "budget", "tokens", "model", "output", "evaluation")
         assert one.type in ("text", "number", "integer", "boolean", "list")
         assert len(one.help) > 10
 
@@ -82,7 +82,7 @@ def test_settings_of_one_bundle(read):
         ({"plane": "$print(1)"}, "--plane must not begin with"),
         ({"plane": "@gamma"}, "must not begin with"),
         ({"plane": "%file.json"}, "must not begin with"),
-        ({"output_dir": "a#1"}, "nor hold #"),
+        ({"output_dir": "a#1"}, "must not contain #"),
         ({"model": "$print(1)"}, "--model must not begin with"),
         ({"token_pruner::scope": "$print(1)"}, "must not begin with"),
         ({"token_pruner::scope": '"$print(1)"'}, None),

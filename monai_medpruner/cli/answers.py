@@ -9,13 +9,13 @@ import argparse
 import sys
 from pathlib import Path
 
-SUMMARY = "Print the answers of a run, beside the truth if there is one, with what was kept and the seconds."
+SUMMARY = "Print the answers of a run with the truth, if known, the retention and the seconds per stage."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("answers", type=Path, help="answers.jsonl of a bundle's run, or the folder that holds it")
-    parser.add_argument("--truth", type=Path, help="folder of phantoms, or a table in M3D-VQA's form")
+    parser.add_argument("answers", type=Path, help="answers.jsonl of a bundle's run, or its folder")
+    parser.add_argument("--truth", type=Path, help="folder of phantoms, or a table in the format of M3D-VQA")
 
 
 def run(arguments: argparse.Namespace) -> None:

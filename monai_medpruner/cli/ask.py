@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""``medpruner ask``: a volume, a question, and the answer as it is generated."""
+"""``medpruner ask``: ask about a volume and print the answer as it is generated."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
 
-SUMMARY = "Ask about a volume with the bundle made for the model, and print the answer as it is generated."
+SUMMARY = "Ask about a volume with the bundle for the model, and print the answer as it is generated."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--image", nargs="+", required=True, help="NIfTI file, DICOM folder or CSV; one or several")
-    parser.add_argument("--question", nargs="+", default=[], help="any text, word for word; one or several")
-    parser.add_argument("--questions_file", help='JSONL file, a line {"question": "..."} for each question')
+    parser.add_argument("--image", nargs="+", required=True, help="NIfTI file, DICOM folder or CSV; one or more")
+    parser.add_argument("--question", nargs="+", default=[], help="any text, asked verbatim; one or more")
+    parser.add_argument("--questions_file", help='JSONL file with a line {"question": "..."} for each question')
     add_model_options(parser)
-    add_setting_options(parser, ("slices", "tokens", "model", "output"))
+    add_setting_options(parser, ("budget", "slices", "tokens", "model", "output"))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run a bundle on the images and questions, and write each answer to standard output as it is generated.
 
     Raises:
-        MedPrunerError: whatever is wrong with the images, the questions, the settings or the model.
+        MedPrunerError: an image, a question, a setting or the model is invalid.
     """
     from monai_medpruner.bundles import open_bundle
     from monai_medpruner.data import question_items, require_items
@@ -54,7 +54,7 @@ def _chosen_bundle(arguments: argparse.Namespace) -> Path:
 
 
 class _Answers:
-    """Writes answers to standard output as they come, under their questions where there are several."""
+    """Writes answers to standard output as they are generated, with their questions if there are several."""
 
     def __init__(self, questions: list[str]) -> None:
         self.questions = iter(questions) if len(questions) > 1 else None

@@ -9,7 +9,7 @@ import argparse
 
 from monai_medpruner.cli.scoring_options import add_scoring_options, write_result
 
-SUMMARY = "Compare two runs on the same items, pair by pair."
+SUMMARY = "Compare two runs on the same items with paired tests."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "Write a Hulu-Med checkpoint as a native VideoLLaMA3 one, which needs no code of the checkpoint."
+SUMMARY = "Convert a Hulu-Med checkpoint to a native VideoLLaMA3 checkpoint, which needs no remote code."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", type=Path, help="folder of the Hulu-Med checkpoint, as published")
-    parser.add_argument("destination", type=Path, help="folder to write, absent or empty")
+    parser.add_argument("destination", type=Path, help="folder to write; must not exist or be empty")
 
 
 def run(arguments: argparse.Namespace) -> None:

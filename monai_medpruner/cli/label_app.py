@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the app's folder, and print where it is."""
+    """Write the app's folder and print its path."""
     from monai_medpruner.label.app_folder import app_folder
 
     sys.stdout.write(f"{app_folder()}\n")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The registry of commands, and what runs one."""
+"""The registry of commands, and the main function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from monai_medpruner.errors import own_error
 
 __all__ = ["COMMANDS", "main"]
 
-#: every command by its name
+#: all commands by name
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        argv: the words after ``medpruner``; those of the process where None.
+        argv: the arguments after ``medpruner``; None takes those of the process.
 
     Raises:
-        SystemExit: with status 1 and the error's message for an error of this package, with status 2 for wrong
+        SystemExit: status 1, with the message on standard error, for an error of this package; status 2 for invalid
             arguments.
     """
     parser = argparse.ArgumentParser(
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     arguments, rest = parser.parse_known_args(argv)
     if hasattr(arguments, "further"):
-        # names that hold ::, and settings of a single bundle
+        # options with :: in their names, and settings that only one bundle has
         arguments.further = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

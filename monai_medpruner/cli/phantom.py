@@ -8,21 +8,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "Write CT phantoms with known truth: volumes, masks, questions in M3D-VQA's form, reports."
+SUMMARY = "Write CT phantoms with known truth: volumes, masks, reports, and questions in the format of M3D-VQA."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--count", type=int, default=200, help="number of volumes. Default: 200")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files. Default: 0")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write, absent, empty, or of an interrupted run"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; new, empty, or of an interrupted run")
     parser.add_argument(
         "--preset",
         default="default",
         choices=("default", "small"),
-        help="small: slices of 96 x 96 pixels, what the models of bundles/medpruner_phantom know. Default: default",
+        help="small: 96 x 96 pixels, as in the training data of bundles/medpruner_phantom. Default: default",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "Fetch WordNet from Debian's packages, for METEOR offline."
+SUMMARY = "Download WordNet from Debian's packages, for METEOR without a network."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fetch WordNet."""
+    """Download WordNet."""
     from monai_medpruner.metrics import prepare_wordnet
 
     prepare_wordnet(arguments.destination)

@@ -9,7 +9,7 @@ import argparse
 
 from monai_medpruner.cli.scoring_options import add_scoring_options, write_result
 
-SUMMARY = "Score the predictions of a run by a named protocol, with intervals."
+SUMMARY = "Score the predictions of a run with a protocol, with confidence intervals."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the commands that score share."""
+"""Options shared by the commands that score."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["add_scoring_options", "write_result"]
 
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
-    """Declare how to score, and where to write."""
+    """Declare the options for scoring and output."""
     parser.add_argument(
         "--protocol",
         default="meduni-vqa",
-        help="how to score. Default: meduni-vqa. An unknown name is answered with the list",
+        help="name of the protocol; an unknown name prints the list. Default: meduni-vqa",
     )
-    parser.add_argument("--output", help="JSON file to write as well, with the values of every item")
-    parser.add_argument("--wordnet", help="folder that prepare_wordnet made; without it METEOR has no synonyms")
+    parser.add_argument("--output", help="JSON file for the result with the values of every item")
+    parser.add_argument("--wordnet", help="folder from prepare_wordnet; without it METEOR has no synonyms")
 
 
 def write_result(result: dict[str, Any]) -> None:

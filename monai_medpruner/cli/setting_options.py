@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The settings of the bundles as options of commands."""
+"""Options of commands for the settings of the bundles."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from monai_medpruner.settings import DEFAULT_BUNDLE, Setting, bundle_folders, pr
 
 __all__ = ["add_model_options", "add_setting_options", "given_settings"]
 
-#: settings that --model and --bundle stand for
+#: settings that --model and --bundle replace
 _MODEL = ("model_id", "model_type")
-#: what is asked never passes through a configuration
+#: images and questions never enter a configuration
 _ASKED = ("image", "question", "questions_file")
 _METAVARS = {"number": "NUMBER", "integer": "COUNT", "boolean": "BOOLEAN"}
 
@@ -24,8 +24,8 @@ def add_model_options(parser: argparse.ArgumentParser, default_bundle: str | Non
     """Declare ``--model`` and ``--bundle``.
 
     Args:
-        parser: of the command.
-        default_bundle: None where the bundle follows from the model.
+        parser: parser of the command.
+        default_bundle: default of ``--bundle``; None chooses the bundle by the model.
     """
     parser.add_argument(
         "--model", help="Hub id, checkpoint folder, or tiny for random weights. Default: that of the bundle"
@@ -34,7 +34,7 @@ def add_model_options(parser: argparse.ArgumentParser, default_bundle: str | Non
         "--bundle",
         choices=sorted(bundle_folders()),
         default=default_bundle,
-        help=f"whose settings to take. Default: {default_bundle or 'by the model'}",
+        help=f"bundle whose settings to use. Default: {default_bundle or 'the one for the model'}",
     )
 
 
@@ -42,11 +42,11 @@ def add_setting_options(parser: argparse.ArgumentParser, groups: Sequence[str], 
     """Declare an option for each setting of some groups, and the fields of pruners.
 
     Args:
-        parser: of the command.
-        groups: of settings.
-        without: settings that the command has options of its own for.
+        parser: parser of the command.
+        groups: groups of settings.
+        without: settings for which the command has its own options.
     """
-    defaults = f"defaults are those of {DEFAULT_BUNDLE}; other bundles may have others"
+    defaults = f"defaults are those of {DEFAULT_BUNDLE}; other bundles may differ"
     for group in groups:
         section = parser.add_argument_group(group, defaults if group == groups[0] else None)
         for one in settings().values():
@@ -57,16 +57,16 @@ def add_setting_options(parser: argparse.ArgumentParser, groups: Sequence[str], 
     parser.add_argument_group(
         "fields of a pruner",
         f"--token_pruner::FIELD VALUE sets a field of the chosen pruner. {fields}. Pruners of other packages have "
-        "fields of their own",
+        "their own fields",
     )
     parser.set_defaults(further=[])
 
 
 def given_settings(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Yield the settings that were given, with their texts; options that the parser does not know among them.
+    """Yield the settings that were given, with their texts, including options that the parser does not know.
 
     Raises:
-        SettingsError: an option has no value, or a value no option.
+        SettingsError: an option has no value, or a value has no option.
     """
     known = {"model", *settings()} - set(_ASKED)
     yield from ((name, text) for name, text in vars(arguments).items() if name in known and isinstance(text, str))
@@ -76,7 +76,7 @@ def given_settings(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
 def _pairs(words: Iterator[str]) -> Iterable[tuple[str, str]]:
     for word in words:
         if not word.startswith("--"):
-            raise SettingsError(f"{word!r} belongs to no option")
+            raise SettingsError(f"{word!r} does not belong to an option; write --NAME VALUE")
         name, equals, text = word[2:].partition("=")
         if not equals:
             following = next(words, None)

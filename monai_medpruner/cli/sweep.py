@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""``medpruner sweep``: a grid of settings on a benchmark."""
+"""``medpruner sweep``: evaluate a grid of settings on a benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
 
-SUMMARY = "Evaluate a grid of settings, each volume encoded once, and write a table and a plot."
+SUMMARY = "Evaluate a grid of settings, encoding each volume once, and write a table and a plot."
 
 #: option -> the setting of sweep.json
 _GRID = {"gamma": "gammas", "tau": "taus", "temperature": "temperatures"}
@@ -25,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", required=True, help="folder to write; interrupted runs resume automatically")
     add_model_options(parser, DEFAULT_BUNDLE)
     parser.add_argument("--gamma", nargs="+", help="thresholds of the slice filter, numbers or none")
-    parser.add_argument("--tau", nargs="+", help="shares of attention that selected tokens hold")
+    parser.add_argument("--tau", nargs="+", help="shares of attention that the selected tokens cover")
     parser.add_argument("--temperature", nargs="+", help="temperatures of the scores")
     own = ("dataset_dir", "output_dir", *_GRID)
-    add_setting_options(parser, ("evaluation", "slices", "tokens", "model"), own)
+    add_setting_options(parser, ("evaluation", "budget", "slices", "tokens", "model"), own)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run a bundle's ``sweep.json`` and write the table to standard output.
 
     Raises:
-        MedPrunerError: whatever is wrong with the settings, the data or the model.
+        MedPrunerError: a setting, the data or the model is invalid.
     """
     folder = bundle_folders()[arguments.bundle]
     overrides = setting_overrides(folder, dict(given_settings(arguments)))
@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _text_table(lines: Sequence[dict[str, Any]]) -> str:
-    """The settings, what is kept, and every measure with its interval, in columns."""
+    """Return a table of the settings, the kept fractions, and every metric with its interval."""
     measures = [name for name in lines[0] if f"{name}_low" in lines[0] and any(one[name] is not None for one in lines)]
-    # the other answer rules are in the file
+    # accuracies under other rules of parsing are only in the file
     measures = [name for name in measures if not name.startswith(("accuracy_", "unparsed"))]
     shares = ("slices", "tokens_per_kept_slice", "overall")
     rows = [[*_GRID, *shares, *measures]]

@@ -24,7 +24,8 @@ def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     MONAI's default collation transposes lists of questions. This function stacks tensors, padding shallower volumes
     with zeros after their last slice (:class:`~monai_medpruner.engines.VolumeQA` ignores the padding), and turns the
-    rest into a list with one entry per item. Questions become ``list[list[str]]``, one inner list per item.
+    rest into a list with one entry per item. The pixels of a slice stay together in memory. Questions become
+    ``list[list[str]]``, one inner list per item.
 
     Args:
         items: dictionaries with the same keys; tensors are volumes ``(C, H, W, D)``.
@@ -45,11 +46,12 @@ def _collate(values: list[Any]) -> Any:
             "use a batch size of 1"
         )
     depth = max(value.shape[-1] for value in values)
-    padded = [pad(value, (0, depth - value.shape[-1])) for value in values]
+    # stacking gives C order: with the slice axis before the pixels, a slice's pixels stay together in memory
+    padded = [pad(value.movedim(-1, 1), (0, 0, 0, 0, 0, depth - value.shape[-1])) for value in values]
     for volume in padded:
         if isinstance(volume, MetaTensor):
             volume.meta = collatable(volume.meta)
-    return collate_meta_tensor(padded)
+    return collate_meta_tensor(padded).movedim(2, -1)
 
 
 def _in_one_form(values: list[Any]) -> list[Any]:

@@ -9,9 +9,14 @@ position of each slice along that axis. ``nonuniform``: slices are not spaced ev
 for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled to [0, 1] or 0 to 255 before they were
 stored. ``kept_indices``: which slices are left, in the numbering of the source volume, that is before any selection.
 ``source_depth``, ``source_affine`` and ``source_positions_mm``: its number of slices, its affine and the position of
-each of its slices. ``slice_distances``: of each of its slices to the anchor that the filter compared it with; NaN for a
-slice that the filter was not given. ``plane``: "axial", "coronal" or "sagittal". ``preprocessing``: the stages that the
-volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``: what was seen and how it was handled.
+each of its slices. ``range_depth``: slices of the range that was chosen of it; absent where all
+were. ``slice_distances``: of each of its slices, what the slice rule measured (the anchor rule: its
+distance to the anchor); NaN for a slice that the rule was not given. ``slice_rules``: the rules that chose slices, each
+with its name and fields. ``body_extents``, ``body_grid``: where the body lies in each slice, and on which grid
+(:mod:`~monai_medpruner.transforms.find_body`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
+the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal".
+``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``:
+what was seen and how it was handled.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-__all__ = ["ENCODED_STUDY", "PerVolumeList", "append_note", "collatable", "positions_from_affine"]
+__all__ = ["ENCODED_STUDY", "PerVolumeList", "append_note", "collatable", "positions_from_affine", "range_depth"]
 
 #: entry of an empty volume's metadata: a list of the encoded study that stands for the volume
 ENCODED_STUDY = "encoded_study"
@@ -57,6 +62,16 @@ def collatable(meta: Mapping[str, Any]) -> dict[str, Any]:
 def append_note(meta: MutableMapping[str, Any], note: str) -> None:
     """Append ``note`` to ``meta["notes"]``, as a new list, since the old one may be shared with the caller's volume."""
     meta["notes"] = PerVolumeList([*meta.get("notes", ()), note])
+
+
+def range_depth(meta: Mapping[str, Any], slices: int) -> int:
+    """Return the number of slices that a volume had before any was dropped: those of the range that was chosen.
+
+    Args:
+        meta: of the volume.
+        slices: that it has now, for volumes of which no slices were selected.
+    """
+    return int(meta.get("range_depth", meta.get("source_depth", slices)))
 
 
 def positions_from_affine(affine: torch.Tensor, axis: int, depth: int) -> PerVolumeList:

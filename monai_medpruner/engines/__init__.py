@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Language engines: an encoded study and questions to answers."""
+"""Language engines, which answer questions about an encoded study."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A conversation about a volume, and the text that the model reads."""
+"""A conversation about a volume, and the text of its prompt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Conversation", "conversation_text"]
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions about a volume and how the volume is written into the prompt.
+    """Questions about a volume, with the template of the prompt.
 
     Args:
-        prompt: the prompt's form.
-        turns: plain texts: a question; or the first question, its answer, and so on, ending in a question.
+        prompt: template of the prompt.
+        turns: plain texts: one question; or alternating questions and answers that end with a question.
 
     Raises:
-        QuestionError: a turn is not text or is empty, or the conversation does not end in a question.
+        QuestionError: a turn is not text or is empty, or the conversation does not end with a question.
     """
 
     prompt: VolumePrompt
@@ -33,14 +33,17 @@ class Conversation:
 
     def __post_init__(self) -> None:
         if len(self.turns) % 2 == 0:
-            raise QuestionError("a conversation must end in a question")
+            raise QuestionError(
+                f"a conversation must end with a question, so it needs an odd number of turns, got {len(self.turns)}"
+            )
         for text in self.turns:
             if not isinstance(text, str) or not text.strip():
-                raise QuestionError(f"a question must be text and not empty, got {type(text).__name__}")
+                found = "an empty text" if isinstance(text, str) else type(text).__name__
+                raise QuestionError(f"a question must be text and not empty, got {found}")
 
     @classmethod
     def about(cls, prompt: VolumePrompt, question: str | Sequence[str]) -> Conversation:
-        """A conversation of one question, or of the turns given."""
+        """Return the conversation of one question, or of several turns."""
         if isinstance(question, (list, tuple)):
             return cls(prompt, tuple(question))
         return cls(prompt, (question,))  # type: ignore[arg-type]
@@ -53,18 +56,18 @@ def conversation_text(
     grids: Sequence[tuple[int, int]],
     slice_indices: Sequence[int],
 ) -> str:
-    """The prompt of a volume as text, with the placeholders of each slice's unpruned tokens.
+    """Return the prompt of a volume as text, with placeholders for all tokens of each slice before pruning.
 
     Args:
-        conversation: to write.
-        tokenizer: of the checkpoint, with its chat template.
-        family: writes an image's placeholders.
+        conversation: the conversation.
+        tokenizer: tokenizer of the checkpoint, with its chat template.
+        family: model family, which writes the placeholders of an image.
         grids: rows and columns of each kept slice's tokens.
-        slice_indices: of the kept slices, counted from 0; the prompt counts from 1.
+        slice_indices: indices of the kept slices, from 0. The prompt counts from 1.
 
     Raises:
-        QuestionError: a turn holds special tokens of the model.
-        PromptError: the chat template writes another number of images than there are slices.
+        QuestionError: a turn contains special tokens of the model.
+        PromptError: the number of images that the chat template writes is not the number of slices.
     """
     turns = conversation.turns
     _check_special_tokens(turns, tokenizer)
@@ -77,16 +80,19 @@ def conversation_text(
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     pieces = text.split(marker)
     if len(pieces) != len(grids) + 1:
-        raise PromptError(f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices")
+        raise PromptError(
+            f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices, expected one per slice; turn "
+            "off crops (pan and scan) in the image processor, and check image_parts of the prompt"
+        )
     written = [family.image_text(tokenizer, rows * columns) for rows, columns in grids]
     return pieces[0] + "".join(image + piece for image, piece in zip(written, pieces[1:], strict=True))
 
 
 def _check_special_tokens(texts: Sequence[str], tokenizer: Any) -> None:
-    """Refuse texts that hold special tokens of the model, which would change the prompt's structure."""
-    # a tokenizer may mark more tokens as special than it lists as such
+    """Refuse texts with special tokens of the model, which would change the structure of the prompt."""
+    # some tokens are marked as special but missing from all_special_tokens
     marked = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     special = [*tokenizer.all_special_tokens, *marked]
     for text in texts:
         if held := [token for token in special if token in text]:
-            raise QuestionError(f"a question must not hold the model's special tokens, and one holds {held[0]!r}")
+            raise QuestionError(f"a question must not contain special tokens of the model, got {held[0]!r}; remove it")

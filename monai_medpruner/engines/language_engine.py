@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The engine side of the seam: what generates answers from an encoded study."""
+"""The interface of language engines, which generate answers from an encoded study."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["LanguageEngine"]
 
 
 class LanguageEngine(Protocol):
-    """Answers questions about encoded studies; needs no vision encoder."""
+    """Answers questions about encoded studies; does not need the vision encoder."""
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together that the language model can read."""
+        """Maximum number of tokens of prompt and answer together."""
 
     def generate(
         self,
@@ -31,15 +31,18 @@ class LanguageEngine(Protocol):
         """Answer the last question of each conversation.
 
         Args:
-            study: encoded and pruned.
-            conversations: about this study.
-            stream: called with each piece of an answer's text as it is generated, and whether the answer ends with it;
-                answers come one after the other.
+            study: encoded and pruned study.
+            conversations: conversations about this study.
+            stream: called with each piece of an answer's text as it is generated, and whether it is the last piece.
+                Answers are streamed one after the other.
+
+        Returns:
+            One answer per conversation.
 
         Raises:
-            QuestionError: a question is not text, is empty, or holds special tokens of the model.
-            PromptError: a prompt is longer than the model can read.
+            QuestionError: a question is not text, is empty, or contains special tokens of the model.
+            PromptError: a prompt is longer than the context of the model.
         """
 
     def describe(self) -> dict[str, Any]:
-        """What generates, and how, as JSON holds it."""
+        """Return the engine's name and settings as JSON values."""

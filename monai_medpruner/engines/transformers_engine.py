@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The engine in this process: a stock Hugging Face model that reads the pruned prompt."""
+"""Generation with a stock Hugging Face model in this process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TextStreamer
 
-from monai_medpruner.engines.answer_streamer import AnswerStreamer
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
@@ -29,8 +29,8 @@ class TransformersEngine(nn.Module):
     may share an engine. See :class:`~monai_medpruner.networks.prompt_prefix.PromptPrefix`.
 
     Args:
-        checkpoint: loaded at the first use; the one of the encoder, where both run in this process.
-        max_new_tokens: length limit of an answer.
+        checkpoint: checkpoint of the model, loaded on first use. An encoder in this process may share it.
+        max_new_tokens: maximum length of an answer.
         reuse_prefix: False runs the whole prompt for each question, in one part. So does a model whose cache does not
             allow the reuse; :meth:`describe` tells.
 
@@ -51,7 +51,7 @@ class TransformersEngine(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together that the language model can read."""
+        """Maximum number of tokens of prompt and answer together."""
         return self.checkpoint.context_length
 
     @torch.no_grad()
@@ -62,12 +62,12 @@ class TransformersEngine(nn.Module):
         stream: Callable[[str, bool], object] | None = None,
     ) -> list[Answer]:
         """See :meth:`LanguageEngine.generate <monai_medpruner.engines.LanguageEngine.generate>`."""
-        # the study says which positions its tokens have
+        # the positions must be those that the study was encoded for
         model = PrunedVLM(self.checkpoint.model, preserve_position_ids=study.preserve_position_ids)
         return [self._answer(model, study, conversation, stream) for conversation in conversations]
 
     def describe(self) -> dict[str, Any]:
-        """What generates, and how, as JSON holds it."""
+        """Return the engine's name and settings as JSON values."""
         return {
             "name": "transformers",
             "max_new_tokens": self.max_new_tokens,
@@ -76,11 +76,11 @@ class TransformersEngine(nn.Module):
         }
 
     def prompt_text(self, study: EncodedStudy, conversation: Conversation) -> str:
-        """The text that the model reads, with the placeholders of all tokens of the kept slices.
+        """Return the text of the prompt, with placeholders for all tokens of the kept slices.
 
         Raises:
-            QuestionError: see :func:`~monai_medpruner.engines.conversation.conversation_text`.
-            PromptError: likewise.
+            QuestionError: a turn contains special tokens of the model.
+            PromptError: the number of images that the chat template writes is not the number of slices.
         """
         return conversation_text(
             conversation, self.checkpoint.tokenizer, self.checkpoint.family, study.grids, study.record.slice_indices
@@ -124,7 +124,19 @@ class TransformersEngine(nn.Module):
     def _check_length(self, length: int) -> None:
         if length + self.max_new_tokens > self.context_length:
             raise PromptError(
-                f"the pruned prompt has {length} tokens, and {self.max_new_tokens} more may be generated, but the model"
-                f" reads {self.context_length} at most. Keep fewer slices (a higher gamma, a range of slices) or fewer"
+                f"the pruned prompt has {length} tokens and up to {self.max_new_tokens} are generated, but the model's"
+                f" context has {self.context_length}. Keep fewer slices (a higher gamma, a range of slices) or fewer"
                 " tokens (a lower tau)"
             )
+
+
+class AnswerStreamer(TextStreamer):
+    """Passes the text of an answer to a function piece by piece, without the prompt."""
+
+    def __init__(self, tokenizer: Any, receive: Callable[[str, bool], object]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.receive = receive
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Pass on a piece; the base class prints it."""
+        self.receive(text, stream_end)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a volume and a question become the parts of a prompt."""
+"""The template of the prompt for a volume and a question."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["VolumePrompt"]
 
 @dataclass(frozen=True)
 class VolumePrompt:
-    """How a volume is written into a prompt: instruction, then every kept slice with its text, then the question.
+    """Template of a prompt: the instruction, then each kept slice with its text, then the question.
 
     Args:
         instruction: text before the first slice; may be empty.
-        before_slice: text before each slice's image, ``{number}`` being the slice's own number, counted from 1 over the
-            whole volume.
+        before_slice: text before each slice's image. ``{number}`` is the number of the slice in the whole volume,
+            counted from 1.
         after_slice: text after each slice's image, with the same field.
-        separator: text between one slice and the next.
-        question: text after the last slice, ``{question}`` being the question.
-        image_parts: whether each image is a part of the message, for the chat template to write; else its marker is
-            written into the text, for models whose template would add to it.
+        separator: text between two slices.
+        question: text after the last slice. ``{question}`` is the question.
+        image_parts: True makes each image a part of the message, which the chat template writes. False writes the
+            placeholder of the image into the text, for models whose template adds text to an image.
 
     Raises:
         SettingsError: a text lacks its field, or has an unknown one.
@@ -42,26 +42,29 @@ class VolumePrompt:
             self.before_slice.format(number=1), self.after_slice.format(number=1)
             complete = "?" in self.question.format(question="?")
         except (KeyError, IndexError, ValueError) as error:
-            raise SettingsError(f"a prompt text holds an unknown field or a lone brace: {error}") from error
+            raise SettingsError(
+                f"a text of the prompt has an unknown field or a single brace: {error}; the fields are {{number}} "
+                "around a slice and {question} in the question, and a literal brace is written twice"
+            ) from error
         if not complete:
-            raise SettingsError("the prompt's question text must hold the field {question}")
+            raise SettingsError(f"the prompt's question must contain the field {{question}}, got {self.question!r}")
 
     def content(self, numbers: list[int], question: str, marker: str) -> list[dict[str, str]]:
-        """The parts of the user's message, as chat templates take them; empty texts are left out.
+        """Return the parts of the user's message in the form of chat templates, without empty texts.
 
         Args:
-            numbers: of the kept slices, counted from 1.
+            numbers: numbers of the kept slices, from 1.
             question: plain text.
-            marker: what stands for an image in the text, where images are no parts of their own.
+            marker: placeholder of an image, used if ``image_parts`` is False.
         """
         image = None if self.image_parts else marker
         parts: list[str | None] = [self.instruction]
         for index, number in enumerate(numbers):
             parts += [self.separator if index else "", self.before_slice.format(number=number)]
             parts += [image, self.after_slice.format(number=number)]
-        # not by format: a question may hold braces
+        # not with str.format: a question may contain braces
         parts.append(self.question.replace("{question}", question))
         if not self.image_parts:
-            # one text: templates may set parts off from each other
+            # a single text, because templates may separate the parts
             parts = ["".join(part for part in parts if part is not None)]
         return [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts if part != ""]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The MONAI-facing network: volumes and questions about them to answers."""
+"""The network for MONAI workflows, which answers questions about volumes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["VolumeQA"]
 
 
 class VolumeQA(nn.Module):
-    """Answers questions about volumes: an encoder that prunes, an engine that generates, and the prompt between them.
+    """Answers questions about volumes, with an encoder that prunes tokens and an engine that generates text.
 
-    Models are loaded when they are first needed, not here. A volume is encoded once, whatever the number of questions.
+    Models are loaded on first use. A volume is encoded once, for any number of questions.
 
     Args:
         encoder: encodes and prunes the slices of a volume.
-        engine: answers questions about what the encoder made.
-        prompt: how the volume is written into the prompt.
-        stream: called with each piece of an answer's text as it is generated, and whether the answer ends with it.
+        engine: answers questions about an encoded study.
+        prompt: template of the prompt.
+        stream: called with each piece of an answer's text as it is generated, and whether it is the last piece.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class VolumeQA(nn.Module):
         max_new_tokens: int = 256,
         **loading: Any,
     ) -> VolumeQA:
-        """One checkpoint for encoder and engine, both in this process.
+        """Create a network whose encoder and engine share one checkpoint in this process.
 
         Args:
             path_or_id: a local checkpoint folder or a Hub id.
-            pruner: which tokens to keep; None keeps all.
-            prompt: how the volume is written into the prompt.
-            max_new_tokens: length limit of an answer.
-            loading: further arguments of :class:`~monai_medpruner.networks.Checkpoint`.
+            pruner: selects the tokens to keep; None keeps all.
+            prompt: template of the prompt.
+            max_new_tokens: maximum length of an answer.
+            loading: other arguments of :class:`~monai_medpruner.networks.Checkpoint`.
         """
         checkpoint = Checkpoint(path_or_id, **loading)
         engine = TransformersEngine(checkpoint, max_new_tokens=max_new_tokens)
@@ -79,20 +79,19 @@ class VolumeQA(nn.Module):
         """Answer questions about volumes.
 
         Args:
-            volume: ``(B, C, H, W, D)``, slices along D, C being 1 or 3, intensities in [0, 1]. The numbers of the
-                slices come from ``kept_indices`` in the metadata of a MetaTensor where it is there, else they count
-                from 0.
-            question: per volume a list of questions.
+            volume: ``(B, C, H, W, D)`` with slices along D, 1 or 3 channels, and intensities in [0, 1]. The slices are
+                numbered by ``kept_indices`` in the metadata of a MetaTensor, and from 0 without it.
+            question: a list of questions per volume.
 
         Returns:
-            Per volume its record and its answers; without questions the projected tokens that are kept, float32
-            ``(B, C, N)``, zero-padded to the volume with the most.
+            The record and the answers of each volume. Without questions, the kept projected tokens, float32
+            ``(B, C, N)``, zero-padded to the volume with the most tokens.
 
         Raises:
             VolumeShapeError: the volume has another shape.
             IntensityUnitsError: intensities lie outside [0, 1].
-            QuestionError: a question is not text, is empty, or holds special tokens of the model.
-            PromptError: the pruned prompt is longer than the model can read.
+            QuestionError: a question is not text, is empty, or contains special tokens of the model.
+            PromptError: the pruned prompt is longer than the context of the model.
         """
         if volume.ndim != 5 or volume.shape[1] not in (1, 3):
             raise VolumeShapeError(f"expected volumes of shape (B, 1 or 3, H, W, D), got {tuple(volume.shape)}")
@@ -115,23 +114,27 @@ class VolumeQA(nn.Module):
         return StudyAnswers(study.record, answers, tuple(pruned.record for pruned, _ in asked))
 
     def for_question(self, study: EncodedStudy, question: str | Sequence[str]) -> EncodedStudy:
-        """The study pruned for a question or the last one of a conversation; itself where the pruner needs none."""
+        """Prune a study for a question, or for the last question of a conversation.
+
+        Returns:
+            The pruned study; ``study`` itself if the pruner does not use the question.
+        """
         return self.encoder.for_question(study, Conversation.about(self.prompt, question).turns[-1])
 
     def answer(self, study: EncodedStudy, question: str | Sequence[str]) -> Answer:
         """Answer one question about an encoded volume.
 
         Args:
-            study: of :meth:`encode`.
-            question: plain text; or a conversation: the first question, its answer, and so on, ending in a question.
+            study: study that :meth:`encode` returned.
+            question: plain text; or alternating questions and answers that end with a question.
 
         Raises:
-            QuestionError: a text is not text, is empty, or holds special tokens of the model.
-            PromptError: the pruned prompt is longer than the model can read.
+            QuestionError: a turn is not text, is empty, or contains special tokens of the model.
+            PromptError: the pruned prompt is longer than the context of the model.
         """
         pruned = self.for_question(study, question)
         return self.engine.generate(pruned, [Conversation.about(self.prompt, question)], self.stream)[0]
 
     def describe(self) -> dict[str, Any]:
-        """What answers and how, as JSON holds it: ``model``, ``pruner``, ``prompt``, ``engine``."""
+        """Return the settings as JSON values: ``model``, ``pruner``, ``prompt``, ``engine``."""
         return {**self.encoder.describe(), "prompt": asdict(self.prompt), "engine": self.engine.describe()}

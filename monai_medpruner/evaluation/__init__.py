@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Evaluation: loops over the questions of a data set."""
+"""Evaluation on the questions of a data set."""
 
 from __future__ import annotations
 

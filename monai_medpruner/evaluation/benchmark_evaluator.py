@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""MONAI's evaluator over a benchmark: a volume at a time, every question about it, nothing lost."""
+"""A MONAI evaluator for benchmarks, which asks all questions about a volume in one iteration."""
 
 from __future__ import annotations
 
@@ -35,41 +35,41 @@ logger = logging.getLogger(__name__)
 
 
 class ItemEvents(EventEnum):
-    """ITEM_COMPLETED: a line was written; it is ``engine.state.output``."""
+    """ITEM_COMPLETED: a line was written to ``predictions.jsonl``; it is in ``engine.state.output``."""
 
     ITEM_COMPLETED = "item_completed"
 
 
 class BenchmarkEvaluator(SupervisedEvaluator):
-    """Asks every item of a benchmark, for one or several variants; writes ``predictions.jsonl`` and ``metrics.json``.
+    """Asks all items of a benchmark for one or several variants, and writes ``predictions.jsonl`` and ``metrics.json``.
 
-    A volume is loaded, filtered, encoded and pruned once, whatever the number of its questions, and nothing of it stays
-    in memory afterward. Each answer is on disk before the next question is asked; interrupted runs resume
-    automatically. An item that fails is recorded with the class of its error as "status", scores 0 and is counted.
-    Under ``ignite.distributed`` each rank takes its share of the volumes.
+    Each volume is loaded, filtered, encoded and pruned once, for any number of questions, and freed afterward. Each
+    answer is on disk before the next question is asked. Interrupted runs resume automatically. A failed item is
+    recorded with the class of its error as "status" and scores 0. Under ``ignite.distributed``, each rank evaluates
+    its share of the volumes.
 
-    Lines of ``predictions.jsonl`` follow :data:`~monai_medpruner.results.LINE_SCHEMA`.
+    The lines of ``predictions.jsonl`` follow :data:`~monai_medpruner.results.LINE_SCHEMA`.
 
     Args:
-        device: of the network.
-        val_data_loader: one volume a batch, over a data set with a replaceable ``data``: it is given the groups of
-            items that are still to be asked, and may give groups back with an "error"
+        device: device of the network.
+        val_data_loader: loads one volume per batch. The ``data`` of its data set is replaced by the groups of items
+            that are still to be asked. Groups that cannot be loaded may be returned with an "error"
             (:class:`~monai_medpruner.data.GuardedDataset`).
-        network: answers questions.
-        items: of the benchmark.
-        output_dir: folder to write; each variant has a folder of its name below it.
-        protocol: how to ask and score; a name.
-        variants: configurations of pruning that share one run of the encoder; None for the network's own pruner on the
-            slices that the data loader gives. Their ``settings`` go into their lines.
-        settings: what goes into each line beside the settings of the network and the preprocessing. Runs with other
-            settings do not resume this one.
+        network: answers the questions.
+        items: items of the benchmark.
+        output_dir: folder to write; each variant has a subfolder with its name.
+        protocol: name of the protocol for prompts and scores.
+        variants: pruning configurations that share the output of the encoder; None for the network's own pruner on the
+            slices from the data loader. Each line contains the ``settings`` of its variant.
+        settings: settings for each line, in addition to those of the network and the preprocessing. A run with other
+            settings does not resume this one.
         wordnet: folder of WordNet for METEOR; see :func:`~monai_medpruner.metrics.score`.
-        fail_fast: end the run with an item's error, which is then not recorded.
+        fail_fast: stop at the first error of an item, without recording it.
         retry_failed: ask items again that failed in an earlier run.
         val_handlers: as in ``SupervisedEvaluator``.
 
     Raises:
-        SettingsError: there is no item or no variant, the protocol is unknown, or has no such questions.
+        SettingsError: there are no items or no variants, the protocol is unknown, or it has no prompt for an item.
     """
 
     network: Any
@@ -110,17 +110,17 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         self.settings = dict(settings or {})
         self.wordnet = wordnet
         self.fail_fast = fail_fast
-        group_items(items, self.protocol)  # refuses what the protocol cannot ask, before a model is loaded
+        group_items(items, self.protocol)  # checks that the protocol can ask all items, before a model is loaded
 
     def run(self, global_epoch: int = 1) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Ask what is still to be asked, then write ``metrics.json`` of each variant.
+        """Ask the remaining items, then write ``metrics.json`` of each variant.
 
         Returns:
-            per variant its settings and, under "metrics", what ``metrics.json`` holds; empty on ranks other than 0.
+            The settings of each variant with the content of ``metrics.json`` as "metrics"; empty on ranks other than 0.
 
         Raises:
-            MixedRunError: a folder holds predictions of something else.
-            MedPrunerError: the model cannot be loaded, or, with ``fail_fast``, the error of an item.
+            MixedRunError: a folder contains predictions of another run.
+            MedPrunerError: the model cannot be loaded, or, with ``fail_fast``, an item failed.
         """
         ids = [str(item["id"]) for item in self.items]
         rows = []
@@ -139,7 +139,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         return rows
 
     def _settings_of(self, variant: Variant) -> dict[str, Any]:
-        """The settings that a variant's lines hold, derived from the objects that do the work."""
+        """Return the settings in a variant's lines, derived from the objects in use."""
         transforms = [self.data_loader.dataset.transform, variant.slices]
         preprocessing = [stage for one in transforms if one is not None for stage in _stages(describe_transform(one))]
         described = {**self.network.describe(), "pruner": pruner_settings(variant.pruner)}
@@ -147,17 +147,17 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         return {**described, "preprocessing": preprocessing, **self.settings, **variant.settings, **shared}
 
     def _identity(self, variant: Variant) -> dict[str, Any]:
-        """What the predictions depend on."""
+        """Return everything that the predictions depend on."""
         settings = self._settings_of(variant)
-        # another GPU of the same kind may go on
+        # a run may resume on another device
         settings["model"] = {name: value for name, value in settings["model"].items() if name != "device"}
         items = {"count": len(self.items), "digest": items_digest(self.items)}
         return {"settings": settings, "protocol": self.protocol.name, "items": items}
 
     def _ask(self, done: set[str], global_epoch: int) -> None:
-        """Go through this rank's share of the volumes with open questions."""
+        """Evaluate this rank's share of the volumes with remaining questions."""
         if done:
-            logger.info("%d of %d items have a prediction; asking the others", len(done), len(self.items))
+            logger.info("%d of %d items have a prediction; asking the remaining ones", len(done), len(self.items))
         groups = group_items(self.items, self.protocol, done)
         share = groups[idist.get_rank() :: idist.get_world_size()]
         self.data_loader.dataset.data = share
@@ -172,7 +172,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         path = self.folders[variant].output_dir / "metrics.json"
         write_json(metrics, path)
         if metrics["settings"]["model"]["random_weights"]:
-            logger.warning("the model has random weights: its answers, and their scores, mean nothing")
+            logger.warning("the model has random weights: its answers and scores are meaningless")
         if metrics["failed"]:
             logger.warning("%d of %d items failed: %s", metrics["failed"], metrics["items"], metrics["errors"])
         accuracy = "no closed questions" if metrics["accuracy"] is None else f"accuracy {metrics['accuracy']:.2f} %"
@@ -183,7 +183,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Answer every question about the volume of a batch."""
         if len(batchdata["items"]) != 1:
-            raise SettingsError(f"expected one volume a batch, got {len(batchdata['items'])}: use a batch size of 1")
+            raise SettingsError(f"expected one volume per batch, got {len(batchdata['items'])}: use a batch size of 1")
         items = batchdata["items"][0]
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -207,7 +207,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         return encode_variants(self.network, volume, self.variants)
 
     def _described(self, error: Exception) -> tuple[str, str]:
-        """An error as it is recorded; with ``fail_fast`` it goes on its way instead."""
+        """Return class and message of an error for its line; with ``fail_fast``, raise the error."""
         if self.fail_fast:
             raise error
         if is_out_of_memory(error):
@@ -238,7 +238,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
     def _write(self, variant: Variant, item: dict[str, Any], **result: Any) -> None:
         if result.get("error") is not None:
             logger.warning("item %s failed: %s: %s", item["id"], *result["error"])
-        # an item's answer is what the model's is compared with
+        # the answer of an item is the reference for the model's answer
         question = {**item, "reference": item["answer"], "reference_choice": item["answer_choice"]}
         line = result_line(question, self._settings_of(variant), peak_memory=peak_memory(), **result)
         self.folders[variant].append(line)
@@ -247,5 +247,5 @@ class BenchmarkEvaluator(SupervisedEvaluator):
 
 
 def _stages(description: Any) -> list[Any]:
-    """A description of transforms as a list of stages."""
+    """Return a description of transforms as a list."""
     return list(description) if isinstance(description, list) else [description]

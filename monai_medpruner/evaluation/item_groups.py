@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Items of a benchmark by volume, as a model is asked them."""
+"""Group the items of a benchmark by volume, and make their prompts."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["group_items", "item_prompt", "items_digest"]
 
 
 def item_prompt(item: Mapping[str, Any], protocol: EvaluationProtocol) -> str:
-    """What a model is asked, without the volume's place.
+    """Return the text of the question for the model.
 
-    A question whose own words list its choices (a benchmark's "official" mode) is asked verbatim.
+    A question that already lists its choices (a benchmark's "official" mode) is asked verbatim.
 
     Args:
-        item: with the keys of :data:`~monai_medpruner.data.benchmark_items.ITEM_KEYS`.
-        protocol: how to ask.
+        item: item with the keys of :data:`~monai_medpruner.data.benchmark_items.ITEM_KEYS`.
+        protocol: protocol of the evaluation.
 
     Raises:
-        SettingsError: the protocol has no such question.
+        SettingsError: the protocol has no prompt for the task of the item.
     """
     if item["task"] == "report":
         if protocol.report_prompt is None:
-            raise SettingsError(f"protocol {protocol.name!r} asks for no reports; meduni-report does")
+            raise SettingsError(f"the protocol {protocol.name!r} has no prompt for reports; use meduni-report")
         return protocol.report_prompt
     if item["task"] == "closed" and split_choices(item["question"])[1]:
         return str(item["question"])
@@ -41,16 +41,16 @@ def item_prompt(item: Mapping[str, Any], protocol: EvaluationProtocol) -> str:
 def group_items(
     items: Sequence[Mapping[str, Any]], protocol: EvaluationProtocol, done: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Bring the items about a volume together, in the order of their first ones.
+    """Group items by volume, in the order in which the volumes first occur.
 
     Args:
-        items: of a benchmark.
-        protocol: how to ask them.
-        done: ids to leave out.
+        items: items of a benchmark.
+        protocol: protocol of the evaluation.
+        done: ids of items to leave out.
 
     Returns:
-        a MONAI datalist, one dictionary a volume: ``image``, its path, and ``items``, those about it, each with what is
-        asked under "prompt".
+        A MONAI datalist with one dictionary per volume: ``image``, the path, and ``items``, its items, each with its
+        "prompt".
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for item in items:
@@ -60,7 +60,7 @@ def group_items(
 
 
 def items_digest(items: Iterable[Mapping[str, Any]]) -> str:
-    """Name items by their content, whatever folder their images are in: 16 hexadecimal digits of SHA-256."""
+    """Return a digest of the items, independent of their image paths: 16 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps({**item, "image": None}, sort_keys=True).encode())

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions of an evaluation on disk: as they come, by one run at a time, resumable whatever ended the last one."""
+"""The predictions of an evaluation on disk, written one by one so that interrupted runs can resume."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SHOWN = 3
 class PredictionFolder:
     """The output folder of an evaluation.
 
-    ``predictions.jsonl`` holds a line per item. Each line is on disk before the next item is asked. Several ranks write
-    a file each (``predictions.rank0.jsonl``, …), which become one at the end, and also at the start of the next run
-    where they were left behind; nodes share the folder. ``run.json`` says what the predictions are of, and a run with
-    anything else is refused. ``.lock`` keeps a second run out while one is writing; the operating system opens it when
-    a run ends, however it ends.
+    ``predictions.jsonl`` has one line per item. Each line is on disk before the next item is asked. With several ranks,
+    each writes its own file (``predictions.rank0.jsonl``, …). The files are merged at the end of the run, or at the
+    start of the next run if it was interrupted. All nodes must share the folder. ``run.json`` describes the run; a run
+    with another description is refused. ``.lock`` prevents two runs from writing at the same time. The operating system
+    releases it when the process ends for any reason.
 
     Args:
-        output_dir: made where it is missing.
+        output_dir: folder of the evaluation; created if it does not exist.
         retry_failed: ask items again whose status is not "ok".
     """
 
@@ -48,17 +48,18 @@ class PredictionFolder:
         self._file: TextIO | None = None
 
     def open(self, identity: Mapping[str, Any], ids: Sequence[str]) -> set[str]:
-        """Claim the folder for a run; called by all ranks.
+        """Open the folder for a run; called by all ranks.
 
         Args:
-            identity: what the predictions depend on, as JSON holds it; equal for runs that may resume each other.
-            ids: of all items, in the order of the finished file.
+            identity: everything that the predictions depend on, as JSON values. Runs with equal values may resume each
+                other.
+            ids: ids of all items, in the order of the finished file.
 
         Returns:
             The ids that have a prediction.
 
         Raises:
-            MixedRunError: the folder's predictions are of something else, or another run is writing.
+            MixedRunError: the folder has predictions of another run, or another run is active.
             OutputFolderError: the folder cannot be written, or a file in it is damaged other than at its end.
         """
         if idist.get_rank() == 0:
@@ -69,7 +70,7 @@ class PredictionFolder:
                 self._merge(ids, self.retry_failed)
             except Timeout as error:
                 raise MixedRunError(
-                    f"another run is writing into {self.output_dir}: wait for it, or name another output_dir"
+                    f"another run is writing to {self.output_dir}: wait for it, or use another output_dir"
                 ) from error
             except OutputFolderError:
                 raise
@@ -77,7 +78,7 @@ class PredictionFolder:
                 raise OutputFolderError(f"cannot write to {self.output_dir}: {error.strerror}") from error
         idist.barrier()
         done = {line["id"] for line in _read(self.predictions_file)[0]}
-        idist.barrier()  # no rank writes before all have read
+        idist.barrier()  # all ranks read before any rank writes
         own = self.predictions_file
         if idist.get_world_size() > 1:
             own = self.output_dir / f"predictions.rank{idist.get_rank()}.jsonl"
@@ -85,16 +86,16 @@ class PredictionFolder:
         return done
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write a line; it is on disk when this returns."""
+        """Write a line. It is on disk when this method returns."""
         if self._file is None:
-            raise OutputFolderError("the folder is not open")
+            raise OutputFolderError(f"{self.output_dir} is not open: call open first")
         append_line(self._file, line)
 
     def finish(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Make the ranks' files one, in the order of the items, and see that none lacks; called by all ranks.
+        """Merge the files of the ranks in the order of the items, and check that none is missing; called by all ranks.
 
         Returns:
-            Every line on rank 0; an empty list on the others.
+            All lines on rank 0; an empty list on other ranks.
 
         Raises:
             IncompletePredictionsError: an item has no prediction.
@@ -110,46 +111,51 @@ class PredictionFolder:
             if gap := [one for one in ids if one not in present]:
                 raise IncompletePredictionsError(
                     f"{len(gap)} of {len(ids)} items have no prediction: {', '.join(gap[:_SHOWN])}"
-                    f"{', …' if len(gap) > _SHOWN else ''}. All nodes must write into the same folder, "
-                    f"{self.output_dir}; the next run asks what is missing"
+                    f"{', …' if len(gap) > _SHOWN else ''}. All nodes must write to the same folder, "
+                    f"{self.output_dir}. Run the evaluation again to ask the missing items"
                 )
         return lines
 
     def close(self) -> None:
-        """Let other runs in."""
+        """Close the file and release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
         self._lock.release()
 
     def _claim(self, identity: dict[str, Any]) -> None:
-        """Write what the run is of, or see that it is the same."""
+        """Write the description of the run, or check that it equals the existing one."""
         path = self.output_dir / "run.json"
         if path.exists():
             earlier = json.loads(path.read_text(encoding="utf-8"))["identity"]
             if different := _differences(earlier, identity):
                 raise MixedRunError(
-                    f"{self.output_dir} holds predictions of another run: {'; '.join(different[:_SHOWN])}"
-                    f"{'; …' if len(different) > _SHOWN else ''}. Name another output_dir"
+                    f"{self.output_dir} contains predictions of another run: {'; '.join(different[:_SHOWN])}"
+                    f"{'; …' if len(different) > _SHOWN else ''}. Use another output_dir"
                 )
             return
         if any(self.output_dir.glob("predictions*.jsonl")):
-            raise MixedRunError(f"{self.output_dir} holds predictions, but no run.json that says of what")
+            raise MixedRunError(
+                f"{self.output_dir} contains predictions, but no run.json that describes their run. Use another "
+                "output_dir"
+            )
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         atomic_write(path, (json.dumps({"fingerprint": digest, "identity": identity}, indent=2) + "\n").encode())
 
     def _merge(self, ids: Sequence[str], drop_failed: bool = False) -> list[dict[str, Any]]:
-        """Bring all lines there are into one file, in the order of the items, cut-off last lines left out."""
+        """Merge all lines into one file, in the order of the items, without incomplete last lines."""
         shards = sorted(self.output_dir.glob("predictions.rank*.jsonl"))
         place = {one: number for number, one in enumerate(ids)}
         held, changed = _read(self.predictions_file)
         found = {line["id"]: line for line in held}
         for shard in shards:
             for line in _read(shard)[0]:
-                # a run that ended between writing the one file and removing this one leaves the line in both
+                # a run that was interrupted between writing the merged file and removing this one leaves both
                 found.setdefault(line["id"], line)
         if unknown := [one for one in found if one not in place]:
-            raise OutputFolderError(f"{self.output_dir} holds a prediction of an unknown item, {unknown[0]}")
+            raise OutputFolderError(
+                f"{self.output_dir} contains a prediction of an unknown item, {unknown[0]}. Use another output_dir"
+            )
         lines = sorted(found.values(), key=lambda line: place[line["id"]])
         if drop_failed:
             lines = [line for line in lines if line.get("status") == "ok"]
@@ -162,24 +168,24 @@ class PredictionFolder:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The lines of a file, and whether its last one was cut off; that one is left out, and its item asked again."""
+    """Return the complete lines of a file, and whether its last line is incomplete, so that its item is asked again."""
     if not path.exists():
         return [], False
     *whole, rest = path.read_bytes().split(b"\n")
     if rest:
-        logger.warning("the last line of %s was cut off when the run ended; its item is asked again", path)
+        logger.warning("the last line of %s is incomplete (interrupted run); its item is asked again", path)
     lines = []
     for number, text in enumerate(whole, 1):
         try:
             line = json.loads(text)
             lines.append({**line, "id": str(line["id"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputFolderError(f"line {number} of {path} is no prediction; restore or remove it") from error
+            raise OutputFolderError(f"line {number} of {path} is not a prediction; restore or remove it") from error
     return lines, bool(rest)
 
 
 def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
+    """Describe the differences between two JSON values."""
     if isinstance(earlier, dict) and isinstance(now, dict):
         names = list(dict.fromkeys((*earlier, *now)))
         parts = ((one, earlier.get(one), now.get(one)) for one in names)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Several configurations of pruning on one run of the encoder."""
+"""Several pruning configurations that share the output of the encoder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Variant", "encode_variants", "sweep_variants"]
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One configuration of pruning.
+    """One pruning configuration.
 
     Args:
-        name: of its folder below the output folder; "" for the output folder itself.
-        slices: transform of dictionaries that selects slices of "image"; variants that share the object share its work.
-            None keeps the slices that the preprocessing left.
-        pruner: of tokens; None keeps all.
-        settings: what tells it from other variants, as JSON holds it.
+        name: name of its folder in the output folder; "" for the output folder itself.
+        slices: dictionary transform that selects slices of "image". It runs once for all variants that share the
+            object. None keeps all slices of the preprocessed volume.
+        pruner: selects the tokens to keep; None keeps all.
+        settings: settings that distinguish it from other variants, as JSON values.
     """
 
     name: str = ""
@@ -49,21 +49,23 @@ def sweep_variants(
     taus: Sequence[float],
     temperatures: Sequence[float],
 ) -> list[Variant]:
-    """Every combination of γ, τ and temperature, in folders named ``gamma=…_tau=…_temperature=…``.
+    """Return a variant for every combination of γ, τ and temperature.
+
+    Their folders are named ``gamma=…_tau=…_temperature=…``.
 
     Args:
-        preprocessing: its last stage filters slices; the stages before it are the data set's.
-        pruner: whose ``tau`` and ``temperature`` are varied.
+        preprocessing: transforms whose last one filters slices; those before it belong to the data set.
+        pruner: pruner whose ``tau`` and ``temperature`` are varied.
         gammas: thresholds of the slice filter; None keeps every slice.
         taus: shares of attention.
-        temperatures: of the scores.
+        temperatures: temperatures of the scores.
 
     Raises:
-        SettingsError: a list is empty or holds a value twice, or the pruner has no ``tau`` or ``temperature``.
+        SettingsError: a list is empty or has duplicates, or the pruner has no ``tau`` or ``temperature``.
     """
     for name, values in (("gammas", gammas), ("taus", taus), ("temperatures", temperatures)):
         if not values or len(set(values)) < len(values):
-            raise SettingsError(f"{name} must be a list of different values, got {values!r}")
+            raise SettingsError(f"{name} must be a list of distinct values, got {values!r}")
     own = {one.name for one in fields(pruner)} if pruner is not None else set()
     if pruner is None or not {"tau", "temperature"} <= own:
         found = "no pruner" if pruner is None else type(pruner).__name__
@@ -84,25 +86,26 @@ def sweep_variants(
 def encode_variants(
     network: VolumeQA, volume: MetaTensor, variants: Sequence[Variant]
 ) -> list[tuple[Variant, EncodedStudy]]:
-    """Encode a volume for several variants, each slice once where that is possible.
+    """Encode a volume for several variants, each slice only once if possible.
 
-    The slices that any variant keeps are encoded once and pruned by every pruner. Where a token budget makes the size
-    of a slice depend on how many are kept, and for pruners of whole volumes, each selection of slices is encoded by
-    itself. The encoder's seconds in a record are those of the run that its study shares.
+    The slices that any variant keeps are encoded once and pruned by every pruner. Each selection of slices is encoded
+    separately for pruners of whole volumes, under a budget of the tokens of all slices, and if a token budget makes the
+    size of a slice depend on the number of kept slices. The encoder's seconds in a record are those of the encoding
+    that its study shares.
 
     Args:
-        network: whose encoder is used, not its pruner.
-        volume: ``(C, H, W, D)``.
-        variants: to encode for.
+        network: network whose encoder is used; its pruner is ignored.
+        volume: volume ``(C, H, W, D)``.
+        variants: variants to encode for.
     """
     encoder: Any = network.encoder
     selections = list(dict.fromkeys(one.slices for one in variants))
     selected = {one: volume if one is None else one({"image": volume})["image"] for one in selections}
     pruners = list(dict.fromkeys(one.pruner for one in variants))
     shared: dict[TokenPruner | None, EncodedStudy] = {}
-    # a pruner of whole volumes must not see slices that another variant's filter keeps
+    # a pruner of whole volumes must not see slices that only another variant's filter keeps
     together = [one for one in pruners if one is None or not one.whole_volume or len(selections) == 1]
-    if encoder.token_budget is None and together:
+    if encoder.token_budget is None and encoder.budget is None and together:
         shared = dict(
             zip(together, encoder.encode_each(_union(volume, list(selected.values())), together), strict=True)
         )
@@ -111,19 +114,23 @@ def encode_variants(
         own = [variant for variant in variants if variant.slices is selection]
         apart = list(dict.fromkeys(variant.pruner for variant in own if variant.pruner not in shared))
         encoded = {**shared, **(dict(zip(apart, encoder.encode_each(part, apart), strict=True)) if apart else {})}
-        studies += [(variant, _part(encoded[variant.pruner], part)) for variant in own]
+        # under a budget a study has its own slices and its own record
+        limited = encoder.budget is not None
+        studies += [
+            (variant, encoded[variant.pruner] if limited else _part(encoded[variant.pruner], part)) for variant in own
+        ]
     return studies
 
 
 def _union(volume: MetaTensor, parts: Sequence[MetaTensor]) -> MetaTensor:
-    """The slices that any of the parts holds."""
+    """Return the slices that occur in any of the parts."""
     own = _indices(volume)
     union = sorted({index for part in parts for index in _indices(part)})
     return SliceSelection().select(volume, [own.index(index) for index in union])  # type: ignore[return-value]
 
 
 def _part(study: EncodedStudy, volume: MetaTensor) -> EncodedStudy:
-    """The slices of a selection, out of a study that holds more of them, with the selection's own record."""
+    """Return the part of a study for a selection of its slices, with the record of that selection."""
     part = study.of_slices(_indices(volume))
     before, meta = part.record, volume.meta
     settings = {**before.settings, "preprocessing": list(meta.get("preprocessing", ()))}

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an evaluator does beside evaluating."""
+"""Handlers for MONAI evaluators."""
 
 from __future__ import annotations
 

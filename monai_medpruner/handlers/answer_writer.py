@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers and what was kept, written as they come."""
+"""A handler that writes answers and study records."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 class AnswerWriter:
     """Writes ``answers.jsonl``, a line per volume and question, and a record per volume in ``records/``.
 
-    Every line is on disk before the next volume is read, so that an interrupted run loses nothing. The answers of an
-    earlier run into the same folder are kept under a name that holds their time. Lines follow
-    :data:`~monai_medpruner.results.LINE_SCHEMA`; records are read back with
+    Every line is on disk before the next volume is processed, so that an interrupted run keeps its answers. The answers
+    of an earlier run in the same folder are renamed to include their time. Lines follow
+    :data:`~monai_medpruner.results.LINE_SCHEMA`. Read records with
     :meth:`StudyRecord.load <monai_medpruner.results.StudyRecord.load>`.
 
-    The evaluator's network is a :class:`~monai_medpruner.engines.VolumeQA`; its batches hold MetaTensors under "image"
-    and lists of texts under "question", and stay whole (``decollate=False``).
+    The evaluator's network must be a :class:`~monai_medpruner.engines.VolumeQA`. Its batches have MetaTensors under
+    "image" and lists of texts under "question", and must not be decollated (``decollate=False``).
 
     Args:
-        output_dir: made where it is missing.
+        output_dir: output folder; created if it does not exist.
 
     Raises:
         OutputFolderError: the folder cannot be written.
@@ -58,7 +58,7 @@ class AnswerWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
 
     def begin(self, engine: Engine) -> None:
-        """Make the folder and put earlier answers aside."""
+        """Create the folder and rename the answers of an earlier run."""
         try:
             (self.output_dir / "records").mkdir(parents=True, exist_ok=True)
             if self.answers_file.exists():
@@ -68,13 +68,13 @@ class AnswerWriter:
             raise OutputFolderError(f"cannot write to the output folder {self.output_dir}: {error.strerror}") from error
 
     def _name_for_earlier_answers(self) -> Path:
-        """A name that holds the time of the earlier answers and is not taken."""
+        """Return an unused name with the time of the earlier answers."""
         made = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.answers_file.stat().st_mtime))
         paths = (self.output_dir / f"answers-{made}-{number}.jsonl" for number in count(1))
         return next(path for path in paths if not path.exists())
 
     def begin_volume(self, engine: Engine) -> None:
-        """Let the GPU's peak memory count from here."""
+        """Reset the peak memory of the GPU."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 

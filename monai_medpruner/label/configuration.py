@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bundle that a server runs, from the words of its command line."""
+"""The bundle that a server runs, as configured on its command line."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _BUNDLES = {
     "medgemma": "medpruner_medgemma",
     "qwen3vl": "medpruner_qwen3vl",
     "hulumed": "medpruner_hulumed",
-    # random weights, for trials
+    # random weights, for tests and demonstrations
     TINY: "medpruner_qwen3vl",
 }
-# files, folders and what is asked belong to a bundle's own runs; "model" stands for the last two
+# inputs, outputs and evaluation do not apply to a server; --conf model replaces model_id and model_type
 _WITHOUT = ("input", "output", EVALUATION)
 _NAMED_MODEL = {"model_id", "model_type"}
 _SETTINGS = {name for name, one in settings().items() if one.group not in _WITHOUT} - _NAMED_MODEL
 _KNOWN = sorted({*_SETTINGS, "model", "family", "cache_mb"})
-# given by MONAI Label itself
+# set by MONAI Label itself
 _SERVER = {"server_mode"}
 _CACHE_MB = 1024
 
@@ -41,10 +41,10 @@ class Configuration:
     """What a server runs.
 
     Args:
-        bundle: its folder.
-        overrides: of its configuration.
-        cache_bytes: of encoded studies that are kept. The default, 1 GiB, holds about five whole CTs of an 8B model at
-            the bundle's settings.
+        bundle: folder of the bundle.
+        overrides: values that replace those of the bundle's configuration.
+        cache_bytes: size of the cache of encoded studies. The default, 1 GiB, holds about five whole CTs of an 8B model
+            at the bundle's settings.
     """
 
     bundle: Path
@@ -56,13 +56,13 @@ def configuration(conf: Mapping[str, str]) -> Configuration:
     """Read ``--conf NAME VALUE`` of the server's command line.
 
     Args:
-        conf: "model": "phantom", "medgemma", "qwen3vl", "hulumed", a checkpoint folder, or "tiny" (random weights);
-            "family": which of the phantom bundle's models; "cache_mb"; and the settings of
-            ``medpruner ask``, fields of the pruner (``token_pruner::FIELD``) among them.
+        conf: "model" is "phantom", "medgemma", "qwen3vl", "hulumed", a checkpoint folder, or "tiny" (random weights);
+            "family" selects one of the phantom bundle's models; "cache_mb" is the size of the cache. The settings of
+            ``medpruner ask`` are also accepted, including fields of the pruner (``token_pruner::FIELD``).
 
     Raises:
-        SettingsError: a name or value is unknown, or a bundle or checkpoint is not there.
-        MedPrunerError: whatever is wrong with a checkpoint.
+        SettingsError: a name or value is unknown, or a bundle or checkpoint does not exist.
+        MedPrunerError: the checkpoint is invalid.
     """
     if unknown := sorted(name for name in set(conf) - set(_KNOWN) - _SERVER if not name.startswith("token_pruner::")):
         raise SettingsError(f"--conf {unknown[0]} is not known; there are: {', '.join(_KNOWN)}")

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Settings of slices and tokens that a request may change for itself; they never pass through a configuration."""
+"""Pruning settings that a request may change. They are applied to objects and never enter a configuration."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def adjustable(preprocessing: Any, pruner: TokenPruner | None) -> dict[str, floa
 
     Args:
         preprocessing: the server's transforms.
-        pruner: the server's pruner; None where tokens are not pruned.
+        pruner: the server's pruner; None if tokens are not pruned.
     """
     values: dict[str, Any] = {"gamma": next(_thresholds(preprocessing), None)}
     if pruner is not None:
         values |= {field.name: getattr(pruner, field.name) for field in fields(pruner)}
-    # no gamma where the server does not filter slices
+    # leaves out gamma if the server does not filter slices
     return {name: float(values[name]) for name in ADJUSTABLE if isinstance(values.get(name), (int, float))}
 
 
 def _thresholds(transform: Any) -> Iterator[float | None]:
-    """The thresholds of the slice filters among some transforms."""
+    """Yield the thresholds of the slice filters in a transform and its children."""
     if isinstance(transform, InterSliceAnchorFilterd):
         yield transform.array_form.threshold
     for child in getattr(transform, "transforms", ()):
@@ -42,12 +42,12 @@ def _thresholds(transform: Any) -> Iterator[float | None]:
 def adjust(
     preprocessing: Any, pruner: TokenPruner | None, server: Mapping[str, float], given: Mapping[str, float]
 ) -> tuple[Any, TokenPruner | None]:
-    """Return the transforms and the pruner for the settings of a request; the server's own are not changed.
+    """Return the transforms and the pruner for the settings of a request, leaving the server's unchanged.
 
     Args:
         preprocessing: the server's transforms.
         pruner: the server's pruner.
-        server: of :func:`adjustable`.
+        server: settings that :func:`adjustable` returned.
         given: settings of the request.
 
     Raises:

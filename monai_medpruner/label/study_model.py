@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One bundle's model, the studies that it has encoded, and the answers about them."""
+"""The model of a bundle, with a cache of encoded studies, for MONAI Label's requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from monai_medpruner.results import STAGES
 __all__ = ["StudyModel"]
 
 _SHEAR_NOTE = (
-    "the slices are sheared against each other (gantry tilt): viewers built on ITK, 3D Slicer among them, refuse this"
+    "the slices are sheared against each other (gantry tilt): viewers built on ITK, such as 3D Slicer, refuse this"
     " overlay as NIfTI"
 )
 
@@ -41,17 +41,18 @@ logger = logging.getLogger(__name__)
 
 
 class StudyModel:
-    """Answers questions about studies; a study is loaded and encoded once, whatever the number of questions.
+    """Answers questions about studies. Each study is loaded and encoded once, for any number of questions.
 
-    One request at a time reaches the model, in its whole way from the file to the answer, so that parallel requests
-    take no more memory than one and none sees another's record.
+    Requests run one at a time, from reading the file to the answer. Parallel requests therefore need no more memory
+    than one.
 
-    The log gets a line at each step of a request, with its number and sizes: no name, path, question or answer.
+    Each step of a request is logged with the request's number and sizes, but without names, paths, questions or
+    answers.
 
     Args:
-        workflow: of a bundle, initialized; its network is a :class:`VolumeQA`.
-        cache_bytes: of the studies in memory; see :class:`~monai_medpruner.networks.StudyCache`. Where the workflow
-            has a folder for them, it is used as well.
+        workflow: initialized workflow of a bundle; its network is a :class:`VolumeQA`.
+        cache_bytes: limit of the studies in memory; see :class:`~monai_medpruner.networks.StudyCache`. If the workflow
+            has a cache folder, the folder is used as well.
     """
 
     def __init__(self, workflow: ConfigWorkflow, cache_bytes: int) -> None:
@@ -67,17 +68,17 @@ class StudyModel:
         self.network.encoder = CachedEncoder(encoder, self.cache)
         self._digests = FileDigests()
         self._asked_with = {name: self.network.describe()[name] for name in ("prompt", "engine")}
-        #: what requests may change for themselves, with the server's values
+        #: settings that a request may change, with the server's values
         self.adjustable = adjustable(self.preprocessing, self.encoder.pruner)
         self._lock = threading.Lock()
         self._numbers = count(1)
 
     @classmethod
     def from_configuration(cls, configuration: Configuration) -> StudyModel:
-        """Load the model of a configuration.
+        """Create the model of a configuration.
 
         Raises:
-            MedPrunerError: whatever is wrong with the settings or the model.
+            MedPrunerError: the settings or the model are invalid.
         """
         return cls(open_bundle(configuration.bundle, configuration.overrides), configuration.cache_bytes)
 
@@ -91,19 +92,19 @@ class StudyModel:
         """Answer a question about a study.
 
         Args:
-            image: its file or folder.
+            image: file or folder of the study.
             question: plain text.
             history: earlier questions with their answers, oldest first.
-            settings: "gamma", "tau" or "temperature" in place of the server's.
+            settings: "gamma", "tau" or "temperature", replacing the server's values.
 
         Returns:
-            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as a bundle's answer file has
-            them; ``record``, per kept slice its ``index`` counted from 0, the ``grid`` of its tokens (rows, columns),
-            and the numbers of its ``primary`` and ``contextual`` tokens, counted along the rows; ``seconds`` per stage,
-            0 for those that an earlier request went through; ``settings``; ``notes``.
+            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as in ``answers.jsonl``;
+            ``record``, for each kept slice its ``index`` (from 0), the ``grid`` of its tokens (rows, columns), and the
+            indices of its ``primary`` and ``contextual`` tokens in row-major order; ``seconds`` per stage, 0 for stages
+            whose result was in the cache; ``settings``; ``notes``.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study, the question or the settings.
+            MedPrunerError: the study, the question or a setting is invalid.
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "a question"):
@@ -115,18 +116,19 @@ class StudyModel:
         return {"answer": answer.text, **self._described(study, {**spent, **seconds})}
 
     def write_overlay(self, image: Path, form: OverlayParameters, folder: Path) -> tuple[Path, dict[str, Any]]:
-        """Write what was kept of a study as a label map on its own grid.
+        """Write the kept slices and tokens of a study as a label map on the study's grid.
 
         Args:
-            image: its file or folder.
-            form: of the file, and settings as in :meth:`ask`.
-            folder: gets the file.
+            image: file or folder of the study.
+            form: format of the file, and settings as in :meth:`ask`.
+            folder: where to write the file.
 
         Returns:
-            The file, and what :meth:`ask` returns but the answer, with ``label_names``, the values of the labels.
+            The path of the file, and what :meth:`ask` returns, with ``label_names`` (label values by name) in place of
+            ``answer``.
 
         Raises:
-            MedPrunerError: whatever is wrong with the study or the settings.
+            MedPrunerError: the study or a setting is invalid.
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "an overlay"):
@@ -143,7 +145,7 @@ class StudyModel:
     def _encoded(
         self, image: Path, settings: Mapping[str, float], number: int
     ) -> tuple[EncodedStudy, dict[str, float]]:
-        """The study, and the seconds that this request spent on it."""
+        """Return the encoded study, and the seconds per stage that this request spent on it."""
         preprocessing, pruner = adjust(self.preprocessing, self.encoder.pruner, self.adjustable, settings)
         encoder = CachedEncoder(self.encoder.with_pruner(pruner), self.cache)
         load = CachedPreprocessing(preprocessing, encoder, digests=self._digests)
@@ -165,6 +167,7 @@ class StudyModel:
         return study, dict(spent)
 
     def _described(self, study: EncodedStudy, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """Return what both requests report about a study."""
         record, summary = study.record, study.record.summary()
         kept = zip(record.slice_indices, record.slices, strict=True)
         return {
@@ -187,7 +190,7 @@ class StudyModel:
 
 
 class _Turn:
-    """Holds the model for one request, and logs how long it waited and took."""
+    """Locks the model for one request, and logs how long the request waited and took."""
 
     def __init__(self, lock: threading.Lock, number: int, what: str) -> None:
         self.lock, self.number, self.what = lock, number, what
@@ -204,7 +207,7 @@ class _Turn:
 
 
 def _without_path(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as answers hold them: of a checkpoint folder its name alone."""
+    """Return the settings with a checkpoint folder reduced to its name."""
     model_id = str(settings["model"]["model_id"])
     name = Path(model_id).name if Path(model_id).is_dir() else model_id
     return {**settings, "model": {**settings["model"], "model_id": name}}

@@ -32,16 +32,18 @@ __all__ = ["block_signals", "capture_blocks", "capture_inputs"]
 
 #: positional and named arguments of each call of a module
 Calls = list[tuple[tuple, dict[str, Any]]]
+#: what names a block: a signal's field
+Block = int | float | None
 
 
 @contextmanager
-def capture_blocks(family: ModelFamily, signals: Iterable[BlockSignal]) -> Iterator[dict[int | None, Calls]]:
+def capture_blocks(family: ModelFamily, signals: Iterable[BlockSignal]) -> Iterator[dict[Block, Calls]]:
     """Capture the arguments of the attention of those blocks that some signals are read off, by the signals' block.
 
     Raises:
         SettingsError: a block does not exist or attends within windows.
     """
-    captured: dict[int | None, Calls] = {signal.block: [] for signal in signals}
+    captured: dict[Block, Calls] = {signal.block: [] for signal in signals}
     with ExitStack() as stack:
         for block, calls in captured.items():
             stack.enter_context(capture_inputs(family.attention_block(block), calls))
@@ -67,7 +69,7 @@ def capture_inputs(module: nn.Module, captured: Calls) -> Iterator[None]:
 def block_signals(
     family: ModelFamily,
     signals: Iterable[BlockSignal],
-    captured: Mapping[int | None, Calls],
+    captured: Mapping[Block, Calls],
     grids: list[tuple[int, int]],
 ) -> dict[Signal, torch.Tensor]:
     """Compute signals from what was captured; see :mod:`monai_medpruner.pruners.signals` for what each one is.
@@ -87,40 +89,40 @@ def block_signals(
     """
     read = _Reader(family, captured, grids)
     found: dict[Signal, torch.Tensor] = {signal: _READERS[type(signal)](read, signal.block) for signal in signals}
-    for signal, values in found.items():
-        if isinstance(signal, (ReceivedAttention, ClassAttention)) and not values.isfinite().all():
-            raise NonFiniteAttentionError(
-                f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
-                "bfloat16 or float32"
-            )
+    attention = [values for signal, values in found.items() if isinstance(signal, (ReceivedAttention, ClassAttention))]
+    if attention and not torch.stack([values.isfinite().all() for values in attention]).all():
+        raise NonFiniteAttentionError(
+            f"the vision encoder's attention overflowed in {str(family.model.dtype).removeprefix('torch.')}: use "
+            "bfloat16 or float32"
+        )
     return found
 
 
 class _Reader:
     """Reads signals off captured calls; queries and keys of a block are computed once."""
 
-    def __init__(self, family: ModelFamily, captured: Mapping[int | None, Calls], grids: list[tuple[int, int]]) -> None:
+    def __init__(self, family: ModelFamily, captured: Mapping[Block, Calls], grids: list[tuple[int, int]]) -> None:
         self.family = family
         self.captured = captured
         self.grids = grids
-        self._pairs: dict[int | None, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._pairs: dict[Block, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
-    def received_attention(self, block: int | None) -> torch.Tensor:
+    def received_attention(self, block: Block) -> torch.Tensor:
         return self._per_token(self._queries_and_keys(block), attention_received)
 
-    def class_attention(self, block: int | None) -> torch.Tensor:
+    def class_attention(self, block: Block) -> torch.Tensor:
         attention = self.family.attention_block(block)
         pairs = [pair for call in self.captured[block] for pair in self.family.class_queries_and_keys(attention, *call)]
         return self._per_token(pairs, class_attention)
 
-    def keys(self, block: int | None) -> torch.Tensor:
+    def keys(self, block: Block) -> torch.Tensor:
         return self._per_token(self._queries_and_keys(block), lambda _, key: key.float().mean(1).transpose(-1, -2))
 
-    def hidden_states(self, block: int | None) -> torch.Tensor:
+    def hidden_states(self, block: Block) -> torch.Tensor:
         states = [(one,) for call in self.captured[block] for one in self.family.hidden_states(*call)]
         return self._per_token(states, lambda hidden: hidden.float().transpose(-1, -2))
 
-    def _queries_and_keys(self, block: int | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _queries_and_keys(self, block: Block) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if block not in self._pairs:
             attention = self.family.attention_block(block)
             self._pairs[block] = [
@@ -142,7 +144,7 @@ class _Reader:
         return pad_sequence(values, batch_first=True)
 
 
-_READERS: dict[type[BlockSignal], Callable[[_Reader, int | None], torch.Tensor]] = {
+_READERS: dict[type[BlockSignal], Callable[[_Reader, Block], torch.Tensor]] = {
     ReceivedAttention: _Reader.received_attention,
     ClassAttention: _Reader.class_attention,
     HiddenStates: _Reader.hidden_states,

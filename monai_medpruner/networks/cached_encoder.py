@@ -24,7 +24,7 @@ from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.study_cache import StudyCache
 from monai_medpruner.networks.study_key import StudyKey, VolumeSource
 from monai_medpruner.networks.transformers_encoder import SliceEncoder
-from monai_medpruner.pruners import TokenPruner
+from monai_medpruner.pruners import TokenBudget, TokenPruner
 
 __all__ = ["CachedEncoder", "CachedPreprocessing", "dataset_with_cache"]
 
@@ -32,8 +32,8 @@ __all__ = ["CachedEncoder", "CachedPreprocessing", "dataset_with_cache"]
 class CachedEncoder(nn.Module):
     """A slice encoder that encodes what its cache does not hold, and keeps what it encoded.
 
-    A study from the cache has the same tokens and the same record, but for the path of the image, the seconds, which
-    were not spent again, and a note where it comes from an earlier run.
+    A study from the cache has the same tokens and the same record, but for the path of the image, the name of the
+    preset, the seconds, which were not spent again, and a note where it comes from an earlier run.
 
     A volume is known by its files where :class:`CachedPreprocessing` loaded it, else by its voxels as they are encoded;
     the metadata's word is not enough here. What is changed in a loaded model is not known: use another cache for it.
@@ -55,8 +55,13 @@ class CachedEncoder(nn.Module):
             source: of the slices.
             image: path of the image, for the record.
         """
-        found = self.cache.get(StudyKey.of(source, self.describe()))
-        return None if found is None else replace(found, record=replace(found.record, image=image, seconds={}))
+        described = self.describe()
+        found = self.cache.get(StudyKey.of(source, described))
+        if found is None:
+            return None
+        # settings with an equal key may stand under another name
+        settings = {**found.record.settings, **{name: described[name] for name in ("preset",) if name in described}}
+        return replace(found, record=replace(found.record, image=image, settings=settings, seconds={}))
 
     def encode(self, volume: torch.Tensor) -> EncodedStudy:
         """Return the study of a volume ``(C, H, W, D)``, from the cache where it is there."""
@@ -78,9 +83,15 @@ class CachedEncoder(nn.Module):
         """Prune a study for a question, or find it pruned in the cache; itself where its pruner needs no question."""
         if study.pending is None:
             return study
-        found = self.cache.get(study.key.for_question(question))
+        key = study.key
+        own = StudyKey.of(VolumeSource(key.volume, key.preprocessing), self.describe())
+        if replace(own, pruner=key.pruner) != key:  # another encoder's study, which this one may prune otherwise
+            return self.encoder.for_question(study, question)
+        found = self.cache.get(key.for_question(question))
         if found is not None:
-            record = replace(found.record, image=study.record.image, seconds={**study.record.seconds, "select": 0.0})
+            before = study.record
+            seconds = {**before.seconds, "select": 0.0}
+            record = replace(found.record, image=before.image, settings=before.settings, seconds=seconds)
             return replace(found, record=record)
         pruned = self.encoder.for_question(study, question)
         self.cache.put(pruned)
@@ -104,6 +115,11 @@ class CachedEncoder(nn.Module):
     def token_budget(self) -> int | None:
         """The encoder's token budget."""
         return self.encoder.token_budget
+
+    @property
+    def budget(self) -> TokenBudget | None:
+        """The encoder's limit of the tokens that are kept."""
+        return self.encoder.budget
 
     def encode_each(self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None]) -> list[EncodedStudy]:
         """Encode for several pruners at once, past the cache."""

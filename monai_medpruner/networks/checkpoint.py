@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loading stock checkpoints: local folders or the Hub, with errors that say what to do."""
+"""Load stock checkpoints from local folders or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = ["Checkpoint", "default_device", "default_dtype", "load_config", "load
 _CONVERSION = (
     "hf download ZJU-AI4H/Hulu-Med-7B --local-dir SOURCE; python -m monai_medpruner convert_hulumed SOURCE DESTINATION"
 )
-# the weights must leave this share of the free memory to activations and the cache
+# share of the free memory that must remain for activations and the key-value cache
 _MEMORY_MARGIN = 0.1
-#: key of a checkpoint's configuration that says that its weights are random
+#: key in a checkpoint's configuration that marks random weights
 RANDOM_WEIGHTS = "medpruner_random_weights"
 
 
 class Checkpoint(nn.Module):
-    """A checkpoint that is loaded at its first use; encoder and engine of one process share it.
+    """A checkpoint that is loaded on first use. The encoder and the engine of one process share it.
 
     Args:
         path_or_id: a local checkpoint folder or a Hub id.
         revision: commit of a Hub checkpoint.
-        device: None takes the first GPU where there is one, else the CPU.
-        dtype: of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
-        attn_implementation: None leaves it to transformers.
-        parts: "all"; or "vision", the vision encoder and the projector without the language model's layers, for an
+        device: None takes the first GPU, or the CPU if there is none.
+        dtype: data type of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
+        attn_implementation: None takes the default of transformers.
+        parts: "all"; or "vision", the vision encoder and the projector without the layers of the language model, for an
             engine in another process.
-        name: what results call the checkpoint; None for ``path_or_id``.
+        name: name of the checkpoint in results; None takes ``path_or_id``.
 
     Raises:
         SettingsError: ``parts`` has another value.
@@ -77,7 +77,7 @@ class Checkpoint(nn.Module):
 
     @property
     def model(self) -> Any:
-        """The stock model; loaded at the first use.
+        """The stock model, loaded on first use.
 
         Raises:
             MedPrunerError: see :func:`load_model`.
@@ -92,31 +92,31 @@ class Checkpoint(nn.Module):
 
     @contextmanager
     def _folder(self) -> Iterator[str]:
-        """Where the checkpoint is while it is loaded; for subclasses that make it first."""
+        """Yield the location of the checkpoint. Subclasses may create it first."""
         yield self.path_or_id
 
     @property
     def family(self) -> ModelFamily:
-        """The model's family, bound to it."""
+        """The family of the model."""
         return family_of(self.model)
 
     @property
     def image_processor(self) -> Any:
-        """The checkpoint's image processor; loaded with the model."""
+        """The checkpoint's image processor, loaded with the model."""
         return self.model and self._processors[0]
 
     @property
     def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer; loaded with the model."""
+        """The checkpoint's tokenizer, loaded with the model."""
         return self.model and self._processors[1]
 
     @property
     def context_length(self) -> int:
-        """Tokens that the language model can read."""
+        """Maximum number of tokens of prompt and answer together."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     def describe(self) -> dict[str, Any]:
-        """What the loaded model is and runs on, as JSON holds it."""
+        """Return the model, its device and its loading settings as JSON values."""
         model = self.model
         return {
             "model_id": self.name,
@@ -133,12 +133,12 @@ class Checkpoint(nn.Module):
 
 
 def default_device() -> torch.device:
-    """Return the first GPU where there is one, else the CPU."""
+    """Return the first GPU, or the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, as the checkpoints are stored; float32 on a CPU, where bfloat16 is slower."""
+    """Return bfloat16 for a GPU, as checkpoints are stored, and float32 for a CPU, where bfloat16 is slower."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
@@ -151,21 +151,21 @@ def load_model(
     device: torch.device | str | None = None,
     parts: Literal["all", "vision"] = "all",
 ) -> PreTrainedModel:
-    """Load a supported vision-language model from safetensors, in evaluation mode; never runs a checkpoint's code.
+    """Load a supported vision-language model from safetensors, in evaluation mode. No code of a checkpoint is run.
 
     Args:
         path_or_id: a local checkpoint folder or a Hub id.
-        revision: commit of a Hub checkpoint; pin it for results that can be repeated.
-        dtype: of the weights, or its name ("bfloat16"); see :func:`default_dtype` for None.
-        attn_implementation: "sdpa", "eager", "flash_attention_2" ...; None leaves it to transformers.
-        device: see :func:`default_device` for None.
-        parts: "vision" leaves out the language model: its layers are not there, and its embeddings hold one row. The
-            configuration stays the checkpoint's.
+        revision: commit of a Hub checkpoint; pin it for reproducible results.
+        dtype: data type of the weights, or its name ("bfloat16"); None takes :func:`default_dtype`.
+        attn_implementation: "sdpa", "eager", "flash_attention_2", etc.; None takes the default of transformers.
+        device: None takes :func:`default_device`.
+        parts: "vision" leaves out the layers of the language model and reduces its embeddings to one row. The
+            configuration remains that of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is not there, gated, unreachable or incomplete.
-        UnsupportedModelError: no family serves it.
-        ModelMemoryError: its weights do not fit the device's free memory.
+        CheckpointError: the checkpoint is missing, gated, unreachable or incomplete.
+        UnsupportedModelError: no family supports the model.
+        ModelMemoryError: its weights do not fit into the device's free memory.
     """
     target = default_device() if device is None else torch.device(device)
     kind = default_dtype(target) if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -187,7 +187,7 @@ def load_model(
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
-            f"the checkpoint {path_or_id} lacks {len(missing)} weights of its model, {missing[0]} among them; "
+            f"the checkpoint {path_or_id} lacks {len(missing)} weights of its model, such as {missing[0]}; "
             "download it again"
         )
     if parts == "vision":
@@ -198,7 +198,7 @@ def load_model(
 
 
 def _vision_config(config: Any) -> Any:
-    """The configuration of the same model without the layers and the vocabulary of its language model."""
+    """Return the configuration without the layers and the vocabulary of the language model."""
     smaller = copy.deepcopy(config)
     text = smaller.get_text_config()
     text.num_hidden_layers, text.vocab_size = 0, 1
@@ -212,7 +212,7 @@ def load_config(path_or_id: str, *, revision: str | None = None) -> Any:
     """Load a checkpoint's configuration.
 
     Raises:
-        CheckpointError: it is not there, gated, unreachable or incomplete.
+        CheckpointError: the configuration is missing, gated, unreachable or incomplete.
     """
     with _explained(path_or_id):
         return AutoConfig.from_pretrained(path_or_id, revision=revision)
@@ -221,14 +221,14 @@ def load_config(path_or_id: str, *, revision: str | None = None) -> Any:
 def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:
     """Load a checkpoint's image processor and tokenizer (with its chat template).
 
-    The combined processor is not needed, and for several families cannot be built without torchvision. Without
-    torchvision the image processor is the one that works on PIL images.
+    The combined processor is not needed, and several families need torchvision to build it. Without torchvision, the
+    image processor for PIL images is loaded.
 
     Returns:
         The image processor and the tokenizer.
 
     Raises:
-        CheckpointError: one of them is not there, gated or unreachable.
+        CheckpointError: one of them is missing, gated or unreachable.
     """
     with _explained(path_or_id):
         image_processor = AutoImageProcessor.from_pretrained(path_or_id, revision=revision)
@@ -238,7 +238,7 @@ def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[An
 
 @contextmanager
 def _explained(path_or_id: str) -> Iterator[None]:
-    """Turn what loading raises into an error that says what to do."""
+    """Raise the errors of loading as errors that say what to do."""
     try:
         yield
     except (OSError, ValueError, HfHubHTTPError) as error:
@@ -256,27 +256,28 @@ def _advice(path_or_id: str, error: BaseException) -> str:
         return f"it is gated. Accept its license at {page}, then log in with 'hf auth login'"
     if "hulu" in path_or_id.lower() or "hulumed" in str(error):
         return (
-            f"Hulu-Med's own checkpoint is converted first: {_CONVERSION}, then give DESTINATION as the model ({error})"
+            f"a Hulu-Med checkpoint must be converted first: {_CONVERSION}; then pass DESTINATION as the model "
+            f"({error})"
         )
     if Path(path_or_id).is_dir():
-        return f"the folder is not a complete checkpoint ({error})"
+        return f"the folder is not a complete checkpoint ({error}); download it again"
     if os.path.isabs(path_or_id) or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:
-        return "there is no such folder"
+        return "there is no such folder; check the path"
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return f"there is no such model on the Hub, or you may not see it; check {page} and 'hf auth whoami'"
+        return f"there is no such model on the Hub, or you have no access to it; check {page} and 'hf auth whoami'"
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
         return (
-            "it is not in the local cache, and the Hub cannot be reached (or offline mode is on). Download it where "
-            f"there is a connection with 'hf download {path_or_id}', and give the folder's path as the model"
+            "it is not in the local cache, and the Hub cannot be reached (or offline mode is on). Download it on a "
+            f"machine with a connection by 'hf download {path_or_id}', and pass the folder's path as the model"
         )
     return (
-        "it is neither a local folder nor to be had from the Hub. Give a folder that holds config.json and safetensors "
-        f"files, or check the id at {page} ({error})"
+        "it is neither a local folder nor available on the Hub. Pass a folder with config.json and safetensors files, "
+        f"or check the id at {page} ({error})"
     )
 
 
 def _check_memory(path_or_id: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse a model whose weights cannot fit, before anything is loaded."""
+    """Check that the weights fit into free memory, before anything is loaded."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     weights = sum(one.numel() for one in model.parameters()) * dtype.itemsize

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""JSON files of checkpoints, with errors that name what is wrong with them."""
+"""Read the JSON files of a checkpoint, and compute the digest of its files."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: the file is absent, or holds something else.
+        CheckpointError: the file is missing or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} lacks {path.name}") from error
+        raise CheckpointError(f"{path.parent} lacks {path.name}; download the checkpoint again") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+        raise CheckpointError(f"{path} is not JSON: {error}; download it again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
+        raise CheckpointError(f"{path} must be a JSON object, got {type(content).__name__}; download it again")
     return content
 
 
 def chosen_fields(
     fields: dict[str, Any], required: tuple[str, ...], optional: tuple[str, ...], place: str
 ) -> dict[str, Any]:
-    """Return those of the fields that are named.
+    """Return the named fields.
 
     Args:
-        fields: to choose from.
-        required: names that must be there.
-        optional: names that may be there.
-        place: where the fields come from, for the error.
+        fields: all fields.
+        required: names of fields that must exist.
+        optional: names of fields that may exist.
+        place: source of the fields, for the error message.
 
     Raises:
-        CheckpointError: required ones are absent; all of them are named.
+        CheckpointError: required fields are missing; the message names all of them.
     """
     if missing := [name for name in required if name not in fields]:
         raise CheckpointError(f"{place} lacks {', '.join(missing)}")
@@ -54,12 +54,12 @@ def chosen_fields(
 
 
 def checkpoint_digest(path_or_id: str) -> str | None:
-    """Name the content of a checkpoint folder, for telling one from another.
+    """Return a digest of the files in a checkpoint folder.
 
-    Of files up to 4 MB every byte counts; of larger ones, the weights, 64 blocks spread evenly.
+    Files up to 4 MB are hashed completely. Of larger files, the weights, 64 evenly spaced blocks are hashed.
 
     Returns:
-        16 hexadecimal digits of SHA-256; None where there is no such folder (a Hub id has its revision).
+        The first 16 hexadecimal digits of a SHA-256 hash; None if there is no such folder (a Hub id has a revision).
     """
     folder = Path(path_or_id)
     if not folder.is_dir():

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Hulu-Med checkpoints to native VideoLLaMA3 ones, so that no code of the checkpoint is ever run."""
+"""Convert Hulu-Med checkpoints to native VideoLLaMA3 checkpoints, which need no remote code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from monai_medpruner.networks.convert_hulumed_processors import write_processors
 
 __all__ = ["convert_hulumed"]
 
-# the language model of each of Hulu-Med's own model types
+# the language model of each model type of Hulu-Med
 _TEXT_MODELS = {"hulumed_qwen2": "qwen2", "hulumed_qwen3": "qwen3"}
 
-# how a key begins in Hulu-Med's layout, and in the native one
+# prefix of a weight's name in Hulu-Med's layout -> prefix in the native layout
 _KEY_PREFIXES = {
     "model.vision_encoder.": "model.vision_model.",
     "model.mm_projector.": "model.projector.",
@@ -36,8 +36,8 @@ _KEY_PREFIXES = {
     "lm_head.": "lm_head.",
 }
 
-# fields of the flat configuration that belong to the language model: those that must be there (a wrong default would
-# change its numbers unnoticed), and those whose default is that of the language model
+# fields of the flat configuration that belong to the language model; these are required, because a wrong default would
+# silently change its outputs; the optional ones have the defaults of the language model
 _TEXT_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -65,7 +65,7 @@ _OPTIONAL_TEXT_FIELDS = (
     "eos_token_id",
     "pad_token_id",
 )
-# Hulu-Med stores of its vision encoder only what differs from defaults, which the native ones equal
+# Hulu-Med stores only the vision fields that differ from its defaults, which equal the native defaults
 _VISION_FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size")
 _OPTIONAL_VISION_FIELDS = ("num_channels", "hidden_act", "layer_norm_eps", "attention_dropout", "initializer_range")
 
@@ -76,20 +76,20 @@ _SINGLE = "model.safetensors"
 def convert_hulumed(source: Path, destination: Path) -> None:
     """Write a Hulu-Med checkpoint as a native VideoLLaMA3 checkpoint, which transformers loads without remote code.
 
-    Weights are renamed and not changed, shard by shard: the memory needed is that of the largest shard. The
-    destination appears when everything is in it; what an interrupted conversion has written is removed.
+    Weights are renamed, not changed. Shards are converted one by one, which needs the memory of the largest shard. The
+    destination is created when it is complete; the files of an interrupted conversion are removed.
 
-    The model's own reduction of video tokens is not carried along. The image processor is set to how Hulu-Med reads
-    the slices of a volume, with 2x2 merging.
+    The model's own compression of video tokens is left out. The image processor merges 2x2 patches, as Hulu-Med does
+    for the slices of a volume.
 
     Args:
-        source: folder with ``config.json``, safetensors (one file, or shards with their index), the image processor's
-            and the tokenizer's files, as published.
-        destination: folder to write; absent or empty.
+        source: folder with ``config.json``, safetensors (one file, or shards with their index), and the files of the
+            image processor and the tokenizer, as published.
+        destination: folder to write; it must not exist or must be empty.
 
     Raises:
         CheckpointError: the source is incomplete or is not a Hulu-Med checkpoint of a known layout.
-        OutputFolderError: the destination holds something.
+        OutputFolderError: the destination is not empty.
     """
     source, destination = Path(source), Path(destination)
     if not source.is_dir():
@@ -112,7 +112,7 @@ def convert_hulumed(source: Path, destination: Path) -> None:
 
 
 def _native_config(source: Path) -> VideoLlama3Config:
-    """Turn the flat configuration into the native one."""
+    """Convert the flat configuration to the native configuration."""
     fields = read_json(source / "config.json")
     needed = ("model_type", "vision_encoder_config", "mm_projector_type", "image_token_index")
     own = chosen_fields(fields, needed, ("torch_dtype",), "config.json")
@@ -121,21 +121,27 @@ def _native_config(source: Path) -> VideoLlama3Config:
             f"config.json has model_type {own['model_type']!r}, expected one of {', '.join(_TEXT_MODELS)}"
         )
     if own["mm_projector_type"] != "mlp2x_gelu":
-        raise CheckpointError(f"only the projector 'mlp2x_gelu' can be converted, not {own['mm_projector_type']!r}")
+        raise CheckpointError(f"only the projector 'mlp2x_gelu' can be converted, got {own['mm_projector_type']!r}")
     if not isinstance(own["vision_encoder_config"], dict):
-        raise CheckpointError("config.json holds no description of the vision encoder in vision_encoder_config")
+        raise CheckpointError(
+            "vision_encoder_config of config.json must be an object that describes the vision encoder, got "
+            f"{type(own['vision_encoder_config']).__name__}"
+        )
     text = chosen_fields(fields, _TEXT_FIELDS, _OPTIONAL_TEXT_FIELDS, "config.json")
     vision = chosen_fields(
         own["vision_encoder_config"], _VISION_FIELDS, _OPTIONAL_VISION_FIELDS, "config.json's vision_encoder_config"
     )
     token = own["image_token_index"]
     if not isinstance(token, int) or not 0 <= token < text["vocab_size"]:
-        raise CheckpointError(f"config.json's image_token_index is {token!r}, which is no token of the vocabulary")
+        raise CheckpointError(
+            f"image_token_index of config.json must be a token of the vocabulary, 0 to {text['vocab_size'] - 1}, "
+            f"got {token!r}"
+        )
     try:
         return VideoLlama3Config(
             text_config={"model_type": _TEXT_MODELS[own["model_type"]], **text},
             vision_config=vision,
-            # Hulu-Med writes images and frames with one placeholder
+            # Hulu-Med uses the same placeholder for images and frames
             image_token_id=token,
             video_token_id=token,
             tie_word_embeddings=text.get("tie_word_embeddings", False),
@@ -147,7 +153,7 @@ def _native_config(source: Path) -> VideoLlama3Config:
 
 
 def _native_key(key: str) -> str | None:
-    """The native name of a weight, None where Hulu-Med's layout has no such name."""
+    """Return the native name of a weight, or None if the name is not part of Hulu-Med's layout."""
     for prefix, native in _KEY_PREFIXES.items():
         if key.startswith(prefix):
             return native + key[len(prefix) :]
@@ -155,7 +161,7 @@ def _native_key(key: str) -> str | None:
 
 
 def _shard_keys(source: Path) -> dict[str, set[str]]:
-    """The names of the safetensors files, and the weights that each has to hold; none told for a single file."""
+    """Return the names of the safetensors files, and the weights listed for each; none are listed for a single file."""
     if not (source / _INDEX).exists():
         return {_SINGLE: set()}
     weight_map = chosen_fields(read_json(source / _INDEX), ("weight_map",), (), _INDEX)["weight_map"]
@@ -168,16 +174,20 @@ def _shard_keys(source: Path) -> dict[str, set[str]]:
 
 
 def _checked_shards(source: Path, config: VideoLlama3Config) -> dict[str, dict[str, str]]:
-    """Account for every weight before anything is written; per shard, its weights' names and native names."""
+    """Check every weight before anything is written.
+
+    Returns:
+        Per shard, the name of each weight and its native name.
+    """
     with torch.device("meta"):
         model = VideoLlama3ForConditionalGeneration(config)
     expected = {key: list(weight.shape) for key, weight in model.state_dict().items()}
     result: dict[str, dict[str, str]] = {}
     unknown, misshapen = [], []
-    for name, told in sorted(_shard_keys(source).items()):
+    for name, listed in sorted(_shard_keys(source).items()):
         shapes = _shapes(source / name)
-        if told and told != set(shapes):
-            raise CheckpointError(f"{name} and {_INDEX} differ in {_listed(sorted(told ^ set(shapes)))}")
+        if listed and listed != set(shapes):
+            raise CheckpointError(f"{name} and {_INDEX} differ in {_listed(sorted(listed ^ set(shapes)))}")
         result[name] = {}
         for key, shape in shapes.items():
             native = _native_key(key)
@@ -188,12 +198,12 @@ def _checked_shards(source: Path, config: VideoLlama3Config) -> dict[str, dict[s
                 misshapen.append(f"{key} {shape} instead of {expected[native]}")
             result[name][key] = native
     found = {native for names in result.values() for native in names.values()}
-    # a tied head is stored as the embedding alone
+    # a tied head is not stored, only the embedding
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     problems = {"unknown": unknown, "missing": sorted(set(expected) - found - tied), "of another shape": misshapen}
     if any(problems.values()):
         described = [f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in problems.items() if keys]
-        raise CheckpointError(f"the weights are not those of the model in config.json; {'; '.join(described)}")
+        raise CheckpointError(f"the weights do not match the model in config.json; {'; '.join(described)}")
     return result
 
 
@@ -202,7 +212,7 @@ def _listed(keys: list[str], limit: int = 20) -> str:
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes of a file's weights; reads its header alone, but notices that the file is too short."""
+    """Return the names and shapes of a file's weights. Reads only the header, but detects a truncated file."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_slice(key).get_shape() for key in file.keys()}
@@ -213,7 +223,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def _write_weights(source: Path, destination: Path, shards: dict[str, dict[str, str]]) -> None:
-    """Rename the weights, one shard in memory at a time."""
+    """Write the weights under their native names, with one shard in memory at a time."""
     weight_map: dict[str, str] = {}
     size = 0
     for name, names in tqdm(shards.items(), desc="Converting", unit="shard"):

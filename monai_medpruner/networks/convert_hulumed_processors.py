@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tokenizer, chat template and image processor of a Hulu-Med checkpoint, without the code that comes with it."""
+"""Convert the tokenizer, chat template and image processor of a Hulu-Med checkpoint to native classes."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ _COPIED_FILES = (
 )
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
-# they would make a loader look for the checkpoint's own code
+# these fields make a loader look for remote code
 _REMOTE_CODE_FIELDS = ("auto_map", "processor_class")
 
 _IMAGE_FIELDS = ("image_mean", "image_std", "min_tokens", "max_tokens", "patch_size")
 _OPTIONAL_IMAGE_FIELDS = ("do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
-# Hulu-Med merges the patches of a volume's slices 2 x 2 (those of single images not at all)
+# Hulu-Med merges 2 x 2 patches in the slices of a volume, and none in single images
 _MERGE_SIZE = 2
 
 
 def write_processors(source: Path, destination: Path, image_token_id: int, patch_size: int) -> None:
-    """Write tokenizer, chat template, image processor and generation settings as native classes load them.
+    """Write tokenizer, chat template, image processor and generation settings for native classes.
 
     Args:
         source: folder of the Hulu-Med checkpoint.
         destination: folder to write to.
-        image_token_id: placeholder of a visual token.
-        patch_size: of the vision encoder.
+        image_token_id: id of the placeholder of a visual token.
+        patch_size: patch size of the vision encoder, in pixels.
 
     Raises:
-        CheckpointError: something is missing or does not fit the model.
+        CheckpointError: a file is missing or does not match the model.
     """
     for name in _COPIED_FILES:
         if (source / name).exists():
@@ -64,20 +64,24 @@ def write_processors(source: Path, destination: Path, image_token_id: int, patch
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"the tokenizer in {source} cannot be loaded: {error}") from error
     if image_token_id not in tokenizer.added_tokens_decoder:
-        raise CheckpointError(f"the tokenizer has no token of its own for image_token_index {image_token_id}")
+        raise CheckpointError(
+            f"image_token_index is {image_token_id}, but the tokenizer has no added token with that id"
+        )
     token = tokenizer.added_tokens_decoder[image_token_id].content
-    # Hulu-Med's processor hands the placeholder's name to its template; the line itself writes nothing
+    # Hulu-Med's processor passes the placeholder to its template; this line sets it instead and outputs nothing
     template = f"{{% set image_token = {token!r} %}}\n{template}"
     _check_template(tokenizer, template, token)
     (destination / _TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def _write_image_processor(source: Path, destination: Path, patch_size: int) -> None:
-    """Budgets in tokens become budgets in pixels; patches are merged as for a volume's slices."""
+    """Write the image processor, with token budgets converted to pixel budgets and the merging of a volume's slices."""
     file = "preprocessor_config.json"
     fields = chosen_fields(read_json(source / file), _IMAGE_FIELDS, _OPTIONAL_IMAGE_FIELDS, file)
     if fields["patch_size"] != patch_size:
-        raise CheckpointError(f"{file} has patches of {fields['patch_size']} pixels, the vision encoder {patch_size}")
+        raise CheckpointError(
+            f"{file} has patch_size {fields['patch_size']}, expected that of the vision encoder, {patch_size}"
+        )
     pixels = (patch_size * _MERGE_SIZE) ** 2
     size = {
         "shortest_edge": fields.pop("min_tokens") * pixels,
@@ -87,19 +91,21 @@ def _write_image_processor(source: Path, destination: Path, patch_size: int) -> 
 
 
 def _chat_template(source: Path, tokenizer_settings: dict[str, Any]) -> str:
-    """The template, from where the checkpoint's processor would take it."""
+    """Return the chat template from the file that the checkpoint's processor would use."""
     if (source / _TEMPLATE).exists():
         return (source / _TEMPLATE).read_text(encoding="utf-8")
     processor_template = source / "chat_template.json"
     fields = read_json(processor_template) if processor_template.exists() else tokenizer_settings
     template = fields.get("chat_template")
     if not isinstance(template, str):
-        raise CheckpointError(f"{source} holds no chat template")
+        raise CheckpointError(
+            f"{source} has no chat template, expected one in {_TEMPLATE}, chat_template.json or {_TOKENIZER_CONFIG}"
+        )
     return template
 
 
 def _check_template(tokenizer: Any, template: str, token: str) -> None:
-    """Make sure that the template writes single images and a volume's slices, each as one placeholder."""
+    """Check that the template writes one placeholder for a single image and for each slice of a volume."""
     for part, images in (({"type": "image"}, 1), ({"type": "video", "num_frames": 3}, 3)):
         message = {"role": "user", "content": [part, {"type": "text", "text": "?"}]}
         try:
@@ -110,5 +116,6 @@ def _check_template(tokenizer: Any, template: str, token: str) -> None:
             raise CheckpointError(f"the chat template cannot be read: {error}") from error
         if text.count(token) != images:
             raise CheckpointError(
-                f"the chat template writes {text.count(token)} placeholders for {images} {part['type']} parts"
+                f"the chat template writes {text.count(token)} placeholders for {images} {part['type']} parts, "
+                "expected one each"
             )

@@ -129,7 +129,11 @@ def encode_scored(
 
 @torch.no_grad()
 def prune_scored(
-    family: ModelFamily, pruner: TokenPruner | None, scored: ScoredSlices, question: torch.Tensor | None = None
+    family: ModelFamily,
+    pruner: TokenPruner | None,
+    scored: ScoredSlices,
+    question: torch.Tensor | None = None,
+    max_tokens: int | None = None,
 ) -> PrunedSlices:
     """Prune slices that :func:`encode_scored` encoded, all of them together.
 
@@ -138,14 +142,16 @@ def prune_scored(
         pruner: None keeps every token.
         scored: the slices, with the signals that the pruner needs.
         question: input embeddings of the question's tokens, ``(T, C)``, for a pruner that asks for them.
+        max_tokens: limit for the tokens that the pruner keeps, of all slices together; None is no limit.
 
     Returns:
         What the pruner leaves. The time of the encoder stands in it.
 
     Raises:
         SettingsError: a signal is missing.
+        BudgetError: the pruner keeps more than ``max_tokens`` at the least.
     """
-    return _prune(family, pruner, scored, 0, question)
+    return _prune(family, pruner, scored, 0, question, max_tokens)
 
 
 @torch.no_grad()
@@ -157,14 +163,15 @@ def encode_and_prune_each(
     *,
     slice_positions_mm: Sequence[float] | None = None,
     question: torch.Tensor | None = None,
+    max_tokens: int | None = None,
 ) -> list[PrunedSlices]:
     """Encode slices once, batch by batch, and keep of each batch only what each pruner leaves.
 
     A pruner of whole volumes (:attr:`TokenPruner.whole_volume`) takes all slices of the call for one volume, whichever
     volumes, prompts or images of a conversation they belong to: encode each in a call of its own to keep them apart.
-    For such a pruner, and for one that needs the question, the encoder's output of all slices stays in memory until the
-    last is encoded, and they are padded to the longest and merged at once: about 0.1 MB a token for the model of
-    :func:`encode_scored`, or 2.5 GB for 100 slices of 256 tokens.
+    For such a pruner, for one that needs the question, and under a limit the encoder's output of all slices stays in
+    memory until the last is encoded, and they are padded to the longest and merged at once: about 0.1 MB a token for
+    the model of :func:`encode_scored`, or 2.5 GB for 100 slices of 256 tokens.
 
     Args:
         family: of the model.
@@ -173,16 +180,19 @@ def encode_and_prune_each(
         vision_batch_size: as in :func:`encode_scored`.
         slice_positions_mm: likewise.
         question: as in :func:`prune_scored`; the same for all pruners.
+        max_tokens: limit for what each pruner keeps of all slices of the call; None is no limit.
 
     Returns:
         What each pruner leaves. The time of the encoder, which all share, stands in each.
 
     Raises:
         SettingsError: ``vision_batch_size`` is not positive, or a signal cannot be computed.
+        BudgetError: a pruner keeps more than ``max_tokens`` at the least.
     """
     if question is None and any(pruner is not None and pruner.needs_question for pruner in pruners):
         raise SettingsError("a pruner needs the question's embeddings: give question")
-    at_once = [pruner is None or not (pruner.whole_volume or pruner.needs_question) for pruner in pruners]
+    limited = max_tokens is not None
+    at_once = [pruner is None or not (limited or pruner.whole_volume or pruner.needs_question) for pruner in pruners]
     later = [pruner for pruner, now in zip(pruners, at_once, strict=True) if not now]
     parts: list[list[PrunedSlices]] = [[] for _ in pruners]
     waiting: list[ScoredSlices] = []
@@ -199,7 +209,7 @@ def encode_and_prune_each(
         waiting.clear()
         for pruner, now, pruned in zip(pruners, at_once, parts, strict=True):
             if not now:
-                pruned.append(_prune(family, pruner, scored, 0, question))
+                pruned.append(_prune(family, pruner, scored, 0, question, max_tokens))
     return [PrunedSlices.joined(pruned) for pruned in parts]
 
 
@@ -277,11 +287,12 @@ def _prune(
     scored: ScoredSlices,
     start: int,
     question: torch.Tensor | None = None,
+    max_tokens: int | None = None,
 ) -> PrunedSlices:
     """Prune encoded slices, the first of which has the number ``start``."""
     seconds = StageTimes(scored.seconds)
     with seconds.stage("select", family.model.device):
-        tokens, layers, records = _kept(family, pruner, scored, start, question)
+        tokens, layers, records = _kept(family, pruner, scored, start, question, max_tokens)
     return PrunedSlices(tokens, layers, records, seconds)
 
 
@@ -291,19 +302,22 @@ def _kept(
     scored: ScoredSlices,
     start: int,
     question: torch.Tensor | None,
+    max_tokens: int | None,
 ) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
     """The tokens of each slice that are kept, the DeepStack rows that go with them, and the slices' records."""
     encoded = scored.encoded
     if pruner is None:
         return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
-    pruned = pruner(_slice_tokens(pruner, scored, start, question))
-    keep = pruned.keep
-    counts = keep.sum(1).tolist()
-    kept = pruned.tokens[keep]
-    tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
-    layers = [list(pad_sequence(rows, True)[keep].split(counts)) for rows in encoded.deepstack_features]
+    pruned = pruner(_slice_tokens(pruner, scored, start, question), max_tokens)
     importance = scored.signals[ReceivedAttention()] if ReceivedAttention() in pruner.signals else None
-    return list(tokens), layers, _records(scored.grids, pruned, importance)
+    keep, records = _records(scored.grids, pruned, importance)
+    # the mask is on the host already: on the device, each use of it would be a transfer
+    counts = keep.sum(1).tolist()
+    places = keep.flatten().nonzero().flatten().to(pruned.tokens.device)
+    kept = pruned.tokens.flatten(0, 1)[places]
+    tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
+    layers = [list(pad_sequence(rows, True).flatten(0, 1)[places].split(counts)) for rows in encoded.deepstack_features]
+    return list(tokens), layers, records
 
 
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
@@ -322,14 +336,16 @@ def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, questio
     )
 
 
-def _records(grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None) -> list[SliceRecord]:
-    """What was kept of each slice, on the CPU."""
-    primary, contextual, merged_into = (part.cpu() for part in (pruned.primary, pruned.contextual, pruned.merged_into))
-    scores = None if importance is None else importance.cpu()
-    records = []
-    for index, grid in enumerate(grids):
-        own = (index, slice(grid[0] * grid[1]))
-        records.append(
-            SliceRecord(grid, primary[own], contextual[own], merged_into[own], None if scores is None else scores[own])
-        )
-    return records
+def _records(
+    grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None
+) -> tuple[torch.Tensor, list[SliceRecord]]:
+    """The bool mask ``(S, M)`` of the kept tokens and each slice's record, on the CPU, in one transfer."""
+    parts = [pruned.primary.int(), pruned.contextual.int(), pruned.merged_into.int()]
+    if importance is not None:
+        parts.append(importance.float().view(torch.int32))  # the bits of the numbers
+    primary, contextual, merged_into, *bits = torch.stack(parts).cpu()
+    fields = [primary.bool(), contextual.bool(), merged_into.long(), *(one.view(torch.float32) for one in bits)]
+    records = [
+        SliceRecord(grid, *(one[index, : grid[0] * grid[1]] for one in fields)) for index, grid in enumerate(grids)
+    ]
+    return fields[0] | fields[1], records

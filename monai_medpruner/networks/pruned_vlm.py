@@ -1,13 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The network wrapper: a stock vision-language model that reads fewer tokens."""
+"""A wrapper that prunes the visual tokens of a stock vision-language model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -15,14 +14,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, StoppingCriteriaList
 
 from monai_medpruner.errors import PromptError
-from monai_medpruner.networks.cached_prompt import CachedPrompt
 from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
-from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt
+from monai_medpruner.networks.generation import CachedPrompt, FirstStepClock, shift_length_limits
+from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt, slices_by_prompt
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
@@ -31,11 +30,11 @@ __all__ = ["PrunedVLM"]
 
 
 class PrunedVLM(nn.Module):
-    """A stock Hugging Face vision-language model whose slices' visual tokens are pruned before the language model.
+    """A stock Hugging Face vision-language model whose visual tokens are pruned before the language model.
 
-    Drop-in for the model: :meth:`forward` and :meth:`generate` take what the model's processor returns. The model
-    itself is not changed; while slices are encoded it carries one hook, which is gone afterward, also after an
-    exception.
+    It is a drop-in replacement for the model: :meth:`forward` and :meth:`generate` take the outputs of the model's
+    processor. The model is not changed. While slices are encoded it has one hook, which is removed afterward, also
+    after an exception.
 
     .. code-block:: python
 
@@ -47,17 +46,17 @@ class PrunedVLM(nn.Module):
 
     Args:
         model: a stock model of a supported family, on its device and in its dtype.
-        pruner: what to keep; None for the stock model's own numbers. For a pruner that needs the question, the question
-            is the text behind the last visual token of each prompt.
-        vision_batch_size: slices that the vision encoder gets at once; None takes as many as hold 32,768 patches, which
-            bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
-        preserve_position_ids: True: kept tokens keep the positions that they have in the unpruned prompt. False: they
-            are renumbered without gaps. None takes the family's default: Qwen-VL models keep their two-dimensional
-            positions, models with one-dimensional positions are renumbered. The other value is for ablations; sliding
-            windows count the tokens of the pruned prompt either way.
+        pruner: selects the tokens to keep; None gives the outputs of the stock model. If the pruner needs the question,
+            it is the text after the last visual token of each prompt.
+        vision_batch_size: number of slices that the vision encoder processes at once. None takes batches of up to
+            32,768 patches, which bounds the encoder's activations to about 0.3 GB for an 8B model in bfloat16.
+        preserve_position_ids: True keeps the positions of the unpruned prompt; False renumbers the kept tokens without
+            gaps. None takes the family's default: Qwen-VL models keep their two-dimensional positions, models with
+            one-dimensional positions are renumbered. The other value is for ablations. Sliding windows always count the
+            tokens of the pruned prompt.
 
     Raises:
-        UnsupportedModelError: no family is registered for the model.
+        UnsupportedModelError: no family supports the model.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class PrunedVLM(nn.Module):
         self.vision_batch_size = vision_batch_size
         self.preserve_position_ids = preserve_position_ids
         self.family = family_of(model)
-        # what each cache holds, as long as the caller keeps the cache
+        # the prompt of each cache, for as long as the caller keeps the cache
         self._cached: WeakKeyDictionary[Any, CachedPrompt] = WeakKeyDictionary()
 
     @classmethod
@@ -96,7 +95,7 @@ class PrunedVLM(nn.Module):
         return cls(model, pruner, vision_batch_size, preserve_position_ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy of the network knows no caches: each belongs to the network whose generate returned it
+        # a cache belongs to the network whose generate returned it, not to copies of the network
         return {name: value for name, value in self.__dict__.items() if name != "_cached"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -107,33 +106,33 @@ class PrunedVLM(nn.Module):
         """Encode and prune slices once, for any number of questions about them.
 
         Args:
-            vision_batch_size: for this call, instead of the network's own.
-            inputs: the image inputs as the model's image processor returns them; others are not looked at.
+            vision_batch_size: replaces the network's value for this call.
+            inputs: the image inputs that the model's image processor returns; other inputs are ignored.
 
         Returns:
-            What :meth:`forward` and :meth:`generate` take as ``encoded``.
+            The argument ``encoded`` of :meth:`forward` and :meth:`generate`.
 
         Raises:
-            SettingsError: the pruner needs the question: leave the encoding to :meth:`forward` and :meth:`generate`.
+            SettingsError: the pruner needs the question, so that only :meth:`forward` and :meth:`generate` can encode.
         """
         return self.encode_each([self.pruner], vision_batch_size, **inputs)[0]
 
     def encode_each(
         self, pruners: Sequence[TokenPruner | None], vision_batch_size: int | None = None, **inputs: Any
     ) -> list[PrunedSlices]:
-        """Encode slices once and prune them with several pruners, in place of the network's own; see :meth:`encode`."""
+        """Encode slices once and prune them with several pruners instead of the network's own; see :meth:`encode`."""
         batch = vision_batch_size or self.vision_batch_size
         return encode_and_prune_each(self.family, pruners, self._on_device(inputs), batch)
 
     def pruned_prompt(self, encoded: PrunedSlices, **inputs: Any) -> dict[str, Any]:
-        """The arguments of the model itself for a prompt whose slices are encoded, as :meth:`forward` makes them.
+        """Return the arguments that :meth:`forward` passes to the model for encoded slices.
 
         Args:
             encoded: slices that :meth:`encode` returned.
             inputs: as in :meth:`forward`.
 
         Raises:
-            PromptError: the inputs do not fit together.
+            PromptError: the inputs are inconsistent.
         """
         return self._shortened(checked_inputs(self._on_device(inputs)), encoded)[0]
 
@@ -149,16 +148,16 @@ class PrunedVLM(nn.Module):
         Args:
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
             on_record: called with the record of this call, in the calling thread; see :meth:`generate`.
-            inputs: what the model's processor returns, and any further argument of the model's forward. Per-token
-                inputs (``labels``, ``position_ids``, token types) are pruned alike.
+            inputs: the outputs of the model's processor, and other arguments of the model's forward. Per-token inputs
+                (``labels``, ``position_ids``, token types) are pruned in the same way.
 
         Returns:
-            The model's own output. Its logits have the length of the **pruned** prompt: ``(B, L', vocabulary)``,
-            padded on the left where the prompts of a batch differ; the record's ``keep`` tells which tokens they belong
-            to.
+            The model's own output. Its logits have the length of the **pruned** prompt, ``(B, L', vocabulary)``, padded
+            on the left if the prompts of the batch differ in length. ``keep`` of the record marks their tokens in the
+            unpruned prompt.
 
         Raises:
-            PromptError: the inputs do not fit together.
+            PromptError: the inputs are inconsistent.
         """
         if (stock := self._stock_record(encoded, inputs)) is not None:
             output = self.model(**self._on_device(inputs))
@@ -184,23 +183,24 @@ class PrunedVLM(nn.Module):
 
         Args:
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
-            on_record: called with the record of this call when it is complete: what was kept, and the seconds of each
-                stage. It runs in the thread of the call, so that ``records.append`` of a list works from anywhere, also
-                where ``generate`` runs in a streamer's thread.
+            on_record: called with the complete record of this call (kept tokens, seconds per stage), in the thread of
+                the call. ``records.append`` of a list also works if ``generate`` runs in a thread of its own, as with
+                a streamer.
             prefix: with ``encoded``, holds what the language model made of the prompt up to its last visual token, for
                 the next prompt about the same slices. None runs the prompt in one part.
-            inputs: what the model's processor returns, and any argument of the model's ``generate``. ``max_length``
-                and ``min_length`` count the caller's prompt, as they do with the stock model.
+            inputs: the outputs of the model's processor, and other arguments of the model's ``generate``.
+                ``max_length`` and ``min_length`` count the unpruned prompt, as with the stock model.
 
-        The conversation goes on with ``return_dict_in_generate=True``: give ``past_key_values`` of the output back with
-        its ``sequences`` and the new turn as ``input_ids``. The slices are in the cache and are not encoded again.
+        To continue a conversation, generate with ``return_dict_in_generate=True``. In the next call, pass
+        ``past_key_values`` of the output, and its ``sequences`` followed by the new turn as ``input_ids``. The slices
+        are in the cache and are not encoded again.
 
         Returns:
-            What the model's ``generate`` returns, its sequences holding the caller's **own** prompt, not the pruned
-            one, followed by the new tokens.
+            The output of the model's ``generate``. Its sequences contain the **unpruned** prompt, followed by the new
+            tokens.
 
         Raises:
-            PromptError: the inputs do not fit together.
+            PromptError: the inputs are inconsistent.
         """
         if (stock := self._stock_record(encoded, inputs)) is not None:
             output = self.model.generate(**self._on_device(inputs))
@@ -209,8 +209,8 @@ class PrunedVLM(nn.Module):
         ids = inputs["input_ids"].to(self.model.device)
         pruned, record = self._prune(inputs, encoded)
         length = pruned["input_ids"].shape[1]
-        _shift_lengths(pruned, ids.shape[1] - length)
-        clock = _StepClock(self.model.device)
+        shift_length_limits(pruned, ids.shape[1] - length)
+        clock = FirstStepClock(self.model.device)
         pruned["stopping_criteria"] = StoppingCriteriaList([*(pruned.get("stopping_criteria") or ()), clock])
         start = perf_counter()
         with self._with_prefix(prefix, pruned, encoded) as (arguments, reused):
@@ -234,21 +234,21 @@ class PrunedVLM(nn.Module):
     def _with_callers_prompt(
         self, output: Any, ids: torch.Tensor, pruned: dict[str, Any], keep: torch.Tensor
     ) -> torch.Tensor | Any:
-        """The output of generation with the caller's prompt in place of the pruned one; its cache is remembered."""
+        """Replace the pruned prompt in the output by the caller's, and register the output's cache for a next turn."""
         new_tokens = output if isinstance(output, torch.Tensor) else output.sequences
         prompts = ids.repeat_interleave(len(new_tokens) // len(ids), dim=0)
         sequences = torch.cat([prompts, new_tokens[:, pruned["input_ids"].shape[1] :]], dim=1)
         if isinstance(output, torch.Tensor):
             return sequences
         output.sequences = sequences
-        # a beam search leaves one row a beam in its cache, which no further turn fits
+        # the cache of a beam search has a row per beam, so that no further turn fits
         beams = getattr(output, "beam_indices", None) is not None or len(sequences) != len(ids)
         if output.past_key_values is not None and not beams:
             self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, keep, sequences)
         return output
 
     def _stock_record(self, encoded: PrunedSlices | None, inputs: dict[str, Any]) -> PruningRecord | None:
-        """The record of a call that is the stock model's, since nothing is pruned in it; None for any other call."""
+        """Return the record of a call in which nothing is pruned, so that the stock model runs; None for others."""
         cached = inputs.get("past_key_values") in self._cached
         if encoded is not None or cached or (self.pruner is not None and self._has_images(inputs)):
             return None
@@ -256,11 +256,12 @@ class PrunedVLM(nn.Module):
         keep = checked["attention_mask"].bool()
         if self._has_images(inputs):
             slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(inputs)]
-            return PruningRecord(keep, self._by_prompt(checked, slices))
+            return PruningRecord(keep, slices_by_prompt(checked, slices, self.family.image_token_id))
         if self.pruner is not None and (checked["input_ids"] == self.family.image_token_id).any():
             raise PromptError(
-                "the prompt holds placeholders of visual tokens, but neither images nor a cache that this model's "
-                "generate returned for them (a copied cache, or one of a beam search, is not known)"
+                "the prompt has placeholders of visual tokens, but there are neither images nor a cache that this "
+                "network's generate returned (copied caches and caches of a beam search cannot be used); pass one of "
+                "them"
             )
         return PruningRecord(keep, [[] for _ in keep])
 
@@ -268,24 +269,25 @@ class PrunedVLM(nn.Module):
         return any(inputs.get(name) is not None for name in self.family.image_inputs)
 
     def _prune(self, inputs: dict[str, Any], encoded: PrunedSlices | None) -> tuple[dict[str, Any], PruningRecord]:
-        """Return the inputs of the language model and the record of the call."""
+        """Return the inputs of the language model, and the record of the call."""
         checked = checked_inputs(self._on_device(inputs))
         if (cache := checked.get("past_key_values")) is not None and cache.get_seq_length() > 0:
             return self._follow_up(checked, cache)
         if encoded is None:
             encoded = self._encode_prompts(checked)
         pruned, keep = self._shortened(checked, encoded)
-        return pruned, PruningRecord(keep, self._by_prompt(checked, encoded.records), encoded.seconds)
+        return pruned, PruningRecord(
+            keep, slices_by_prompt(checked, encoded.records, self.family.image_token_id), encoded.seconds
+        )
 
     def _encode_prompts(self, checked: dict[str, Any]) -> PrunedSlices:
-        """Encode the slices of all prompts; for a pruner that needs the question, each prompt's with its own."""
+        """Encode the slices of all prompts. A pruner that needs the question gets that of each prompt."""
         if self.pruner is None or not self.pruner.needs_question:
             return self.encode(**checked)
         slices = [SliceRecord.unpruned(grid) for grid in self.family.token_grids(checked)]
+        by_prompt = slices_by_prompt(checked, slices, self.family.image_token_id)
         embed, start, parts = self.model.get_input_embeddings(), 0, []
-        for ids, mask, own in zip(
-            checked["input_ids"], checked["attention_mask"], self._by_prompt(checked, slices), strict=True
-        ):
+        for ids, mask, own in zip(checked["input_ids"], checked["attention_mask"], by_prompt, strict=True):
             if not own:
                 continue
             visual = (ids == self.family.image_token_id).nonzero()
@@ -298,13 +300,12 @@ class PrunedVLM(nn.Module):
         return PrunedSlices.joined(parts)
 
     def _shortened(self, checked: dict[str, Any], encoded: PrunedSlices) -> tuple[dict[str, Any], torch.Tensor]:
-        """Return the inputs of the language model and the mask of the prompt's tokens that are among them."""
+        """Return the inputs of the language model, and the mask of the kept tokens in the unpruned prompt."""
         keep = keep_mask(checked, self.family.image_token_id, encoded.keep)
-        # token types that the caller left out are what the processor would have given: without them some models read
-        # an image's tokens as text
+        # add the token types that the processor would return: without them some models treat visual tokens as text
         complete = {**self.family.token_types(checked["input_ids"]), **checked}
         pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.preserve_position_ids)
-        # a study that was saved lies on the CPU. Lists of their own: generate expands the output in place for beams
+        # a study that was saved lies on the CPU. New lists and a new output: generate expands them in place for beams
         tokens, *layers = (
             [rows.to(self.model.device) for rows in one] for one in (encoded.tokens, *encoded.deepstack_features)
         )
@@ -312,26 +313,15 @@ class PrunedVLM(nn.Module):
         return pruned, keep
 
     def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:
-        """The inputs and the record of a conversation that goes on; its slices' tokens are in the cache."""
+        """Return the inputs and the record of a follow-up turn, whose visual tokens are in the cache."""
         if cache not in self._cached:
-            raise PromptError("the cache is not one that this model's generate returned for a pruned prompt")
+            raise PromptError(
+                "past_key_values is not a cache that this network's generate returned for a pruned prompt; pass that "
+                "cache, or the images without a cache"
+            )
         further, keep = self._cached[cache].follow_up(checked)
         others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
         return {**others, **further}, PruningRecord(keep, [[] for _ in keep])
-
-    def _by_prompt(self, inputs: dict[str, Any], slices: Sequence[SliceRecord]) -> list[list[SliceRecord]]:
-        """Share the slices of a call out over the prompts of its batch."""
-        placeholders = (inputs["input_ids"] == self.family.image_token_id) & inputs["attention_mask"].bool()
-        prompts: list[list[SliceRecord]] = []
-        rest = iter(slices)
-        for tokens in placeholders.sum(1).tolist():
-            prompts.append([])
-            while tokens > 0:
-                prompts[-1].append(next(rest))
-                tokens -= prompts[-1][-1].keep.numel()
-            if tokens < 0:
-                raise PromptError("a slice's visual tokens are spread over two prompts of the batch")
-        return prompts
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self.model.device
@@ -341,29 +331,3 @@ class PrunedVLM(nn.Module):
 def _report(on_record: Callable[[PruningRecord], object] | None, record: PruningRecord) -> None:
     if on_record is not None:
         on_record(record)
-
-
-class _StepClock(StoppingCriteria):
-    """Notes when the first token is there; never stops anything."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.first_step = 0.0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if not self.first_step:
-            synchronize(self.device)
-            self.first_step = perf_counter()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def _shift_lengths(arguments: dict[str, Any], dropped: int) -> None:
-    """Let length limits that count the caller's prompt count the pruned one, in place."""
-    config = arguments.get("generation_config")
-    if config is not None:
-        arguments["generation_config"] = config = copy(config)
-    for name in ("max_length", "min_length"):
-        if arguments.get(name) is not None:
-            arguments[name] = max(arguments[name] - dropped, 1)
-        if config is not None and getattr(config, name, None):
-            setattr(config, name, max(getattr(config, name) - dropped, 1))

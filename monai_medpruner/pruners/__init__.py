@@ -8,6 +8,10 @@ from __future__ import annotations
 from monai_medpruner.pruners.attention import attention_received, class_attention
 from monai_medpruner.pruners.average_pooling import AveragePoolingPruner
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.budget import TokenBudget, slice_share
+from monai_medpruner.pruners.cdpruner import CDPrunerPruner
+from monai_medpruner.pruners.divprune import DivPrunePruner
+from monai_medpruner.pruners.hiprune import HiPrunePruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
@@ -22,12 +26,16 @@ from monai_medpruner.pruners.signals import (
     Signal,
     SlicePositions,
 )
+from monai_medpruner.pruners.visionzip import VisionZipPruner
 
 __all__ = [
     "PRUNERS",
     "AveragePoolingPruner",
     "BlockSignal",
+    "CDPrunerPruner",
     "ClassAttention",
+    "DivPrunePruner",
+    "HiPrunePruner",
     "HiddenStates",
     "Keys",
     "NucleusPruner",
@@ -38,7 +46,9 @@ __all__ = [
     "Signal",
     "SlicePositions",
     "SliceTokens",
+    "TokenBudget",
     "TokenPruner",
+    "VisionZipPruner",
     "attention_received",
     "class_attention",
     "find_pruner",
@@ -47,4 +57,5 @@ __all__ = [
     "pruner_names",
     "pruner_settings",
     "select_pruner",
+    "slice_share",
 ]

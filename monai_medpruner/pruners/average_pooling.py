@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
-from monai_medpruner.errors import SettingsError
+from monai_medpruner.errors import BudgetError, SettingsError
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
 from monai_medpruner.pruners.signals import Signal
 
@@ -21,7 +22,7 @@ class AveragePoolingPruner(TokenPruner):
     """Replace each cell of ``pool * pool`` neighboring tokens by its mean, at the place of the cell's first token.
 
     Cells at the right and lower edges may be smaller. A cell of one token is kept as it is. ``contextual_ratio`` has no
-    effect: every token is merged into its cell.
+    effect: every token is merged into its cell. Under a limit the cells of all slices are as much larger as it takes.
 
     Args:
         pool: side of a cell in tokens, at least 2.
@@ -41,6 +42,16 @@ class AveragePoolingPruner(TokenPruner):
     def signals(self) -> frozenset[Signal]:
         """None: the places of the tokens decide."""
         return frozenset()
+
+    def __call__(self, slices: SliceTokens, max_tokens: int | None = None) -> PrunedTokens:
+        """Pool the tokens, with the smallest cells from ``pool`` on that meet the limit."""
+        if max_tokens is None:
+            return super().__call__(slices)
+        return super(AveragePoolingPruner, self._fitting(slices, max_tokens)).__call__(slices)
+
+    def least_tokens(self, tokens: int) -> int:
+        """One: a cell may hold the whole slice."""
+        return min(tokens, 1)
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return 1 for every token: their places alone decide."""
@@ -63,11 +74,21 @@ class AveragePoolingPruner(TokenPruner):
         tokens = torch.where((primary & ~single)[..., None], pooled, slices.tokens)
         return PrunedTokens(tokens, single, primary & ~single, merged_into)
 
+    def _fitting(self, slices: SliceTokens, max_tokens: int) -> AveragePoolingPruner:
+        """The pruner with the smallest cells, from its own on, that leave no more tokens than the limit."""
+        for pool in range(self.pool, max(self.pool, *map(max, slices.grids)) + 1):
+            if sum(math.ceil(rows / pool) * math.ceil(columns / pool) for rows, columns in slices.grids) <= max_tokens:
+                return replace(self, pool=pool)
+        raise BudgetError(
+            f"a budget of {max_tokens} visual tokens is too small for {len(slices.grids)} slices, which keep at least "
+            "one each: raise the budget, or keep fewer slices"
+        )
+
     def _merged_into(self, slices: SliceTokens) -> torch.Tensor:
         """Index of the first token of each token's cell, int64 ``(S, M)``; -1 at padding."""
-        merged_into = torch.full(slices.valid.shape, -1)
-        for index, (rows, columns) in enumerate(slices.grids):
-            row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
-            merged_into[index, : rows * columns] = first.flatten()
-        return merged_into.to(slices.valid.device)
+        device = slices.valid.device
+        columns = torch.tensor([columns for _, columns in slices.grids], device=device)[:, None]
+        place = torch.arange(slices.valid.shape[1], device=device)
+        row, column = place // columns, place % columns
+        first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
+        return torch.where(slices.valid, first, -1)

@@ -12,8 +12,9 @@ from typing import Literal
 
 import torch
 
-from monai_medpruner.errors import SettingsError
-from monai_medpruner.pruners.field_types import check_field_types
+from monai_medpruner.errors import BudgetError, SettingsError
+from monai_medpruner.field_types import check_field_types
+from monai_medpruner.pruners.budget import limit_by_score
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.signals import Keys, QuestionEmbedding, ReceivedAttention, Signal
 
@@ -119,21 +120,60 @@ class TokenPruner(ABC):
         """
         return False
 
+    @property
+    def least_selected(self) -> int:
+        """Tokens that :meth:`limit` leaves selected in each slice, at least 1; all of a slice that has fewer."""
+        return 1
+
+    def contextual_count(self, tokens: int) -> int:
+        """Contextual tokens that :meth:`merge` makes of a slice, where as many tokens are not selected.
+
+        Where fewer are left, these stay as they are, so that all of the slice is kept.
+
+        Args:
+            tokens: of the slice before pruning.
+        """
+        return max(int(tokens * self.contextual_ratio), 1) if self.contextual_ratio else 0
+
+    def least_tokens(self, tokens: int) -> int:
+        """Fewest tokens that a slice can be pruned to under a limit, contextual ones included.
+
+        Args:
+            tokens: of the slice before pruning.
+        """
+        return min(tokens, self.least_selected + self.contextual_count(tokens))
+
     def __post_init__(self) -> None:
         check_field_types(self)
         if not 0 <= self.contextual_ratio <= 1:
             raise SettingsError(f"contextual_ratio must lie in [0, 1], got {self.contextual_ratio}")
 
-    def __call__(self, slices: SliceTokens) -> PrunedTokens:
+    def __call__(self, slices: SliceTokens, max_tokens: int | None = None) -> PrunedTokens:
         """Score, select and merge the tokens of S slices; each slice as if it were alone, unless `whole_volume`.
+
+        Args:
+            slices: to prune.
+            max_tokens: limit for the tokens that are kept of all slices together, contextual ones included; with it,
+                what is kept of a slice depends on the others. None is no limit.
 
         Raises:
             SettingsError: a signal that the pruner needs is missing.
+            BudgetError: the slices keep more than ``max_tokens`` at the least.
         """
         if missing := self.signals - set(slices.signals):
             needed = ", ".join(sorted(map(repr, missing)))
             raise SettingsError(f"{type(self).__name__} needs {needed}, which was not computed for these slices")
-        return self.merge(slices, self.select(self.score(slices), slices) & slices.valid)
+        score = self.score(slices)
+        primary = self.select(score, slices) & slices.valid
+        if max_tokens is None:
+            return self.merge(slices, primary)
+        pruned = self.merge(slices, self.limit(score, primary, slices, max_tokens))
+        if (kept := int(pruned.keep.sum())) > max_tokens:
+            raise BudgetError(
+                f"{type(self).__name__} keeps {kept} tokens, more than the limit of {max_tokens}: its limit and "
+                "contextual_count must say what its merge makes"
+            )
+        return pruned
 
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return a score per token, float ``(S, M)``; by default the attention that it receives."""
@@ -142,6 +182,25 @@ class TokenPruner(ABC):
     @abstractmethod
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the tokens to keep as they are; at least one a slice."""
+
+    def limit(self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int) -> torch.Tensor:
+        """Thin out the selected tokens so that these and the contextual ones are not more than a limit.
+
+        By default by :func:`~monai_medpruner.pruners.budget.limit_by_score`: the highest scores of all slices, and
+        :attr:`least_selected` of each slice.
+
+        Args:
+            score: of :meth:`score`.
+            primary: bool mask ``(S, M)``, of :meth:`select`.
+            slices: as there.
+            max_tokens: limit for all slices together.
+
+        Raises:
+            BudgetError: the slices keep more than ``max_tokens`` at the least.
+        """
+        counts = [self.contextual_count(rows * columns) for rows, columns in slices.grids]
+        contextual = torch.tensor(counts, device=score.device)
+        return limit_by_score(score, primary, slices.valid, contextual, self.least_selected, max_tokens)
 
     def merge(self, slices: SliceTokens, primary: torch.Tensor) -> PrunedTokens:
         """Merge the tokens that were not selected.

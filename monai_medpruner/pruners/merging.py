@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn.functional import normalize, one_hot
 
@@ -19,6 +21,7 @@ def merge_contextual(
     keep: torch.Tensor,
     ratio: float = 0.05,
     valid: torch.Tensor | None = None,
+    counts: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Merge the tokens that were not selected into a few contextual ones by bipartite matching.
 
@@ -35,6 +38,7 @@ def merge_contextual(
         ratio: contextual tokens as a share of a slice's tokens, in ``[0, 1]``; 0 turns merging off, so that the tokens
             that were not selected vanish.
         valid: bool mask ``(S, M)``, False at padding; all True where None.
+        counts: n of each slice in place of the ratio, S numbers; of a slice with 0, nothing is merged.
 
     Returns:
         The tokens with the contextual ones replaced, ``(S, M, C)``; the bool mask of contextual tokens, ``(S, M)``; and
@@ -51,23 +55,25 @@ def merge_contextual(
     places = torch.arange(keep.shape[1], device=keep.device).expand(keep.shape)
     merged_into = torch.where(keep, places, -1)
     remaining = valid & ~keep
-    if ratio == 0 or not remaining.any():
+    if ratio == 0 if counts is None else not any(counts):
         return tokens, torch.zeros_like(keep), merged_into
 
-    contextual = _targets(remaining, valid, ratio)
-    merged = remaining & ~contextual
+    contextual = _targets(remaining, _wanted(valid, ratio, counts))
+    most = int(contextual.sum(1).max())  # the one transfer to the host
+    if most == 0:
+        return tokens, contextual, merged_into
+    merged = remaining & ~contextual & contextual.any(1, keepdim=True)
     with torch.autocast(tokens.device.type, enabled=False):
-        targets, target_of = _nearest_targets(keys.float(), contextual)
+        targets, target_of = _nearest_targets(keys.float(), contextual, most)
         result = _add_means(tokens, merged, contextual, targets, target_of)
     merged_into = torch.where(contextual, places, merged_into)
     merged_into = torch.where(merged, targets.gather(1, target_of), merged_into)
     return result, contextual, merged_into
 
 
-def _nearest_targets(keys: torch.Tensor, contextual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _nearest_targets(keys: torch.Tensor, contextual: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the places of each slice's targets ``(S, n)``, padded, and which of these is nearest to each token."""
     length = contextual.shape[1]
-    count = int(contextual.sum(1).max())
     places = torch.arange(length, device=keys.device)
     targets = torch.where(contextual, places, length).sort(dim=1).values[:, :count]
     padding = targets == length
@@ -97,10 +103,16 @@ def _add_means(
     return torch.where(contextual[..., None], (tokens.float() + addition).to(tokens.dtype), tokens)
 
 
-def _targets(remaining: torch.Tensor, valid: torch.Tensor, ratio: float) -> torch.Tensor:
+def _wanted(valid: torch.Tensor, ratio: float, counts: Sequence[int] | None) -> torch.Tensor:
+    """Return how many contextual tokens each slice is to have, int64 ``(S, 1)``."""
+    if counts is not None:
+        return torch.tensor(counts, device=valid.device)[:, None]
+    return (valid.sum(1, keepdim=True).double() * ratio).floor().long().clamp(min=1)
+
+
+def _targets(remaining: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Return the bool mask ``(S, M)`` of the remaining tokens that become contextual ones."""
     left = remaining.sum(1, keepdim=True)
-    wanted = (valid.sum(1, keepdim=True).double() * ratio).floor().long().clamp(min=1)
-    stride = left.div(wanted, rounding_mode="floor").clamp(min=1)
+    stride = left.div(wanted.clamp(min=1), rounding_mode="floor").clamp(min=1)
     rank = remaining.cumsum(1) - 1
     return remaining & (rank % stride == 0) & (rank.div(stride, rounding_mode="floor") < wanted)

@@ -112,19 +112,36 @@ class NucleusPruner(TokenPruner):
         """Whether the nucleus is that of all slices together."""
         return self.scope == "volume"
 
+    @property
+    def least_selected(self) -> int:
+        """``min_tokens``."""
+        return self.min_tokens
+
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the nucleus of each slice, or of all, and of each slice's least tokens."""
         valid = slices.valid
-        if self.max_importance is not None:
-            score = score.clamp(max=self.max_importance)
-        if self.importance_scale == "paper":
-            score = score / (valid.sum(1, keepdim=True) * slices.patches_per_token)
+        score = self._scaled(score, slices)
         if self.whole_volume:
             chosen = nucleus(score.flatten(), self.tau, self.temperature, valid.flatten()).view(valid.shape)
         else:
             chosen = nucleus(score, self.tau, self.temperature, valid)
         short = chosen.sum(1, keepdim=True) < self.min_tokens
         return chosen | (short & _highest(score, self.min_tokens, valid))
+
+    def limit(self, score: torch.Tensor, primary: torch.Tensor, slices: SliceTokens, max_tokens: int) -> torch.Tensor:
+        """Keep the tokens with the highest mass in the volume, whatever the scope; see :meth:`TokenPruner.limit`.
+
+        With ``tau`` 1 this is the nucleus of the volume for the largest τ that meets the limit.
+        """
+        return super().limit(self._scaled(score, slices), primary, slices, max_tokens)
+
+    def _scaled(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
+        """What the temperature acts on: importance, clipped, on its scale."""
+        if self.max_importance is not None:
+            score = score.clamp(max=self.max_importance)
+        if self.importance_scale == "paper":
+            score = score / (slices.valid.sum(1, keepdim=True) * slices.patches_per_token)
+        return score
 
 
 def _highest(score: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:

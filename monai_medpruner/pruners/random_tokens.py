@@ -47,7 +47,8 @@ class RandomTokensPruner(TokenPruner):
     def score(self, slices: SliceTokens) -> torch.Tensor:
         """Return random numbers; those of tokens that are padding are below all others."""
         score = torch.full(slices.valid.shape, -1.0)
-        for index, length in enumerate(slices.valid.sum(1).tolist()):
+        for index, (rows, columns) in enumerate(slices.grids):
+            length = rows * columns
             number = index if slices.numbers is None else slices.numbers[index]
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             score[index, :length] = torch.rand(length, generator=generator)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from monai_medpruner.errors import SettingsError
+
 __all__ = [
     "BlockSignal",
     "ClassAttention",
@@ -29,11 +31,22 @@ class BlockSignal(Signal):
     """A signal that is read off the attention of one block of the vision encoder.
 
     Args:
-        block: index of the block, counted from 0; negative ones count from the last. None is the family's scoring
-            layer, the last block that attends to the whole slice.
+        block: index of the block, counted from 0; negative ones count from the last. A number above 0 and below 1 is
+            a share of the encoder's depth: 0.5 is layer 16 of 32, the block with the index 15, or the nearest one that
+            attends to the whole slice. None is the family's scoring layer, the last block that does.
+
+    Raises:
+        SettingsError: the block is neither a whole number nor a share between 0 and 1.
     """
 
-    block: int | None = None
+    block: int | float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.block, float) and not 0 < self.block < 1:
+            raise SettingsError(
+                "a block must be a whole number, or a share of the encoder's depth above 0 and below 1, got "
+                f"{self.block}"
+            )
 
 
 @dataclass(frozen=True)

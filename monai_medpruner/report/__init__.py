@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results as tables and pictures."""
+"""Results as tables and figures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The answers of a run as text: beside the truth where it is known, with what was kept and what it cost."""
+"""The answers of a run as a text table, with the truth, the retention and the seconds per stage."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settin
 
 
 def answer_table(answers: Path, truth: Path | None = None) -> str:
-    """Describe a run's answers, volume by volume.
+    """Return a text table of a run's answers, grouped by volume.
 
     Args:
-        answers: ``answers.jsonl``, or the folder that holds it.
-        truth: folder of phantoms, or a table with M3D-VQA's columns "Image Path", "Question" and "Answer". A volume
-            belongs to a row whose path its own path ends with. An answer is right where it is the row's, whatever its
-            case; questions of which the table holds nothing have "?" for a truth.
+        answers: ``answers.jsonl``, or the folder that contains it.
+        truth: folder of phantoms, or a table with the columns "Image Path", "Question" and "Answer" of M3D-VQA. A row
+            belongs to a volume if the volume's path ends with the row's path. An answer is right if it equals the
+            row's, ignoring case. Questions without a row have the truth "?".
 
     Returns:
-        For each volume: the model, a line a question, the slices and tokens kept, and the seconds of each stage.
+        For each volume: the model, one line per question, the kept slices and tokens, and the seconds per stage.
 
     Raises:
-        OutputFolderError: there are no answers, or they are not what a bundle's inference writes.
+        OutputFolderError: there are no answers, or the file was not written by a bundle's inference.
         BenchmarkError: the truth is not such a table.
     """
     file = answers / "answers.jsonl" if answers.is_dir() else answers
@@ -48,7 +48,10 @@ def answer_table(answers: Path, truth: Path | None = None) -> str:
 def _read_answers(file: Path) -> list[dict[str, Any]]:
     lines = read_lines(file)
     if not lines or not all(line.keys() >= _FIELDS for line in lines):
-        raise OutputFolderError(f"{file} is not what a bundle's inference writes; its lines have {sorted(_FIELDS)}.")
+        raise OutputFolderError(
+            f"{file} has no answers of a bundle's inference, whose lines have the fields {', '.join(sorted(_FIELDS))}; "
+            "give the output folder of a run"
+        )
     return lines
 
 
@@ -60,14 +63,14 @@ def _read_truth(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{file} cannot be read as a table of questions: {error}") from error
     if not rows or not {"Image Path", "Question", "Answer"} <= rows[0].keys():
-        raise BenchmarkError(f"{file} has no rows with the columns 'Image Path', 'Question' and 'Answer'")
+        raise BenchmarkError(f"{file} must have rows with the columns 'Image Path', 'Question' and 'Answer'")
     return rows
 
 
 def _volume(
     image: str, lines: Sequence[dict[str, Any]], known: Sequence[Mapping[str, str]], compared: bool
 ) -> list[str]:
-    """Table, retention and seconds of the questions about one volume."""
+    """Return the table, the retention and the seconds of the questions about one volume."""
     rows = [["question", "answer", *(["truth"] if compared else [])]]
     right: list[bool] = []
     for line in lines:
@@ -88,9 +91,11 @@ def _volume(
     if right:
         text.append(f"right: {sum(right)} of {len(right)}")
     share = 100 * tokens["kept"] / tokens["unpruned"]
+    gap = slices.get("largest_gap_mm")  # null without geometry
+    largest = "" if gap is None else f" (largest gap {gap:.1f} mm)"
     text.append(
-        f"kept: {slices['kept']} of {slices['total']} slices, {tokens['kept']:,} of {tokens['unpruned']:,} visual "
-        f"tokens ({share:.1f} %)"
+        f"kept: {slices['kept']} of {slices['total']} slices{largest}, {tokens['kept']:,} of {tokens['unpruned']:,} "
+        f"visual tokens ({share:.1f} %)"
     )
     spent = {stage: sum(line["seconds"].get(stage, 0.0) for line in lines) for stage in lines[0]["seconds"]}
     listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent.items())
@@ -98,7 +103,7 @@ def _volume(
 
 
 def _truth_of(image: str, question: str, known: Sequence[Mapping[str, str]]) -> str | None:
-    """The answer of the row whose path is the end of an image's path and whose question is this one."""
+    """Return the answer of the row with this question whose path is the end of the image's path."""
     path = Path(image).parts
     for row in known:
         parts = Path(row["Image Path"]).parts

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the model saw, drawn over the slices."""
+"""A figure of the kept slices and tokens."""
 
 from __future__ import annotations
 
@@ -24,27 +24,34 @@ _DROPPED, _CONTEXTUAL = np.array([0.0, 0.0, 0.0]), np.array([1.0, 0.6, 0.0])
 def pruning_figure(
     volume: torch.Tensor, record: StudyRecord, slices: Sequence[int] | None = None, columns: int = _COLUMNS
 ) -> Figure:
-    """Draw slices of a volume with the tokens that were kept.
+    """Draw slices of a volume with their kept tokens.
 
-    Selected tokens show the image, contextual ones are tinted orange, those that were merged into others are darkened.
-    Slices that never reached the encoder are pale and crossed out.
+    Selected tokens show the image, contextual tokens are tinted orange, and tokens that were merged into others or
+    dropped are darkened. Dropped slices are pale and crossed out; cropped parts are pale.
 
     Args:
-        volume: the whole volume, ``(C, H, W, D)`` in [0, 1], before slices were filtered; the mean over its channels is
+        volume: the whole volume before slice filtering, ``(C, H, W, D)`` in [0, 1]. The mean over the channels is
             drawn.
-        record: what was kept of it.
-        slices: which slices to draw, counted from 0; None for all.
-        columns: slices a row.
+        record: record of the volume.
+        slices: indices of the slices to draw, from 0; None draws all.
+        columns: number of slices per row.
 
     Returns:
-        a figure, for ``savefig`` or a notebook.
+        The figure, for ``savefig`` or a notebook.
 
     Raises:
-        VolumeShapeError: the volume is not as described, or is not the one of the record.
+        VolumeShapeError: the volume has another shape, or is not that of the record.
     """
     if volume.ndim != 4 or volume.shape[-1] != record.total_slices:
         raise VolumeShapeError(
-            f"expected a volume (C, H, W, {record.total_slices}), as the record has it, got {tuple(volume.shape)}"
+            f"expected a volume (C, H, W, {record.total_slices}), as in the record, got {tuple(volume.shape)}; pass "
+            "the volume before slice filtering"
+        )
+    height, width, _ = record.geometry.shape
+    if record.geometry.crop is not None and volume.shape[1:3] != (height, width):
+        raise VolumeShapeError(
+            f"the record is of slices that were cropped: expected whole ones of {height} x {width} voxels, got "
+            f"{volume.shape[1]} x {volume.shape[2]}"
         )
     images = volume.detach().float().mean(0).clamp(0, 1).cpu().numpy()
     places = list(range(record.total_slices)) if slices is None else list(slices)
@@ -55,11 +62,17 @@ def pruning_figure(
     for axes in panels:
         axes.set_axis_off()
     for axes, index in zip(panels, places, strict=False):
-        _draw(axes, images[..., index], index, kept.get(index))
+        _draw(axes, images[..., index], index, kept.get(index), record.geometry.crop)
     return figure
 
 
-def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None) -> None:
+def _draw(
+    axes: Axes,
+    image: np.ndarray,
+    index: int,
+    record: SliceRecord | None,
+    crop: tuple[tuple[int, int], tuple[int, int]] | None,
+) -> None:
     height, width = image.shape
     colors = np.repeat(image[..., None], 3, axis=2)
     if record is None:
@@ -67,15 +80,19 @@ def _draw(axes: Axes, image: np.ndarray, index: int, record: SliceRecord | None)
         axes.plot([0, width - 1], [0, height - 1], color="gray", linewidth=0.6)
         axes.set_title(f"slice {index + 1}: dropped", fontsize=7, color="gray")
         return
-    shown = _on_pixels(record.keep, record.grid, (height, width))[..., None]
-    contextual = _on_pixels(record.contextual, record.grid, (height, width))[..., None]
-    colors = np.where(shown, colors, 0.25 * colors + 0.75 * _DROPPED)
-    colors = np.where(contextual, 0.6 * colors + 0.4 * _CONTEXTUAL, colors)
-    axes.imshow(colors, vmin=0, vmax=1)
+    (top, bottom), (left, right) = crop or ((0, height), (0, width))
+    shape = (bottom - top, right - left)
+    shown = _on_pixels(record.keep, record.grid, shape)[..., None]
+    contextual = _on_pixels(record.contextual, record.grid, shape)[..., None]
+    encoded = colors[top:bottom, left:right]
+    encoded = np.where(shown, encoded, 0.25 * encoded + 0.75 * _DROPPED)
+    drawn = 0.6 + 0.4 * colors if crop else colors
+    drawn[top:bottom, left:right] = np.where(contextual, 0.6 * encoded + 0.4 * _CONTEXTUAL, encoded)
+    axes.imshow(drawn, vmin=0, vmax=1)
     axes.set_title(f"slice {index + 1}: {int(record.keep.sum())} of {record.keep.numel()} tokens", fontsize=7)
 
 
 def _on_pixels(mask: torch.Tensor, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """A mask of tokens on the pixels of the slice that each of them sees."""
+    """Return a mask of tokens as a mask of the slice's pixels, ``(H, W)``."""
     rows, columns = (np.arange(size) * count // size for size, count in zip(shape, grid, strict=True))
     return mask.reshape(grid).numpy()[np.ix_(rows, columns)]

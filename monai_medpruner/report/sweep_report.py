@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table and the plot of a grid of settings."""
+"""The table and the plot of a sweep."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _SETTINGS = ("gamma", "tau", "temperature")
 
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One flat line a combination.
+    """Return one flat line per combination of settings.
 
     Args:
-        rows: ``gamma``, ``tau``, ``temperature`` and ``metrics``, what
-            :func:`~monai_medpruner.metrics.run_report` gives.
+        rows: ``gamma``, ``tau``, ``temperature`` and ``metrics``, the result of
+            :func:`~monai_medpruner.metrics.run_report`.
 
     Returns:
-        the settings; ``slices``, ``tokens_per_kept_slice`` and ``overall`` as kept fractions; ``items``, ``failed``;
-        and each measure over all items, in percent, with the ends of its 95 % interval (``…_low``, ``…_high``).
+        Per line: the settings; the kept fractions ``slices``, ``tokens_per_kept_slice`` and ``overall``; ``items`` and
+        ``failed``; and each metric over all items, in percent, with the limits of its 95 % interval (``…_low``,
+        ``…_high``).
     """
     lines = []
     for row in rows:
@@ -47,12 +48,12 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def write_sweep(rows: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
     """Write ``sweep.csv`` and ``sweep.png``.
 
-    The plot has, against the share of tokens that is kept, the accuracy, or for open questions alone the first text
-    metric, with its interval: a line through the values of τ for each γ and temperature.
+    The plot shows the accuracy, or the first text metric if there are only open questions, with its interval against
+    the share of kept tokens. Each γ and temperature has a line through its values of τ.
 
     Args:
-        rows: as in :func:`sweep_table`; none, as on ranks other than 0, writes nothing.
-        folder: where to write; it exists.
+        rows: as in :func:`sweep_table`. If empty, as on ranks other than 0, nothing is written.
+        folder: existing folder to write to.
 
     Raises:
         OutputFolderError: the files cannot be written.

@@ -20,15 +20,15 @@ __all__ = ["Answer", "StudyAnswers"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a language model answered to one question.
+    """The answer of a language model to one question.
 
     Args:
         text: the answer.
-        seconds: of the stages "prefill" (with writing the prompt) and "decode".
-        prompt_tokens: tokens of the prompt that the language model read, visual ones included.
-        visual_tokens: visual tokens among them.
-        new_tokens: tokens that were generated.
-        reused_tokens: tokens at the beginning of the prompt that an earlier question about the study had run.
+        seconds: seconds of the stages "prefill" (including building the prompt) and "decode".
+        prompt_tokens: number of tokens of the pruned prompt, including visual tokens.
+        visual_tokens: number of visual tokens in the pruned prompt.
+        new_tokens: number of generated tokens.
+        reused_tokens: number of tokens at the beginning of the prompt that an earlier question about the study had run.
     """
 
     text: str
@@ -42,7 +42,7 @@ class Answer:
         return self.text
 
     def summary(self) -> dict[str, Any]:
-        """What a line of results says of the answer; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
+        """Return the fields of the answer in a result line; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {"answer": self.text, "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
 
     def save(self, path: str | Path) -> Path:
@@ -57,7 +57,7 @@ class Answer:
 
     @classmethod
     def load(cls, path: str | Path) -> Answer:
-        """Read an answer that :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             OutputFolderError: the file is missing or is not an answer.
@@ -73,10 +73,9 @@ class StudyAnswers:
     """The answers about one study.
 
     Args:
-        record: what was kept of the study.
-        answers: one per question, in the order of the questions.
-        question_records: what was kept for each question; the study's own record for each, unless the pruner needs the
-            question.
+        record: record of the study.
+        answers: one answer per question, in the order of the questions.
+        question_records: record for each question. All are ``record`` unless the pruner needs the question.
     """
 
     record: StudyRecord

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The lines of ``answers.jsonl`` and ``predictions.jsonl``: one schema, one place that makes them."""
+"""The lines of ``answers.jsonl`` and ``predictions.jsonl``, which share one schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LINE_SCHEMA", "append_line", "result_line"]
 LINE_SCHEMA: dict[str, Any] = json.loads(
     files("monai_medpruner.results").joinpath("result_line.schema.json").read_text(encoding="utf-8")
 )
-# what a question brings with it; the rest of a line is made here
+# fields that come from the question
 _QUESTION = ("id", "image", "question", "prompt", "reference", "choices", "reference_choice", "type", "subtype", "task")
 
 
@@ -37,22 +37,22 @@ def result_line(
     peak_memory: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Make a line of results.
+    """Return a result line.
 
     Args:
-        question: ``id``, ``image``, ``question``, and where they are known ``prompt`` (what was asked), ``reference``,
-            ``choices``, ``reference_choice``, ``type``, ``subtype``, ``task``.
-        settings: of the run.
-        record: of the study; None where it could not be read or encoded.
-        answer: None where there is none.
-        error: class and message of what went wrong; None where nothing did.
-        first: whether this is the first question about the study: the stages that all its questions share stand on
-            its line, and on the others as 0.
-        peak_memory: bytes.
-        notes: further notes, beside those of the record.
+        question: ``id``, ``image``, ``question``, and, if known, ``prompt`` (the text sent to the model),
+            ``reference``, ``choices``, ``reference_choice``, ``type``, ``subtype``, ``task``.
+        settings: settings of the run.
+        record: record of the study; None if it could not be read or encoded.
+        answer: answer to the question; None if there is none.
+        error: class and message of the error; None if there is none.
+        first: whether this is the first question about the study. Its line has the seconds of the stages that all
+            questions share; in other lines they are 0.
+        peak_memory: peak memory in bytes; None if it was not measured.
+        notes: notes in addition to those of the record.
 
     Returns:
-        a line that :data:`LINE_SCHEMA` describes.
+        A line that follows :data:`LINE_SCHEMA`.
     """
     status, message = error or ("ok", None)
     line: dict[str, Any] = {"id": None, "image": None, "question": None, "prompt": None, "answer": ""}
@@ -71,7 +71,7 @@ def result_line(
 
 
 def append_line(file: TextIO, line: Mapping[str, Any]) -> None:
-    """Append a line to a file of JSON lines; it is on disk when this returns.
+    """Append a line to a JSON Lines file. It is on disk when this function returns.
 
     Raises:
         OSError: the file cannot be written.

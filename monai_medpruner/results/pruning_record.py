@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What one call of a pruned model kept."""
+"""The record of one call of a pruned model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["PruningRecord"]
 
 @dataclass(frozen=True, eq=False)
 class PruningRecord:
-    """What one call of :class:`~monai_medpruner.networks.PrunedVLM` kept.
+    """The kept tokens and the times of one call of :class:`~monai_medpruner.networks.PrunedVLM`.
 
     Args:
-        keep: bool ``(B, L)`` over the caller's prompt: true for text and for primary and contextual tokens, false for
-            dropped tokens and for padding.
-        slices: one list per prompt of the batch, one entry per slice.
-        seconds: of the stages "encode", "select", "prefill" and "decode", those that the call went through.
-        reused_tokens: tokens at the beginning of the pruned prompt that an earlier call had run.
+        keep: bool ``(B, L)`` over the unpruned prompt: True for text and for primary and contextual tokens, False for
+            dropped tokens and padding.
+        slices: one list per prompt of the batch, with one record per slice.
+        seconds: seconds of the stages "encode", "select", "prefill" and "decode" that were part of the call.
+        reused_tokens: number of tokens at the beginning of the pruned prompt that an earlier call had run.
     """
 
     keep: torch.Tensor
@@ -34,10 +34,10 @@ class PruningRecord:
 
     @property
     def unpruned_tokens(self) -> int:
-        """Visual tokens of the slices before pruning."""
+        """Number of visual tokens before pruning."""
         return sum(one.keep.numel() for prompt in self.slices for one in prompt)
 
     @property
     def kept_tokens(self) -> int:
-        """Visual tokens that reach the language model."""
+        """Number of visual tokens that reach the language model."""
         return sum(int(one.keep.sum()) for prompt in self.slices for one in prompt)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Read back what a run wrote."""
+"""Read the output folder of a run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RunResults:
     """The output folder of a run.
 
     Args:
-        folder: that the run wrote to.
-        lines: of ``answers.jsonl`` or ``predictions.jsonl``, in the order of the file.
-        metrics: content of ``metrics.json``; None where there is none.
+        folder: path of the folder.
+        lines: lines of ``answers.jsonl`` or ``predictions.jsonl``, in the order of the file.
+        metrics: content of ``metrics.json``; None if there is no such file.
     """
 
     folder: Path
@@ -34,14 +34,14 @@ class RunResults:
 
     @property
     def record_names(self) -> list[str]:
-        """The records, in the order of the first lines that name them."""
+        """Names of the records, in the order in which the lines first name them."""
         return list(dict.fromkeys(line["record"] for line in self.lines if "record" in line))
 
     def record(self, name: str) -> StudyRecord:
-        """The record that a line names under "record".
+        """Load the record that a line names under "record".
 
         Raises:
-            OutputFolderError: there is no such record, or it is damaged.
+            OutputFolderError: the record is missing or damaged.
         """
         return StudyRecord.load(self.folder / "records" / f"{name}.safetensors")
 
@@ -50,12 +50,12 @@ def read_results(folder: str | Path) -> RunResults:
     """Read the output folder of a run.
 
     Raises:
-        OutputFolderError: it holds neither answers nor predictions, or a file in it is damaged.
+        OutputFolderError: the folder has neither answers nor predictions, or a file in it is damaged.
     """
     place = Path(folder)
     found = next((place / name for name in _LINE_FILES if (place / name).is_file()), None)
     if found is None:
-        raise OutputFolderError(f"{place} holds neither {' nor '.join(_LINE_FILES)}: give the output folder of a run")
+        raise OutputFolderError(f"{place} has neither {' nor '.join(_LINE_FILES)}; give the output folder of a run")
     metrics = place / "metrics.json"
     try:
         content = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
@@ -71,7 +71,7 @@ def read_lines(file: str | Path) -> list[dict[str, Any]]:
         OutputFolderError: the file cannot be read, or a line is not a JSON object.
     """
     try:
-        # not splitlines: it also splits at the line separators of Unicode, which texts may hold
+        # not with splitlines, which also splits at Unicode line separators inside texts
         lines = [json.loads(text) for text in Path(file).read_text(encoding="utf-8").split("\n") if text]
     except (OSError, ValueError) as error:
         raise OutputFolderError(f"{file} cannot be read as the results of a run: {error}") from error

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What was kept of one slice."""
+"""The record of one slice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["SliceRecord"]
 
 @dataclass(frozen=True, eq=False)
 class SliceRecord:
-    """The tokens of one slice, N of them, in the order of the prompt; all tensors on the CPU.
+    """The N tokens of one slice, in the order of the prompt. All tensors are on the CPU.
 
     Args:
-        grid: rows and columns of the slice's tokens; token j lies at row ``j // columns``, column ``j % columns``.
-        primary: bool ``(N,)``, selected as it is.
-        contextual: bool ``(N,)``, others were merged into it.
-        merged_into: int64 ``(N,)``, index of the token that carries each one now, -1 where it vanished.
-        importance: attention received relative to uniform, float32 ``(N,)``; None where nothing was scored.
+        grid: rows and columns of the slice's tokens; token j is at row ``j // columns``, column ``j % columns``.
+        primary: bool ``(N,)``, tokens that were selected and are kept unchanged.
+        contextual: bool ``(N,)``, kept tokens into which others were merged.
+        merged_into: int64 ``(N,)``, index of the kept token that each token is part of; -1 for dropped tokens.
+        importance: received attention relative to uniform attention, float32 ``(N,)``; None if no scores were computed.
     """
 
     grid: tuple[int, int]
@@ -32,7 +32,7 @@ class SliceRecord:
 
     @classmethod
     def unpruned(cls, grid: tuple[int, int]) -> SliceRecord:
-        """The record of a slice of which every token is kept."""
+        """Return the record of a slice whose tokens are all kept."""
         size = grid[0] * grid[1]
         every, none = torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
         return cls(grid, primary=every, contextual=none, merged_into=torch.arange(size))

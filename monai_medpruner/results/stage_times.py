@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Seconds per stage of work."""
+"""Seconds per processing stage."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 
 __all__ = ["STAGES", "StageTimes", "synchronize"]
 
-#: the stages of work on a study, in order
+#: the processing stages of a study, in order
 STAGES = ("load", "filter", "encode", "select", "prefill", "decode")
 
 
 class StageTimes(dict[str, float]):
-    """Seconds per stage; a stage that is entered several times adds up."""
+    """Seconds per stage. The times of a stage that runs several times are summed."""
 
     @contextmanager
     def stage(self, name: str, device: torch.device | None = None) -> Iterator[None]:
-        """Add the time of the block to a stage, work queued on a GPU included."""
+        """Add the time of the block to a stage, including work queued on a GPU."""
         start = perf_counter()
         try:
             yield
@@ -31,12 +31,12 @@ class StageTimes(dict[str, float]):
             self.add({name: perf_counter() - start})
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Add the times of some stages to those that are there."""
+        """Add the times of some stages."""
         for name, spent in seconds.items():
             self[name] = self.get(name, 0.0) + spent
 
 
 def synchronize(device: torch.device | None) -> None:
-    """Wait for the work queued on a CUDA device; other devices need no waiting."""
+    """Wait for the work queued on a CUDA device. Does nothing for other devices."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)

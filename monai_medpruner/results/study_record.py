@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What was kept of one study, as a value that can be saved, loaded and summarized."""
+"""The pruning record of one study, which can be saved, loaded and summarized."""
 
 from __future__ import annotations
 
@@ -17,26 +17,42 @@ from safetensors.torch import save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
 from monai_medpruner.results.versions import package_versions
 
-__all__ = ["StudyRecord", "VolumeGeometry"]
+__all__ = ["NOTED_GAP_MM", "StudyRecord", "VolumeGeometry"]
+
+#: a stretch without a kept slice is noted where it is longer than this
+NOTED_GAP_MM = 10.0
 
 _FORMAT = "monai_medpruner.StudyRecord/1"
-_FACTS = ("volume_id", "image", "source", "modality", "plane", "order", "total_slices", "question")
+_UNPLACED_SOURCES = ("npy", "images")  # files that hold no spacing
+_FACTS = (
+    "volume_id",
+    "image",
+    "source",
+    "modality",
+    "plane",
+    "order",
+    "total_slices",
+    "range_slices",
+    "unpruned_tokens_per_slice",
+    "question",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeGeometry:
-    """Where the slices of a volume lie, before any slice was dropped.
+    """Geometry of a volume before slices are dropped.
 
     Args:
-        shape: rows H, columns W and slices D of the volume that slices were chosen from, in voxels.
-        affine: float64 ``(4, 4)``, voxel indices of that volume to RAS mm.
-        original_affine: float64 ``(4, 4)``, voxel indices of the source's own grid to RAS mm. Its axes are those of
-            ``affine`` permuted and flipped.
-        slice_positions_mm: position of every slice along the slice axis; empty where the source has no geometry.
-        crop: first and last-plus-one row, then column, of the part of each slice that was encoded; None for all.
+        shape: rows H, columns W and slices D of the volume, in voxels.
+        affine: float64 ``(4, 4)``, voxel indices of the volume to RAS mm.
+        original_affine: float64 ``(4, 4)``, voxel indices of the source's grid to RAS mm. Its axes are those of
+            ``affine``, permuted and flipped.
+        slice_positions_mm: position of each slice along the slice axis, in mm; empty if the source has no geometry.
+        crop: (start, stop) of the rows and of the columns that were encoded in each slice; None for whole slices.
     """
 
     shape: tuple[int, int, int]
@@ -48,26 +64,29 @@ class VolumeGeometry:
 
 @dataclass(frozen=True, eq=False)
 class StudyRecord:
-    """What was kept of one study: slices, tokens, merges, and where they lie.
+    """The pruning record of one study: kept slices, kept and merged tokens, geometry, settings and times.
 
     Args:
         volume_id: hash of the volume's voxels and affine.
-        total_slices: D, slices of the volume before any selection.
-        slice_indices: the kept slices, ascending, counted from 0 over the whole volume.
-        slices: their tokens, one entry per kept slice.
-        geometry: where the slices lie.
-        slice_distances: per slice of the whole volume, the mean absolute difference to the anchor that it was compared
-            with (MedPruner, eq. 2), in the units of γ; NaN where the filter did not see the slice. None where no filter
-            ran.
-        image: the path of the image as it was given; empty where the volume did not come from a file.
-        source: "NIfTI", "DICOM", "npy" or "images"; None where unknown.
-        modality: as the source states it, such as "CT"; None where it does not.
-        plane: "axial", "coronal" or "sagittal"; None where unknown.
-        order: from where to where the slices run, in words; None where unknown.
-        notes: what was unusual about the volume, and how it was handled.
-        settings: of preprocessing, model and pruner, as JSON holds them.
-        seconds: of the stages "load", "filter", "encode" and "select", those that are known.
-        question: hash of the question for a pruner that needs it; None for any other.
+        total_slices: D, number of slices of the volume before any selection.
+        slice_indices: indices of the kept slices in the whole volume, ascending, from 0.
+        slices: one record per kept slice.
+        geometry: geometry of the whole volume.
+        slice_distances: for each slice of the whole volume, what the slice rule measured: for the anchor rule, the mean
+            absolute difference to its anchor (MedPruner, eq. 2), in the units of γ; NaN for slices that the rule did
+            not process. None if no rule measured anything.
+        image: path of the image as given by the user; empty if the volume does not come from a file.
+        source: "NIfTI", "DICOM", "npy" or "images"; None if unknown.
+        modality: modality that the source states, such as "CT"; None if it states none.
+        plane: "axial", "coronal" or "sagittal"; None if unknown.
+        order: direction of the slices in words; None if unknown.
+        notes: unusual properties of the volume, and how they were handled.
+        settings: settings of preprocessing, model and pruner, as JSON values.
+        seconds: seconds of the stages "load", "filter", "encode" and "select", as far as known.
+        question: hash of the question if the pruner needs it; otherwise None.
+        range_slices: number of slices of the chosen range, the denominator of retention; None if all D were chosen.
+        unpruned_tokens_per_slice: visual tokens of a whole slice without pruning, at the image processor's own size;
+            None if the kept slices have that size.
     """
 
     volume_id: str
@@ -85,31 +104,56 @@ class StudyRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     question: str | None = None
+    range_slices: int | None = None
+    unpruned_tokens_per_slice: int | None = None
 
     @property
     def name(self) -> str:
-        """The name of the record's file in ``records/``, without its suffix."""
+        """Name of the record's file in ``records/``, without its suffix."""
         return self.volume_id if self.question is None else f"{self.volume_id}-{self.question[:12]}"
 
     @property
     def kept_tokens(self) -> list[int]:
-        """Visual tokens that reach the language model, per kept slice."""
+        """Number of visual tokens that reach the language model, per kept slice."""
         return [int(one.keep.sum()) for one in self.slices]
 
     @property
     def unpruned_tokens(self) -> int:
-        """Visual tokens of the whole volume without pruning; all its slices have the same size."""
-        return self.total_slices * self.slices[0].keep.numel()
+        """Visual tokens of all slices of the chosen range without pruning or cropping; slices have the same size."""
+        return self._range * (self.unpruned_tokens_per_slice or self.slices[0].keep.numel())
 
     @property
     def retention(self) -> dict[str, float]:
-        """Kept fractions: of the "slices", of the "tokens_per_kept_slice", and of all tokens ("overall")."""
-        slices = len(self.slice_indices) / self.total_slices
+        """Kept fractions: of the range's "slices", of "tokens_per_kept_slice", and of all its tokens ("overall").
+
+        Tokens that were never made, since the slices were cropped, count as not kept.
+        """
+        slices = len(self.slice_indices) / self._range
         overall = sum(self.kept_tokens) / self.unpruned_tokens
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
 
+    @property
+    def largest_gap(self) -> SliceGap | None:
+        """The largest stretch without a kept slice, the ends of the volume included; None without geometry.
+
+        See :func:`~monai_medpruner.results.largest_gap`.
+        """
+        positions = self.geometry.slice_positions_mm
+        if not positions or self.source in _UNPLACED_SOURCES:
+            return None
+        return largest_gap(positions, self.slice_indices)
+
+    @property
+    def largest_gap_mm(self) -> float | None:
+        """Length of :attr:`largest_gap` in mm; None without geometry."""
+        return None if self.largest_gap is None else self.largest_gap.length_mm
+
+    @property
+    def _range(self) -> int:
+        return self.total_slices if self.range_slices is None else self.range_slices
+
     def summary(self) -> dict[str, Any]:
-        """What a line of results says of the study; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
+        """Return the fields of the study in a result line; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
         return {
             "volume_id": self.volume_id,
             "record": self.name,
@@ -118,8 +162,10 @@ class StudyRecord:
             "order": self.order,
             "slices": {
                 "total": self.total_slices,
+                **({} if self.range_slices is None else {"range": self.range_slices}),
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
+                "largest_gap_mm": None if self.largest_gap_mm is None else round(self.largest_gap_mm, 3),
             },
             "tokens": {
                 "unpruned": self.unpruned_tokens,
@@ -127,8 +173,17 @@ class StudyRecord:
                 "per_slice": self.kept_tokens,
             },
             "retention": {name: round(value, 6) for name, value in self.retention.items()},
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._gap_note()],
         }
+
+    def _gap_note(self) -> list[str]:
+        gap = self.largest_gap
+        if gap is None or gap.length_mm <= NOTED_GAP_MM + 1e-4:  # positions are stored as decimal text or float32
+            return []
+        return [
+            f"No slice between {gap.first} and {gap.last} was read, a stretch of {gap.length_mm:.1f} mm: a smaller "
+            "finding there can be missed."
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write the record as safetensors, atomically.
@@ -167,7 +222,7 @@ class StudyRecord:
 
     @classmethod
     def load(cls, path: str | Path) -> StudyRecord:
-        """Read a record that :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             OutputFolderError: the file is missing, damaged, or is not a study record.
@@ -212,7 +267,7 @@ class StudyRecord:
 
 
 def _slice_records(tensors: Mapping[str, torch.Tensor]) -> tuple[SliceRecord, ...]:
-    """The records of the kept slices from tensors that hold the tokens of all of them one after the other."""
+    """Return the records of the kept slices from tensors with the concatenated tokens of all slices."""
     grids: Sequence[tuple[int, int]] = [(rows, columns) for rows, columns in tensors["grids"].tolist()]
     sizes = [rows * columns for rows, columns in grids]
     names = [name for name in ("primary", "contextual", "merged_into", "importance") if name in tensors]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Versions that numbers depend on."""
+"""Versions of the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ _PACKAGES = ("monai-medpruner", "monai", "torch", "transformers", "numpy")
 
 @cache
 def package_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

@@ -13,7 +13,9 @@ from monai_medpruner.transforms.anchor_filter import (
     with_threshold,
 )
 from monai_medpruner.transforms.check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
+from monai_medpruner.transforms.crop_body import CropBody, CropBodyD, CropBodyd, CropBodyDict
 from monai_medpruner.transforms.describe import describe_transform
+from monai_medpruner.transforms.find_body import FindBody, FindBodyD, FindBodyd, FindBodyDict
 from monai_medpruner.transforms.hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
 from monai_medpruner.transforms.intensity_windows import (
     IntensityWindows,
@@ -26,6 +28,7 @@ from monai_medpruner.transforms.intensity_windows import (
     PercentileWindowDict,
 )
 from monai_medpruner.transforms.load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
+from monai_medpruner.transforms.select_slices import SelectSlices, SelectSlicesD, SelectSlicesd, SelectSlicesDict
 from monai_medpruner.transforms.slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
 from monai_medpruner.transforms.slice_min_max import SliceMinMax, SliceMinMaxD, SliceMinMaxd, SliceMinMaxDict
 from monai_medpruner.transforms.slice_plane import SlicePlane, SlicePlaneD, SlicePlaned, SlicePlaneDict
@@ -38,6 +41,14 @@ __all__ = [
     "CheckVolumeD",
     "CheckVolumeDict",
     "CheckVolumed",
+    "CropBody",
+    "CropBodyD",
+    "CropBodyDict",
+    "CropBodyd",
+    "FindBody",
+    "FindBodyD",
+    "FindBodyDict",
+    "FindBodyd",
     "HUWindows",
     "HUWindowsD",
     "HUWindowsDict",
@@ -58,6 +69,10 @@ __all__ = [
     "PercentileWindowD",
     "PercentileWindowDict",
     "PercentileWindowd",
+    "SelectSlices",
+    "SelectSlicesD",
+    "SelectSlicesDict",
+    "SelectSlicesd",
     "SliceLimit",
     "SliceLimitD",
     "SliceLimitDict",

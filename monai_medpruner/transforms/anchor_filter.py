@@ -12,13 +12,11 @@ from math import isfinite
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.data.meta_tensor import MetaTensor
-from monai.data.utils import affine_to_spacing
 from monai.transforms import Compose
-from monai.utils import convert_to_tensor
 
-from monai_medpruner.errors import SettingsError, SpacingError, VolumeShapeError
-from monai_medpruner.transforms.anchor_rule import anchor_slices, guarded_slices
+from monai_medpruner.errors import SettingsError
+from monai_medpruner.transforms.slice_rules.anchor import AnchorRule
+from monai_medpruner.transforms.slice_rules.base import SliceChoice, SliceStack
 from monai_medpruner.transforms.slice_selection import SliceSelection, SliceSelectiond, fill_from_anchor
 
 __all__ = [
@@ -54,6 +52,11 @@ class InterSliceAnchorFilter(SliceSelection):
     the far edges count with the pixels that they hold. Block means are float64 and not exact at a tie. Every slice is
     then compared pixel by pixel, which takes longer than the mean alone.
 
+    Nothing in eq. 2 bounds the stretch that is skipped. With ``max_gap_mm`` set, slice :math:`I_t` is also kept, and
+    becomes the anchor, when slice :math:`I_{t+1}` would be farther from the anchor than that, from center to center, by
+    the real positions (uneven gaps, gantry tilt). The last slice of the volume counts as kept. Then every ball of that
+    diameter inside the stack meets a kept slice. A larger gap in the source itself is noted in ``meta["notes"]``.
+
     Args:
         threshold: γ, in the units of the image, at least 0. The default is for intensities in [0, 1]; the paper's
             released code uses 0.05 on [-1, 1], which is the same. None keeps every slice.
@@ -61,6 +64,8 @@ class InterSliceAnchorFilter(SliceSelection):
         guard_mm: side of a block in mm, above 0: along either axis of a slice, as many pixels as come nearest, at least
             one. The spacing is that of the MetaTensor's affine, else 1 mm. None is no guard.
         guard_threshold: :math:`g`, in the units of the image, above 0.
+        max_gap_mm: largest distance between the centers of kept slices in mm, above 0. Positions are those of the
+            MetaTensor's metadata and affine, else 1 mm apart. None sets no bound, as in the paper.
 
     Raises:
         SettingsError: an argument is not as described.
@@ -75,8 +80,10 @@ class InterSliceAnchorFilter(SliceSelection):
         spatial_dim: int = -1,
         guard_mm: float | None = None,
         guard_threshold: float = 0.25,
+        max_gap_mm: float | None = None,
     ) -> None:
         super().__init__(spatial_dim)
+        self.max_gap_mm = None if max_gap_mm is None else _positive("max_gap_mm", max_gap_mm, " or None")
         self.guard_mm = None if guard_mm is None else _positive("guard_mm", guard_mm, " or None")
         self.guard_threshold = _positive("guard_threshold", guard_threshold)
         self.threshold = _threshold(threshold)
@@ -92,18 +99,12 @@ class InterSliceAnchorFilter(SliceSelection):
             VolumeShapeError: there is a guard, and the volume has not three spatial axes.
             SpacingError: there is a guard, and the volume's affine is not finite.
         """
-        return self.choose(image)[0]
+        return self.choose(image).kept
 
-    def choose(self, image: NdarrayOrTensor) -> tuple[list[int], list[float] | None]:
+    def choose(self, image: NdarrayOrTensor) -> SliceChoice:
         """Return :meth:`kept_slices`, and the distance of every slice to its anchor; None without a threshold."""
-        axis = self.slice_axis(image)
-        if self.threshold is None:
-            return list(range(image.shape[axis])), None
-        voxels = convert_to_tensor(image, track_meta=False)
-        if self.guard_mm is None:
-            return anchor_slices(voxels, axis, self.threshold)
-        block = _block_pixels(image, axis, self.guard_mm)
-        return guarded_slices(voxels, axis, self.threshold, block, self.guard_threshold)
+        rule = AnchorRule(self.threshold, self.max_gap_mm, self.guard_mm, self.guard_threshold)
+        return rule.choose(SliceStack.from_volume(image, self.slice_axis(image)))
 
     def with_threshold(self, threshold: float | None) -> InterSliceAnchorFilter:
         """Return a copy with another threshold and everything else the same.
@@ -141,31 +142,6 @@ def _positive(name: str, value: object, alternative: str = "") -> float:
     return float(value)
 
 
-def _block_pixels(image: NdarrayOrTensor, axis: int, side_mm: float) -> tuple[int, int]:
-    """Pixels of a block of ``side_mm`` along either axis of a slice, at least one and at most the slice's.
-
-    Args:
-        image: (C, H, W, D) with D at ``axis``.
-        axis: axis along which slices lie.
-        side_mm: side of the block in mm.
-    """
-    if image.ndim != 4:
-        raise VolumeShapeError(
-            f"guard_mm needs a channel-first volume with three spatial axes, got shape {tuple(image.shape)}."
-        )
-    spacing = [1.0] * 3
-    if isinstance(image, MetaTensor):
-        spacing = affine_to_spacing(image.affine, r=3).tolist()
-    if not all(map(isfinite, spacing)):
-        raise SpacingError(f"guard_mm needs a finite spacing, the affine gives {spacing} mm: run CheckVolume first.")
-    first, second = (
-        max(1, round(min(side_mm / spacing[spatial], image.shape[spatial + 1])))
-        for spatial in range(3)
-        if spatial + 1 != axis
-    )
-    return first, second
-
-
 class InterSliceAnchorFilterd(SliceSelectiond):
     """Dictionary-based wrapper of :class:`InterSliceAnchorFilter`: every key keeps the slices chosen on one of them.
 
@@ -177,6 +153,7 @@ class InterSliceAnchorFilterd(SliceSelectiond):
         allow_missing_keys: skip absent keys; the reference key may be absent only where all are.
         guard_mm: see :class:`InterSliceAnchorFilter`.
         guard_threshold: see :class:`InterSliceAnchorFilter`.
+        max_gap_mm: see :class:`InterSliceAnchorFilter`.
     """
 
     array_form: InterSliceAnchorFilter
@@ -190,8 +167,9 @@ class InterSliceAnchorFilterd(SliceSelectiond):
         allow_missing_keys: bool = False,
         guard_mm: float | None = None,
         guard_threshold: float = 0.25,
+        max_gap_mm: float | None = None,
     ) -> None:
-        array_form = InterSliceAnchorFilter(threshold, spatial_dim, guard_mm, guard_threshold)
+        array_form = InterSliceAnchorFilter(threshold, spatial_dim, guard_mm, guard_threshold, max_gap_mm)
         super().__init__(keys, array_form, ref_key, allow_missing_keys)
 
     def with_threshold(self, threshold: float | None) -> InterSliceAnchorFilterd:

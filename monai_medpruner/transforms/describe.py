@@ -16,6 +16,8 @@ import torch
 from monai.transforms import Compose
 
 from monai_medpruner.transforms.each_key import EachKeyd
+from monai_medpruner.transforms.slice_rules.base import SliceRule
+from monai_medpruner.transforms.slice_rules.registry import slice_rule_settings
 
 __all__ = ["describe_stage", "describe_transform"]
 
@@ -90,6 +92,8 @@ def _plain(value: Any) -> Any:
         return _plain(value.value)
     if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
         return _plain(value.tolist())
+    if isinstance(value, SliceRule):
+        return _plain(slice_rule_settings(value))
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

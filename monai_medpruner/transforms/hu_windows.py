@@ -84,11 +84,15 @@ def rescale_channels(img: NdarrayOrTensor, intervals: Sequence[tuple[float, floa
         intervals: K pairs in the units of ``img``.
 
     Returns:
-        ``(K, H, W, D)`` float32 in [0, 1]; a MetaTensor with the metadata of ``img`` where metadata is tracked.
+        ``(K, H, W, D)`` float32 in [0, 1], each channel in the memory order of ``img``; a MetaTensor with the metadata
+        of ``img`` where metadata is tracked.
     """
     image = convert_to_tensor(img, track_meta=get_track_meta())
     voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
-    out = torch.empty((len(intervals), *voxels.shape[1:]), dtype=torch.float32, device=voxels.device)
+    strides = torch.empty_like(voxels[0], device="meta").stride()  # without gaps, as voxels[0] may have some
+    out = torch.empty_strided(
+        (len(intervals), *voxels.shape[1:]), (voxels[0].numel(), *strides), dtype=torch.float32, device=voxels.device
+    )
     for channel, (low, high) in zip(out, intervals, strict=True):
         channel.copy_(voxels[0]).sub_(low).div_(high - low).clamp_(0.0, 1.0)
     return MetaTensor(out).copy_meta_from(image) if isinstance(image, MetaTensor) else out

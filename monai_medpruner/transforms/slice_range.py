@@ -26,8 +26,9 @@ class SliceRange(SliceSelection):
     """Keep a range of slices, written as in Python: ``"40:120"`` is slices 40 to 119, counted from 0.
 
     Bounds may be left out or negative, and are clipped to the volume, as in Python; clipping is noted in
-    ``meta["notes"]``. Metadata and inverse: see :class:`~.slice_selection.SliceSelection`; slices outside the range
-    come back as zeros.
+    ``meta["notes"]``. Where a range is given, ``meta["range_depth"]`` is its number of slices: what shares of the
+    volume's slices and tokens are measured against. Metadata and inverse: see
+    :class:`~.slice_selection.SliceSelection`; slices outside the range come back as zeros.
 
     Args:
         slices: ``"start:stop"``; None or ``"all"`` keeps all slices.
@@ -67,6 +68,8 @@ class SliceRange(SliceSelection):
         """Keep the slices ``kept`` of ``img``, and note where the range reached beyond the volume."""
         depth = img.shape[self.slice_axis(img)]
         out = super().select(img, kept, distances)
+        if self.slices not in (None, "all") and isinstance(out, MetaTensor):
+            out.meta["range_depth"] = len(kept)
         reach = max((bound if bound >= 0 else -bound) for bound in (self.range.start or 0, self.range.stop or 0))
         if reach > depth and isinstance(out, MetaTensor):
             append_note(

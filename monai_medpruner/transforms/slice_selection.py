@@ -20,14 +20,16 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import InvertibleTransform
 from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 
-from monai_medpruner.data.volume_meta import PerVolumeList, collatable, positions_from_affine
+from monai_medpruner.data.volume_meta import PerVolumeList, append_note, collatable, positions_from_affine
 from monai_medpruner.errors import SettingsError, SliceGeometryError, VolumeShapeError
 from monai_medpruner.transforms.each_key import EachKeyd
+from monai_medpruner.transforms.slice_rules.base import SliceChoice
 
 __all__ = ["SliceSelection", "SliceSelectiond"]
 
-_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm")
-_FOLLOWING_KEYS = ("kept_indices", "slice_positions_mm", "slice_distances", "nonuniform", "pixdim", *_SOURCE_KEYS)
+_SOURCE_KEYS = ("source_depth", "source_affine", "source_positions_mm", "range_depth")
+_OWN_KEYS = ("kept_indices", "slice_positions_mm", "slice_distances", "slice_rules", "nonuniform")
+_FOLLOWING_KEYS = (*_OWN_KEYS, "pixdim", *_SOURCE_KEYS)
 
 
 class SliceSelection(InvertibleTransform):
@@ -85,12 +87,25 @@ class SliceSelection(InvertibleTransform):
             The kept slices, dtype unchanged; a MetaTensor unless metadata tracking is off.
         """
         image = convert_to_tensor(img, track_meta=get_track_meta())
-        kept, distances = self.choose(image)
-        return self.select(image, kept, distances)
+        return self.apply(image, self.choose(image), measured=True)
 
-    def choose(self, image: NdarrayOrTensor) -> tuple[list[int], list[float] | None]:
+    def choose(self, image: NdarrayOrTensor) -> SliceChoice:
         """Return :meth:`kept_slices`, and the distance of every slice of ``image`` where the choice rests on one."""
-        return self.kept_slices(image), None
+        return SliceChoice(self.kept_slices(image))
+
+    def apply(self, img: NdarrayOrTensor, choice: SliceChoice, measured: bool) -> torch.Tensor:
+        """Keep the slices of a choice, with its notes.
+
+        Args:
+            img: channel-first volume, any dtype.
+            choice: which slices to keep.
+            measured: whether the distances of the choice are those of ``img``, and not of another volume.
+        """
+        out = self.select(img, choice.kept, choice.distances if measured else None)
+        if isinstance(out, MetaTensor):
+            for note in choice.notes:
+                append_note(out.meta, note)
+        return out
 
     def select(
         self, img: NdarrayOrTensor, kept: Sequence[int], distances: Sequence[float] | None = None
@@ -100,7 +115,7 @@ class SliceSelection(InvertibleTransform):
         Args:
             img: channel-first volume, any dtype.
             kept: indices to keep, ascending.
-            distances: of every slice of ``img`` to the anchor it was compared with; recorded in the metadata.
+            distances: of every slice of ``img``, what the choice rests on; recorded in the metadata.
         """
         image = convert_to_tensor(img, track_meta=get_track_meta())
         axis = self.slice_axis(image)
@@ -157,14 +172,22 @@ class SliceSelection(InvertibleTransform):
 def fill_from_anchor(image: torch.Tensor, kept: Sequence[int], depth: int, axis: int) -> torch.Tensor:
     """Return ``depth`` slices along ``axis``: each dropped slice is a copy of the last kept slice before it."""
     source = [max(bisect_right(kept, index) - 1, 0) for index in range(depth)]
-    return image.index_select(axis, torch.as_tensor(source, device=image.device))
+    return _gather(image, source, axis)
 
 
 def _take(image: torch.Tensor, kept: Sequence[int], axis: int) -> torch.Tensor:
     """Slices ``kept`` of ``image``; a view where they are consecutive, so that keeping all costs no memory."""
     if kept[-1] - kept[0] + 1 == len(kept):
         return image.narrow(axis, kept[0], len(kept))
-    return image.index_select(axis, torch.as_tensor(kept, device=image.device))
+    return _gather(image, kept, axis)
+
+
+def _gather(image: torch.Tensor, indices: Sequence[int], axis: int) -> torch.Tensor:
+    """``image.index_select`` along ``axis`` in the memory order of ``image``; index_select alone makes it C order."""
+    strides = image.stride()
+    order = sorted(range(image.ndim), key=lambda dim: -strides[dim])
+    gathered = image.permute(order).index_select(order.index(axis), torch.as_tensor(indices, device=image.device))
+    return gathered.permute([order.index(dim) for dim in range(image.ndim)])
 
 
 def _even_step(kept: Sequence[int]) -> int | None:
@@ -256,16 +279,14 @@ class SliceSelectiond(EachKeyd, InvertibleTransform):
         if self.ref_key not in d:
             raise KeyError(f"{type(self).__name__}: the reference key {self.ref_key!r} is missing.")
         reference = convert_to_tensor(d[self.ref_key], track_meta=get_track_meta())
-        kept, distances = self.array_form.choose(reference)
+        choice = self.array_form.choose(reference)
         depth = reference.shape[self.array_form.slice_axis(reference)]
         for key in present:
             found = d[key].shape[self.array_form.slice_axis(d[key])]
             if found != depth:
                 raise VolumeShapeError(f"{key!r} has {found} slices, the reference {self.ref_key!r} has {depth}.")
-            if key == self.ref_key:
-                d[key] = self.array_form.select(reference, kept, distances)
-            else:  # the distances are not this volume's
-                d[key] = self.array_form.select(d[key], kept)
+            is_reference = key == self.ref_key
+            d[key] = self.array_form.apply(reference if is_reference else d[key], choice, measured=is_reference)
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

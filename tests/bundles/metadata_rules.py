@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What MONAI and its model zoo ask of a bundle's files.
+"""Rules of MONAI and its model zoo for a bundle's files.
 
 Both parts are **our own transcription**. :data:`METADATA_SCHEMA` transcribes the MONAI Bundle Specification
 (https://docs.monai.io/en/latest/mb_specification.html, section "metadata.json File"); it is not the file that a
-bundle's ``schema`` key points to, which is a release asset and was not to be had here. The functions transcribe the
+bundle's ``schema`` key points to, which is a release asset and was not available here. The functions transcribe the
 zoo's ``ci/verify_bundle.py`` and CONTRIBUTING.md. Each returns what it finds wrong, one text per fault.
 """
 
@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 25 * 2**20
 
 _TEXT = {"type": "string", "minLength": 1}
 _VERSION = {"type": "string", "pattern": r"^\d+(\.\d+)*$"}
-# the zoo pins a bare version exactly, and takes text with an operator as it is
+# the zoo pins a version without an operator exactly
 _SPECIFIER = {"type": "string", "pattern": r"^(>=|==|<=|<|>)?\d+(\.\d+)*$"}
 _SIZE = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^(\*|[0-9pn*+\-/() ]+)$"}]}
 
@@ -80,7 +80,7 @@ METADATA_SCHEMA: dict[str, Any] = {
         "network_data_format": {
             "type": "object",
             "properties": {
-                # verify_net_in_out reads these two
+                # used by verify_net_in_out
                 "inputs": {**_NAMED_VALUES, "properties": {"image": _TENSOR}, "required": ["image"]},
                 "outputs": {**_NAMED_VALUES, "properties": {"pred": _TENSOR}, "required": ["pred"]},
                 "post_processed_outputs": _NAMED_VALUES,
@@ -106,7 +106,7 @@ METADATA_SCHEMA: dict[str, Any] = {
     ],
 }
 
-# the order of most READMEs in the zoo; those with True must be there
+# the order of most READMEs in the zoo; those with True are required
 _README_SECTIONS = {
     "# Model Overview": True,
     "## Data": True,
@@ -124,7 +124,7 @@ _README_SECTIONS = {
 
 
 def metadata_faults(metadata: dict[str, Any]) -> list[str]:
-    """Check metadata against the specification, and that its version is in the changelog."""
+    """Check metadata against the specification, and that the changelog has its version."""
     validator = Draft202012Validator(METADATA_SCHEMA)
     faults = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(metadata)]
     if metadata.get("version") not in metadata.get("changelog", {}):
@@ -133,7 +133,7 @@ def metadata_faults(metadata: dict[str, Any]) -> list[str]:
 
 
 def file_faults(bundle: Path) -> list[str]:
-    """Check that the files of a bundle are there and none is too large.
+    """Check that the files of a bundle exist and that none is too large.
 
     ``models/model.pt`` may be missing where the metadata name the Hub's model that is loaded instead, as the zoo's
     ``hf_models`` do, or where the models are in the bundle in the Hub's own layout.
@@ -171,7 +171,7 @@ def _names_hub_model(bundle: Path) -> bool:
 
 
 def config_faults(config: dict[str, Any]) -> list[str]:
-    """Check the keys that the zoo asks of an inference configuration, and that no path is personal."""
+    """Check that an inference configuration has the keys that the zoo requires, and no personal path."""
     needed = ["bundle_root", "device", "network_def", "inferer", "output_dir"]
     faults = [f"{key} is missing" for key in needed if key not in config]
     faults += [
@@ -195,7 +195,7 @@ def readme_faults(text: str) -> list[str]:
 
 
 def license_faults(text: str) -> list[str]:
-    """Check that the data license names terms and says what the bundle is not for."""
+    """Check that the data license states terms and unintended uses."""
     return [
         f"{words!r} is missing" for words in ("Model weights", "Data\n", "Not for clinical use") if words not in text
     ]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bundle from the command line, as a user runs it."""
+"""Inference with the bundles, run from the command line as by a user."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from monai_medpruner.transforms import (
 STAGES = ["load", "filter", "encode", "select", "prefill", "decode"]
 QUESTION = "Is there a pleural effusion?"
 QWEN, MEDGEMMA, HULUMED = "medpruner_qwen3vl", "medpruner_medgemma", "medpruner_hulumed"
-# its models are in the bundle
+# the bundle contains its models
 PHANTOM = "medpruner_phantom"
-# how each bundle scales a CT, and which slices it takes of those that passed the filter
+# each bundle's intensity scaling of a CT, and its limit of slices after the filter
 SCALES = {QWEN: HUWindows("soft_tissue"), MEDGEMMA: HUWindows("medgemma"), HULUMED: SliceMinMax()}
 LIMITS = {QWEN: SliceLimit(), MEDGEMMA: SliceLimit(85, "medgemma"), HULUMED: SliceLimit(180)}
 # of the tiny models
@@ -40,7 +40,7 @@ CHANNELS = {QWEN: 64, MEDGEMMA: 32, HULUMED: 48}
 
 
 def arguments(repository, tmp_path, bundle, overrides):
-    """What the run command gets for a bundle and some overrides."""
+    """Return the arguments of the run command for a bundle with overrides."""
     folder = repository / "bundles" / bundle
     paths = {"config_file": str(folder / "configs" / "inference.json"), "bundle_root": str(folder)}
     return {**paths, "model_id": "tiny", "output_dir": str(tmp_path / "out"), "max_new_tokens": 4, **overrides}
@@ -68,7 +68,7 @@ def ask(repository, tmp_path):
 
 @pytest.fixture
 def ask_here(repository, tmp_path):
-    """Return a function: bundle and overrides -> the lines of the answer file, without a process of its own."""
+    """Return a function: bundle and overrides -> the lines of the answer file, run in this process."""
 
     def ask(bundle=QWEN, **overrides):
         run(**arguments(repository, tmp_path, bundle, overrides))
@@ -78,24 +78,25 @@ def ask_here(repository, tmp_path):
 
 
 def expected_slices(path, scale, limit, gamma=0.025):
-    """The kept slices by direct calls of the transforms, and the depth."""
+    """Return the kept slices from direct calls of the transforms, and the depth."""
     volume = SlicePlane()(CheckVolume()(LoadVolume()(path)))
     passed = InterSliceAnchorFilter(gamma).kept_slices(scale(volume))
     return [passed[index] for index in limit.kept_slices(volume[..., : len(passed)])], volume.shape[-1]
 
 
 def recorded(line, name):
-    """The arguments of a transform that an answer line records."""
+    """Return the recorded arguments of a transform in an answer line."""
     stages = line["settings"]["preprocessing"]
     (found,) = [one["arguments"] for stage in stages for one in stage["transforms"] if one["name"] == name]
     return found
 
 
 def check_line(line, image, kept, total, tmp_path):
-    """Every field of an answer line against what is known, and against the record beside it."""
+    """Check every field of an answer line against known values and the study's record."""
     assert line["image"] == str(image)
     assert line["question"] == QUESTION
     assert isinstance(line["answer"], str)
+    assert line["slices"].pop("largest_gap_mm") > 0
     assert line["slices"] == {"total": total, "kept": len(kept), "indices": kept}
     per_slice = line["tokens"]["per_slice"]
     assert len(per_slice) == len(kept)
@@ -170,7 +171,7 @@ def test_tilted(ask_here, shared_data, tmp_path):
 
 
 def test_token_budget(ask_here, shared_data):
-    """Slices share the budget of tokens before pruning, and the file says what it was."""
+    """Slices share the budget of tokens before pruning, and the answer file records it."""
     options = {"slices": "10:14", "gamma": "none", "pruner": "none"}
     image = str(shared_data("ct_torso_nifti/ct.nii.gz"))
     (free,) = ask_here(image=image, question=QUESTION, **options)
@@ -179,6 +180,26 @@ def test_token_budget(ask_here, shared_data):
     assert len(set(line["tokens"]["per_slice"])) == 1
     assert [one["settings"]["model"]["token_budget"] for one in (line, free)] == [20, None]
     assert line["settings"]["pruner"] is None
+
+
+@pytest.mark.parametrize("bundle", [QWEN, MEDGEMMA])
+def test_crop(ask_here, shared_data, tmp_path, bundle):
+    """The same slices, fewer voxels of each, and the share of tokens in whole slices."""
+    image = str(shared_data("ct_torso_dicom"))
+    (whole,) = ask_here(bundle, image=image, question=QUESTION)
+    (line,) = ask_here(bundle, image=image, question=QUESTION, crop="body")
+    assert recorded(whole, "CropBody")["crop"] is None
+    settings = recorded(line, "CropBody")
+    assert (settings["crop"], settings["square"]) == ("body", bundle == MEDGEMMA)
+    assert line["slices"] == whole["slices"]
+    assert line["tokens"]["unpruned"] == whole["tokens"]["unpruned"]
+    with safe_open(tmp_path / "out" / "records" / f"{line['record']}.safetensors", "pt") as file:
+        crop = json.loads(file.metadata()["crop"])
+        grids = file.get_tensor("grids")
+    (top, bottom), _columns = crop
+    # a square around the trunk and both arms is the whole slice
+    assert bundle == MEDGEMMA or bottom - top < 300
+    assert (grids[0].prod() < whole["tokens"]["unpruned"] / 20) == (bundle == QWEN)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +219,7 @@ def test_token_budget(ask_here, shared_data):
     ids=[QWEN, MEDGEMMA, HULUMED],
 )
 def test_prompt(repository, bundle, content):
-    """As the model's makers write it; None stands for an image."""
+    """The prompt is that of the model's authors; None stands for an image."""
     parser = ConfigParser(ConfigParser.load_config_file(repository / f"bundles/{bundle}/configs/inference.json"))
     parts = parser.get_parsed_content("prompt").content([3, 7], "Is {it} so?", "<image>")
     assert [part.get("text") for part in parts] == content
@@ -206,7 +227,7 @@ def test_prompt(repository, bundle, content):
 
 
 def test_overrides(ask, shared_data, tmp_path):
-    """Range, plane, both stages off; text that no command line would carry."""
+    """Range, plane, both stages off, and a text that a command line would change."""
     image = shared_data("ct_torso_nifti/ct_small.nii.gz")
     texts = ["$print(1) or 5", "@gamma", "Lesion #3, series 2", "%foo.json", "Größe {x}?"]
     questions = tmp_path / "questions.jsonl"
@@ -218,7 +239,9 @@ def test_overrides(ask, shared_data, tmp_path):
     assert [line["question"] for line in lines] == texts
     first = lines[0]
     volume = SlicePlane("coronal")(LoadVolume()(image))
-    assert first["slices"] == {"total": volume.shape[-1], "kept": 4, "indices": [10, 11, 12, 13]}
+    gap = 3.0 * (volume.shape[-1] - 1 - 13)  # slices 3 mm apart, to the end of the volume
+    kept = [10, 11, 12, 13]
+    assert first["slices"] == {"total": volume.shape[-1], "kept": 4, "indices": kept, "largest_gap_mm": gap}
     tokens = first["tokens"]["per_slice"][0]
     assert first["tokens"] == {"unpruned": tokens * volume.shape[-1], "kept": 4 * tokens, "per_slice": [tokens] * 4}
     assert all(line["seconds"]["encode"] == line["seconds"]["load"] == 0 for line in lines[1:])
@@ -247,28 +270,28 @@ def test_lists_of_images_and_questions(ask, shared_data, tmp_path):
     assert [path.read_text() for path in kept_aside] == ["earlier\n"]
 
 
-def test_a_question_is_never_evaluated(ask, shared_data, tmp_path, monkeypatch):
+def test_question_is_never_evaluated(ask, shared_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "$__import__('os').system('touch executed')"
     process, lines = ask(image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=text)
     assert process.returncode != 0
-    assert "SettingsError: --question would not arrive as the text that was written" in process.stderr
+    assert "SettingsError: MONAI would not read --question as the text that was given" in process.stderr
     assert "--questions_file" in process.stderr
     assert not lines
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_path_with_a_number_sign_is_refused(ask, shared_data, tmp_path):
+def test_path_with_a_number_sign_is_refused(ask, shared_data, tmp_path):
     process, _ = ask(
         image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=QUESTION, output_dir=tmp_path / "a#1"
     )
     assert process.returncode != 0
-    assert "SettingsError: --output_dir would not arrive" in process.stderr
+    assert "SettingsError: MONAI would not read --output_dir as the text" in process.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_pruner_from_the_command_line(ask, shared_data):
-    """Its name, and any field of it."""
+def test_pruner_from_the_command_line(ask, shared_data):
+    """Its name, and any of its fields."""
     image = shared_data("ct_torso_nifti/ct_small.nii.gz")
     options = {"image": image, "question": QUESTION, "slices": "3:7", "gamma": "none"}
     process, (line,) = ask(**options, tau=0.01, **{"token_pruner::min_tokens": 2, "token_pruner::contextual_ratio": 0})
@@ -283,7 +306,7 @@ def test_the_pruner_from_the_command_line(ask, shared_data):
 
 
 @pytest.mark.parametrize("question", ["Lesion #3, series 2", "left, right"])
-def test_what_the_command_line_changed_is_refused(ask, shared_data, question):
+def test_changed_question_is_refused(ask, shared_data, question):
     process, lines = ask(image=shared_data("ct_torso_nifti/ct_small.nii.gz"), question=question)
     assert process.returncode != 0
     assert "SettingsError" in process.stderr
@@ -311,7 +334,7 @@ def test_what_the_command_line_changed_is_refused(ask, shared_data, question):
         ({"token_budget": 0}, errors.SettingsError),
         ({"bundle": MEDGEMMA, "token_budget": 1000}, errors.SettingsError),
         ({"bundle": MEDGEMMA, "modality": "mr"}, errors.IntensityUnitsError),
-        # nothing was converted
+        # no checkpoint was converted
         ({"bundle": HULUMED, "model_id": "$@bundle_root + '/models/Hulu-Med-7B'"}, errors.CheckpointError),
     ],
     ids=str,
@@ -360,7 +383,7 @@ def test_verify_net_in_out(repository, bundle):
 
 
 def test_verify_net_in_out_of_the_phantom_bundle(repository):
-    """With the bundle's own model, as its metadata describe it."""
+    """With the bundle's own model, as described in its metadata."""
     folder = repository / "bundles" / PHANTOM
     verify_net_in_out(
         net_id="network_def",

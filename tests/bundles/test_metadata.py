@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Every bundle's files against MONAI's specification and the zoo's rules, and against this package."""
+"""The files of every bundle follow MONAI's specification and the zoo's rules, and match this package."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PINNED = re.compile(r"[0-9a-f]{40}")
 
 @pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
 def bundle(request):
-    """The folder of each bundle there is."""
+    """The folder of each bundle."""
     return request.param
 
 
@@ -60,14 +60,14 @@ def project():
 
 @pytest.fixture(scope="module")
 def constraints():
-    """The pinned version of every package, by its canonical name."""
+    """The pinned version of every package, by canonical name."""
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
 
 
 def lower_bounds(project):
-    """The lowest version of each dependency that has one, with its operator."""
+    """The minimum version of each dependency that has one, with its operator."""
     parsed = [Requirement(line) for line in project["dependencies"]]
     return {one.name: f">={bound.version}" for one in parsed for bound in one.specifier if bound.operator == ">="}
 
@@ -80,7 +80,7 @@ def test_metadata_follow_the_specification(metadata):
 
 
 def test_monai_verifies_the_metadata(bundle, tmp_path):
-    """MONAI's own command, with our transcription where it would download the zoo's schema."""
+    """MONAI's command, with our transcription of the zoo's schema, which it would download."""
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(rules.METADATA_SCHEMA))
     verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(schema))
@@ -114,7 +114,7 @@ def test_data_license(bundle, metadata):
 
 
 def test_properties_by_exact_reference(bundle, config):
-    """Every property of an inference bundle is there, and the evaluator and data set refer to it by its id alone."""
+    """All properties of an inference bundle exist, and evaluator and data set refer to them by id."""
     parser = ConfigParser(config)
     for name, item in InferProperties.items():
         property_id, reference = item[BundlePropertyConfig.ID], item.get(BundlePropertyConfig.REF_ID)
@@ -133,7 +133,7 @@ def test_properties_by_exact_reference(bundle, config):
         assert parser.get(reference) == f"@{property_id}"
 
 
-# the same facts elsewhere
+# consistency with other files
 
 
 def test_weights_are_pinned(bundle, metadata, config):
@@ -156,7 +156,7 @@ def test_weights_are_pinned(bundle, metadata, config):
 
 
 def test_required_packages_are_the_projects(metadata, project):
-    """They are the lower bounds of the project, but for the three packages that have keys of their own."""
+    """They are the lower bounds of the project, except for the three packages with their own keys."""
     required = metadata["required_packages_version"]
     expected = {project["name"]: f">={__version__}", **lower_bounds(project)}
     own_keys = {"monai", "torch", "numpy"}
@@ -169,13 +169,13 @@ def test_required_packages_are_the_projects(metadata, project):
 @pytest.mark.parametrize(
     ("key", "package"), [("monai_version", "monai"), ("pytorch_version", "torch"), ("numpy_version", "numpy")]
 )
-def test_versions_are_those_tested(metadata, constraints, project, key, package):
+def test_versions_are_the_tested_ones(metadata, constraints, project, key, package):
     assert metadata[key] == constraints[package]
     check_required_packages({package: lower_bounds(project)[package]})
 
 
-def test_constraints_hold_every_dependency(constraints, project):
-    """Of the package and its development; optional services are not installed where this is tested."""
+def test_constraints_pin_every_dependency(constraints, project):
+    """Those of the package and its development; optional services are not installed for the tests."""
     extras = project["optional-dependencies"]
     for line in project["dependencies"] + extras["test"] + extras["dev"]:
         requirement = Requirement(line)
@@ -195,7 +195,7 @@ def test_input_and_output(metadata):
         assert (text["format"], text["dtype"]) == ("sequence", "str")
 
 
-def test_commands_of_the_readme_name_real_settings(bundle, metadata):
+def test_commands_of_the_readme_use_existing_settings(bundle, metadata):
     own = {"config_file", "meta_file", "net_id", "filepath"}
     text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^python -m monai\.bundle .+$", text, flags=re.MULTILINE)
@@ -219,7 +219,7 @@ def test_channels_of_the_tiny_model_in_the_readme(bundle, config):
 
 
 def test_logging(bundle, capsys):
-    """Applied as MONAI does it: this package speaks, a library's information does not, and no file is written."""
+    """Applied as by MONAI: messages of this package are shown, those of libraries are not; no file is written."""
     root, package = logging.getLogger(), logging.getLogger("monai_medpruner")
     before = root.handlers[:], root.level, package.level
     try:
@@ -234,7 +234,7 @@ def test_logging(bundle, capsys):
     assert "example.org" not in printed
 
 
-# the rules themselves
+# tests of the rules
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,8 @@ def test_rules_find_faulty_files(bundle, metadata, tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     for path, content in files.items():
-        if path.name in ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json", "train.json"):
+        optional = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json", "train.json")
+        if path.name in optional or path.name.startswith("preset_"):
             continue  # the zoo asks for none of them
         if path.parts[0] == "models":
             continue

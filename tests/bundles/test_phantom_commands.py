@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The phantom bundle's commands as a user types them, each a process of its own."""
+"""The commands of the phantom bundle, each run as a separate process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bundle(repository):
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    """Sixteen phantoms, a little more than sixty questions."""
+    """Sixteen phantoms with more than sixty questions."""
     folder = tmp_path_factory.mktemp("phantoms")
     phantom_command(16, 9300, folder, PRESETS["small"])
     return folder
@@ -37,7 +37,7 @@ def run(*words, cwd):
 
 
 def test_sixty_questions_in_two_minutes(bundle, phantoms, tmp_path):
-    """Evaluation with the bundle's defaults, from the process's start to the metrics, most answers right."""
+    """Evaluation with the bundle's defaults, including startup. Most answers are right."""
     configs = [str(bundle / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
     settings = {"task": "closed", "dataset_dir": phantoms, "output_dir": tmp_path / "out", "device": "cpu"}
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
@@ -53,7 +53,7 @@ def test_sixty_questions_in_two_minutes(bundle, phantoms, tmp_path):
 
 
 def test_training_starts_from_the_command_line(bundle, tmp_path):
-    """Two steps of either stage, and the model that they leave."""
+    """Two steps of each stage, and the saved model."""
     toy = {"warm_up_phantoms": 36, "answer_phantoms": 36, "warm_up_slices": 6, "answer_volumes": 2, "device": "cpu"}
     for stage in ("warm_up", "answer"):
         toy |= {f"{stage}_epochs": 1, f"{stage}_steps": 2}
@@ -66,7 +66,7 @@ def test_training_starts_from_the_command_line(bundle, tmp_path):
 
 
 def test_evidence_command(repository, tmp_path):
-    """Two phantoms through every way to prune, to a page with its tables and pictures."""
+    """Two phantoms with every configuration, and the page with its tables and figures."""
     words = ["--count", 2, "--families", "qwen3_vl", "--work", tmp_path / "work", "--out", tmp_path / "docs"]
     run(repository / "benchmarks" / "evidence.py", *words, cwd=tmp_path)
     page = (tmp_path / "docs" / "evidence.md").read_text(encoding="utf-8")

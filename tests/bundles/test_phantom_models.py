@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The small trained models: their size, that training and inference see the same, and what they answer."""
+"""The small trained models: size, equal inputs in training and inference, and answers."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def bundle(repository):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A phantom as the command writes it."""
+    """A phantom written by the command."""
     folder = tmp_path_factory.mktemp("phantoms")
     phantom_command(1, 9100, folder, PRESETS["small"])
     return folder
 
 
-def test_training_sees_what_inference_sees(bundle, written):
-    """Bit for bit: a phantom in memory through train.json, its file through inference.json."""
+def test_training_and_inference_get_equal_inputs(bundle, written):
+    """A phantom in memory through train.json and its file through inference.json are bitwise equal."""
     training = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "train.json"))
     inference = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "inference.json"))
     inference["gamma"] = "none"
@@ -58,7 +58,7 @@ def test_training_sees_what_inference_sees(bundle, written):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shipped_models(family):
-    """Small, in 16 bit, with everything that loading needs, and a card."""
+    """They are small, in 16 bits, complete, and have a model card."""
     folder = MODELS / family
     assert (folder / "model.safetensors").stat().st_size < 6e6
     assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
@@ -69,7 +69,7 @@ def test_shipped_models(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_shipped_models_are_those_that_training_makes(tmp_path, family):
+def test_shipped_models_have_the_architecture_of_training(tmp_path, family):
     """Same architecture, tokenizer and image processor; only the weights are trained."""
     save_small_checkpoint(family, tmp_path)
     configs = [json.loads((folder / "config.json").read_text()) for folder in (MODELS / family, tmp_path)]
@@ -82,7 +82,7 @@ def test_shipped_models_are_those_that_training_makes(tmp_path, family):
 
 
 def answers_now(bundle, folder, family):
-    """Every answer of a shipped model about the phantoms of a folder, by the bundle's own settings."""
+    """Return all answers of a shipped model about the phantoms in a folder, with the bundle's settings."""
     parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / "inference.json"))
     for name, value in {"bundle_root": str(bundle), "family": family, "device": "cpu"}.items():
         parser[name] = value
@@ -96,8 +96,8 @@ def answers_now(bundle, folder, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_those_recorded(bundle, tmp_path, family):
-    """Right or wrong, they are the ones that the stored weights gave when they were stored."""
+def test_answers_equal_the_recorded_answers(bundle, tmp_path, family):
+    """They equal the answers at the time when the weights were stored, whether right or wrong."""
     phantom_command(3, 9200, tmp_path / "phantoms", PRESETS["small"])
     recorded = json.loads((Path(__file__).parent / "phantom_answers.json").read_text(encoding="utf-8"))
     assert answers_now(bundle, tmp_path / "phantoms", family) == recorded[family]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bundles' complete files, and the command that makes them from what they have in common and what differs."""
+"""The complete files of the bundles, and the command that generates them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from monai.bundle import ConfigParser
 from monai_medpruner.pruners import PRUNERS, NucleusPruner
 
 BUNDLES = ["medpruner_hulumed", "medpruner_medgemma", "medpruner_phantom", "medpruner_qwen3vl"]
-FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", "sweep.json"]
+PRESETS = ["preset_balanced.json", "preset_fast.json", "preset_paper.json"]
+FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def script(repository):
 
 @pytest.fixture
 def copies(repository, tmp_path):
-    """What the bundles state and their generated files, to be changed."""
+    """Copies of the bundles' own and generated files, which a test may change."""
     for path in (repository / "bundles").glob("*.json"):
         shutil.copy(path, tmp_path)
         for name in FILES:
@@ -42,7 +43,7 @@ def copies(repository, tmp_path):
 
 @pytest.fixture
 def common(script, tmp_path, monkeypatch):
-    """A copy of the common files, to be changed."""
+    """A copy of the common files, which a test may change."""
     folder = tmp_path / "common"
     shutil.copytree(script.COMMON, folder)
     monkeypatch.setattr(script, "COMMON", folder)
@@ -57,14 +58,14 @@ def change(path, **values):
     path.write_text(json.dumps({**load(path), **values}), encoding="utf-8")
 
 
-def test_the_bundles_are_in_their_common_form(script, repository, capsys):
+def test_bundles_are_up_to_date(script, repository, capsys):
     assert sorted(path.stem for path in (repository / "bundles").glob("*.json")) == BUNDLES
     assert script.main(["--check"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_every_setting_is_used(script):
-    """No setting is dead, and one that may be ``none`` is read where that text has become null."""
+    """No setting is unused. A setting that may be ``none`` is read after the text was replaced by null."""
     described = load(script.COMMON / "settings.json")
     config = script.inference_config({})
     evaluation = script.evaluation_config()
@@ -81,14 +82,14 @@ def test_every_setting_is_used(script):
     }
 
 
-def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, common, capsys):
+def test_change_of_the_common_files_reaches_every_bundle(script, copies, common, capsys):
     before = {name: load(copies / name / "configs" / "inference.json") for name in BUNDLES}
     change(common / "inference.json", inferer={"_target_": "SlidingWindowInferer"})
     described = load(common / "settings.json")
     added = {"new_setting": {"default": 5, "help": "a number", "group": "slices", "type": "integer"}}
     (common / "settings.json").write_text(json.dumps({**added, **described}), encoding="utf-8")
     assert script.main(["--bundles", str(copies), "--check"]) == 1
-    assert capsys.readouterr().err.count("is not in the common form") == 4
+    assert capsys.readouterr().err.count("is not up to date") == 4
     assert all(load(copies / name / "configs" / "inference.json") == before[name] for name in BUNDLES)
 
     assert script.main(["--bundles", str(copies)]) == 0
@@ -101,8 +102,9 @@ def test_a_change_of_the_common_form_reaches_every_bundle(script, copies, common
         assert own == ({"family"} if name == "medpruner_phantom" else set())
 
 
-def test_what_a_bundle_states_is_all_that_differs(script, repository):
+def test_bundles_differ_only_in_what_they_state(script, repository):
     common = ConfigParser(script.inference_config({}))
+    described = load(script.COMMON / "settings.json")
     for name in BUNDLES:
         stated = load(repository / "bundles" / f"{name}.json")
         config = ConfigParser(load(repository / "bundles" / name / "configs" / "inference.json"))
@@ -110,7 +112,8 @@ def test_what_a_bundle_states_is_all_that_differs(script, repository):
         settings = {key: value for key, value in stated.items() if "_meta_" not in key}
         assert len(settings) <= 12
         for key, value in settings.items():
-            assert config[key] == value
+            under_budget = described.get(key, {}).get("under_budget")
+            assert config[key] == (value if under_budget is None else script.budget_default(value, under_budget))
             assert common.get(key, "absent") != value, f"{name} states the common {key}"
         for key, value in stated.items():
             if key.startswith("_meta_::") and "{common}" not in str(value):
@@ -124,12 +127,12 @@ def test_what_a_bundle_states_is_all_that_differs(script, repository):
     ("name", "message"),
     [
         ("own_setting", "there is no setting 'own_setting'"),
-        ("prompt::no_field", "nothing with the id 'prompt::no_field'"),
-        ("_meta_::nam", "nothing with the id 'nam'"),
-        ("_meta_::network_data_format::input::image", "nothing with the id"),
+        ("prompt::no_field", "there is no id 'prompt::no_field'"),
+        ("_meta_::nam", "there is no id 'nam'"),
+        ("_meta_::network_data_format::input::image", "there is no id"),
     ],
 )
-def test_an_id_that_nothing_would_read_is_refused(script, copies, capsys, name, message):
+def test_unused_id_is_refused(script, copies, capsys, name, message):
     before = load(copies / "medpruner_hulumed" / "configs" / "inference.json")
     change(copies / "medpruner_hulumed.json", **{name: 1})
     assert script.main(["--bundles", str(copies)]) == 1
@@ -138,22 +141,38 @@ def test_an_id_that_nothing_would_read_is_refused(script, copies, capsys, name, 
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_changed_file_is_written_again(script, copies, capsys, file):
+def test_changed_file_is_written_again(script, copies, capsys, file):
     changed = copies / "medpruner_medgemma" / "configs" / file
     whole = changed.read_bytes()
     changed.write_bytes(whole.replace(b"{", b"{ ", 1))
     assert script.main(["--bundles", str(copies), "--check"]) == 1
-    assert f"{changed} is not in the common form" in capsys.readouterr().err
+    assert f"{changed} is not up to date" in capsys.readouterr().err
     assert script.main(["--bundles", str(copies)]) == 0
     assert changed.read_bytes() == whole
 
 
 def test_the_configurations_of_evaluation_are_the_same(repository):
-    for name in ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json"):
+    for name in ("evaluate.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"):
         assert len({(repository / "bundles" / one / "configs" / name).read_bytes() for one in BUNDLES}) == 1
 
 
-def test_every_field_of_every_pruner_has_its_place(script):
+def test_a_preset_is_one_file(script, copies, common):
+    (common / "preset_tiny.json").write_text(json.dumps({"preset": "tiny", "retention": 0.01}), encoding="utf-8")
+    assert script.main(["--bundles", str(copies), "--check"]) == 1
+    assert script.main(["--bundles", str(copies)]) == 0
+    for name in BUNDLES:
+        assert load(copies / name / "configs" / "preset_tiny.json") == {"preset": "tiny", "retention": 0.01}
+
+
+def test_presets_name_themselves_and_set_what_is_there(script):
+    config = ConfigParser(script.inference_config({}))
+    for path in script.COMMON.glob("preset_*.json"):
+        values = load(path)
+        assert values.pop("preset") == path.stem.removeprefix("preset_")
+        assert all(name in config for name in values)
+
+
+def test_configuration_has_every_field_of_every_pruner(script):
     config = script.inference_config({})
     assert list(config["pruners"]) == [*PRUNERS, "none"]
     assert config["pruners"]["none"] is None
@@ -171,14 +190,14 @@ def test_every_field_of_every_pruner_has_its_place(script):
 
 @dataclass(frozen=True)
 class ToyPruner(NucleusPruner):
-    """A pruner with further fields, as someone would add them."""
+    """A pruner with additional fields."""
 
     sharpness: float = 0.5
     blocks: tuple[int, ...] = field(default_factory=lambda: (1, 2))
 
 
 def test_a_new_field_of_a_pruner_needs_nothing_else(script, monkeypatch):
-    """It is in the generated block, and can be set from the command line."""
+    """The field is in the generated block, and can be set on the command line."""
     monkeypatch.setitem(PRUNERS, "toy", ToyPruner)
     config = script.inference_config({})
     block = config["pruners"]["toy"]

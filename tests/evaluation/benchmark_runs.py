@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A small benchmark in M3D's form, and what a run of the bundle's evaluation takes and leaves."""
+"""A small benchmark in the format of M3D, and the arguments and outputs of a bundle's evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 3  # questions a volume, each closed and open
 
 
 def write_m3d(folder, volumes=2):
-    """M3D-VQA's own files: arrays (1, depth, height, width) in [0, 1] and the table."""
+    """Write files as in M3D-VQA: arrays (1, depth, height, width) in [0, 1] and the table."""
     rows = []
     for number in range(volumes):
         name = f"M3D_Cap/ct_case/{number:06d}/Axial.npy"
@@ -43,7 +43,7 @@ def write_m3d(folder, volumes=2):
 
 
 def bundle_arguments(repository, output_dir, bundle="medpruner_qwen3vl", configs=("inference", "evaluate"), **settings):
-    """What the run command gets for an evaluation with the tiny model."""
+    """Return the arguments of the run command for an evaluation with the tiny model."""
     folder = repository / "bundles" / bundle
     return {
         "config_file": [str(folder / "configs" / f"{name}.json") for name in configs],
@@ -56,7 +56,7 @@ def bundle_arguments(repository, output_dir, bundle="medpruner_qwen3vl", configs
 
 
 def read_lines(folder):
-    """The lines of a run, each checked against the schema."""
+    """Return the lines of a run after checking each against the schema."""
     lines = read_results(folder).lines
     for line in lines:
         jsonschema.validate(line, LINE_SCHEMA)
@@ -68,7 +68,7 @@ def read_metrics(folder):
 
 
 def lasting(lines):
-    """Lines without what differs between equal runs: time and memory."""
+    """Return lines without the fields that differ between equal runs (time and memory)."""
     return [
         {name: value for name, value in line.items() if name not in ("seconds", "peak_memory_mb")} for line in lines
     ]

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs an evaluation that is killed at a random item, again and again, then once to its end. A process of its own.
+"""Run an evaluation, kill it repeatedly at a random item, then run it to the end. Runs as a separate process.
 
 The libraries are imported once; each run is a forked process, ended by SIGKILL as soon as the file of predictions has
 grown by a random number of bytes, so that a line may be cut in two.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def wait_for_growth(process, file, size):
-    """Return whether a file reached a size while a process lived."""
+    """Return whether a file reached a size while a process was running."""
     while process.is_alive():
         if file.exists() and file.stat().st_size >= size:
             return True
@@ -27,7 +27,7 @@ def wait_for_growth(process, file, size):
 
 
 def cut_last_line(file, generator):
-    """What a machine that lost power leaves behind: a last line without its end."""
+    """Truncate the last line, as after a loss of power."""
     content = file.read_bytes()
     last = len(content.splitlines(keepends=True)[-1])
     file.write_bytes(content[: len(content) - generator.randrange(1, last)])

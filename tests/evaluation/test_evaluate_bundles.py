@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The evaluation of every bundle on every benchmark's own files."""
+"""The evaluation of every bundle on the file format of every benchmark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_medpruner.metrics import find_protocol, score
 from monai_medpruner.networks import transformers_encoder as encoding
 
 BUNDLES = ("medpruner_qwen3vl", "medpruner_medgemma", "medpruner_hulumed")
-# MedGemma's three HU windows cannot be had from voxels that were scaled before they were stored
+# MedGemma's three HU windows need HU, but these files store scaled voxels
 WINDOWS = {BUNDLES[0]: {}, BUNDLES[2]: {}, "medpruner_medgemma": {"windows": "auto"}}
 
 
@@ -33,7 +33,7 @@ def root_cause(error):
 
 
 def write_rad3d(folder):
-    """3D-RAD's table and a volume as CT-RATE names it, in the form of slices."""
+    """Write a table as in 3D-RAD, and a volume with a name as in CT-RATE."""
     table = folder / "3DRAD" / "test" / "Task5_Static_Temporal" / "a.csv"
     table.parent.mkdir(parents=True)
     columns = ["Task", "Subtask", "VolumeName", "Question", "Answer", "QuestionType", "AnswerChoice"]
@@ -98,7 +98,7 @@ def test_lines_and_metrics(evaluate, m3d, tmp_path, bundle):
     assert (first["source"], first["order"]) == ("npy", "as stored")
     assert first["settings"]["benchmark"] == "m3d_vqa"
     assert first["settings"]["model"]["random_weights"] is True
-    # the stages that a volume's questions share stand on its first line alone
+    # only the first line of a volume has the stages that its questions share
     for number, line in enumerate(lines):
         assert (line["seconds"]["encode"] > 0) == (line["seconds"]["load"] > 0) == (number % (2 * ROWS) == 0)
         assert line["seconds"]["prefill"] > 0
@@ -136,7 +136,7 @@ def test_volumes_are_encoded_once_and_not_kept(evaluate, m3d, monkeypatch):
     encode = encoding.encode_and_prune_each
 
     def counting(*args, **more):
-        # nothing of earlier volumes is left when the next one comes
+        # earlier volumes are freed before the next one is encoded
         gc.collect()
         assert all(reference() is None for reference in encoded[:-1])
         result = encode(*args, **more)
@@ -148,7 +148,7 @@ def test_volumes_are_encoded_once_and_not_kept(evaluate, m3d, monkeypatch):
     assert len(encoded) == 2
 
 
-def test_failures_are_recorded_and_the_others_answered(evaluate, m3d):
+def test_failures_are_recorded_and_other_items_answered(evaluate, m3d):
     broken = m3d / "M3D_Cap/ct_case/000000/Axial.npy"
     broken.write_bytes(broken.read_bytes()[:1000])
     lines, metrics = evaluate(dataset_dir=str(m3d))
@@ -161,13 +161,13 @@ def test_failures_are_recorded_and_the_others_answered(evaluate, m3d):
     assert metrics["volumes"] == 1
 
 
-def test_missing_images_fail_one_by_one_where_they_are_to_be_kept(evaluate, m3d):
+def test_missing_images_fail_one_by_one_if_kept(evaluate, m3d):
     (m3d / "M3D_Cap/ct_case/000001/Axial.npy").unlink()
     _, metrics = evaluate(dataset_dir=str(m3d), missing_images="keep")
     assert metrics["failed"] == 2 * ROWS
 
 
-def test_a_question_that_fails_leaves_the_others(evaluate, m3d, monkeypatch):
+def test_failed_question_does_not_affect_others(evaluate, m3d, monkeypatch):
     answer = VolumeQA.answer
 
     def failing(self, study, question):
@@ -179,7 +179,7 @@ def test_a_question_that_fails_leaves_the_others(evaluate, m3d, monkeypatch):
     lines, metrics = evaluate(dataset_dir=str(m3d))
     assert [line["status"] for line in lines[: 2 * ROWS]] == ["ok", "ok", "MemoryError", "MemoryError", "ok", "ok"]
     assert metrics["errors"] == {"MemoryError": 2}
-    # what was kept is known of a question that failed, too
+    # a failed question also has the record
     assert lines[2]["tokens"] == lines[0]["tokens"]
 
 
@@ -194,7 +194,7 @@ def test_fail_fast(evaluate, m3d, tmp_path):
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_a_second_run_asks_nothing_again(evaluate, m3d, monkeypatch):
+def test_second_run_asks_nothing_again(evaluate, m3d, monkeypatch):
     lines, metrics = evaluate(dataset_dir=str(m3d))
     monkeypatch.setattr(VolumeQA, "answer", lambda *_: pytest.fail("asked again"))
     again, same = evaluate(dataset_dir=str(m3d))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs that are killed and taken up again, and runs of several processes."""
+"""Runs that are killed and resumed, and runs of several processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_killed_ten_times(repository, evaluate, tmp_path):
 
 
 def test_two_processes(repository, evaluate, tmp_path):
-    """As a user starts it, on phantoms."""
+    """Started as by a user, on phantoms."""
     settings = PhantomSettings(in_plane_sizes=(64,), depth=(6, 6))
     phantom_command(3, 3, tmp_path / "phantoms", settings)
     given = {"dataset_dir": str(tmp_path / "phantoms"), "max_slices": 3}

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The folder of predictions: one writer, nothing lost, nothing twice, nothing mixed."""
+"""The folder of predictions: one writer, no lost, duplicate or mixed lines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path):
     folder.close()
 
 
-def test_lines_come_in_the_order_of_the_items(folder, tmp_path):
+def test_lines_are_in_the_order_of_the_items(folder, tmp_path):
     assert folder.open(IDENTITY, IDS) == set()
     for name in ("b", "c", "a"):
         folder.append(line(name))
@@ -54,7 +54,7 @@ def test_every_line_is_on_disk_at_once(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [1, 5, -2, -1])
-def test_a_cut_off_line_is_healed(folder, tmp_path, caplog, kept):
+def test_incomplete_last_line_is_removed(folder, tmp_path, caplog, kept):
     folder.open(IDENTITY, IDS)
     folder.append(line("a"))
     folder.append(line("b"))
@@ -63,13 +63,13 @@ def test_a_cut_off_line_is_healed(folder, tmp_path, caplog, kept):
     first, second = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(first + second[:kept])
     assert folder.open(IDENTITY, IDS) == {"a"}
-    assert "cut off" in caplog.text
+    assert "is incomplete (interrupted run)" in caplog.text
     for name in ("b", "c"):
         folder.append(line(name))
     assert [one["id"] for one in folder.finish(IDS)] == IDS
 
 
-def test_a_line_that_is_damaged_elsewhere_is_not_passed_over(folder, tmp_path):
+def test_damaged_line_elsewhere_is_an_error(folder, tmp_path):
     folder.open(IDENTITY, IDS)
     folder.append(line("a"))
     folder.close()
@@ -79,8 +79,8 @@ def test_a_line_that_is_damaged_elsewhere_is_not_passed_over(folder, tmp_path):
         folder.open(IDENTITY, IDS)
 
 
-def test_files_of_ranks_become_one(folder, tmp_path):
-    """As they lie there when several processes were killed, one of them while the files were made one."""
+def test_files_of_ranks_are_merged(folder, tmp_path):
+    """Files left by several killed processes, one of which was merging the files."""
     folder.open(IDENTITY, IDS)
     folder.append(line("a"))
     folder.close()
@@ -112,7 +112,7 @@ def test_a_second_writer_is_refused(folder, tmp_path):
     )
     process = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert process.returncode == 1
-    assert f"MixedRunError: another run is writing into {tmp_path}" in process.stderr
+    assert f"MixedRunError: another run is writing to {tmp_path}" in process.stderr
     folder.close()
     PredictionFolder(tmp_path).open(IDENTITY, IDS)
 
@@ -122,7 +122,7 @@ def test_another_run_is_refused(folder, tmp_path):
     folder.append(line("a"))
     folder.close()
     other = {"settings": {"tau": 0.5, "gamma": None}, "items": {"count": 3}}
-    with pytest.raises(MixedRunError, match=r"settings.tau was 0.9 and is 0.5\. Name another"):
+    with pytest.raises(MixedRunError, match=r"settings.tau was 0.9 and is 0.5\. Use another"):
         folder.open(other, IDS)
     folder.close()
     (tmp_path / "run.json").unlink()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A grid of settings gives what evaluations of its own give, with one run of the encoder a volume."""
+"""A sweep equals separate evaluations, but encodes each volume once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder_of(output_dir, gamma, tau, temperature):
 @pytest.mark.parametrize(
     ("bundle", "budget"), [("medpruner_qwen3vl", None), ("medpruner_medgemma", None), ("medpruner_hulumed", 40)]
 )
-def test_equals_evaluations_of_its_own(evaluate, phantoms, tmp_path, monkeypatch, capsys, bundle, budget):
+def test_equals_separate_evaluations(evaluate, phantoms, tmp_path, monkeypatch, capsys, bundle, budget):
     runs = []
     encode = encoding.encode_and_prune_each
     counted = lambda *args, **more: runs.append(1) or encode(*args, **more)  # noqa: E731
@@ -86,7 +86,7 @@ class WholeVolume(NucleusPruner):
     scope: str = "volume"
 
 
-def test_a_nucleus_of_the_volume_sees_the_slices_of_its_own_filter(evaluate, phantoms, tmp_path, monkeypatch):
+def test_whole_volume_nucleus_sees_only_the_slices_of_its_filter(evaluate, phantoms, tmp_path, monkeypatch):
     monkeypatch.setitem(PRUNERS, "nucleus", WholeVolume)
     sweep(phantoms, tmp_path / "sweep")
     fewer = 0
@@ -102,7 +102,7 @@ def test_a_nucleus_of_the_volume_sees_the_slices_of_its_own_filter(evaluate, pha
     assert fewer  # a filter drops slices that another one keeps
 
 
-def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
+def test_table_plot_and_resuming(phantoms, tmp_path, monkeypatch, capsys):
     answer, asked = VolumeQA.answer, []
 
     def breaking_off(self, study, question):
@@ -134,7 +134,7 @@ def test_table_and_plot_and_going_on(phantoms, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tau", "0.5", "0.5"], "taus must be a list of different values"),
+        (["--tau", "0.5", "0.5"], "taus must be a list of distinct values"),
         (["--gamma", "low"], "--gamma must be a number or none, got 'low'"),
         (["--tau", "none"], "--tau must be a number, got 'none'"),
         (["--task"], "expected one argument"),

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers on disk, whatever ends the run."""
+"""Answers on disk, also after an interrupted run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_fields(network, tmp_path):
     assert [line["id"] for line in (first, second, third)] == ["one-0", "one-1", "two-0"]
     assert [line["question"] for line in (first, second, third)] == ["a?", "Größe?", "b?"]
     assert first["image"] == "one.nii"
-    assert first["slices"] == {"total": 6, "kept": 2, "indices": [1, 4]}
+    assert first["slices"] == {"total": 6, "kept": 2, "indices": [1, 4], "largest_gap_mm": None}
     assert first["tokens"]["unpruned"] == 6 * 2 * 3
     assert sum(first["tokens"]["per_slice"]) == first["tokens"]["kept"] < 2 * 2 * 3
     assert first["seconds"]["load"] == 1.5
@@ -78,7 +78,7 @@ def test_fields(network, tmp_path):
     record = StudyRecord.load(tmp_path / "records" / "one.safetensors")
     assert record.kept_tokens == first["tokens"]["per_slice"]
     assert torch.equal(record.geometry.affine, torch.eye(4, dtype=torch.float64))
-    # settings that the engine adds are not the record's
+    # the engine's settings are not in the record
     assert {**record.settings, **{name: first["settings"][name] for name in ("prompt", "engine")}} == first["settings"]
 
 
@@ -87,13 +87,13 @@ def test_ids_of_a_questions_file(network, tmp_path):
     assert [line["id"] for line in lines(tmp_path)] == ["first", "one-1"]
 
 
-def test_a_run_that_breaks_off_loses_nothing(network, tmp_path):
+def test_interrupted_run_keeps_its_answers(network, tmp_path):
     with pytest.raises(ValueError, match=r"intensities in \[0, 1\]"):
         evaluate(network, tmp_path, item("one", "a?"), item("broken", "b?", value=900.0))
     assert [line["volume_id"] for line in lines(tmp_path)] == ["one"]
 
 
-def test_earlier_answers_are_put_aside(network, tmp_path):
+def test_earlier_answers_are_renamed(network, tmp_path):
     for name in ("one", "two", "three"):
         evaluate(network, tmp_path, item(name, "a?"))
     assert [line["volume_id"] for line in lines(tmp_path)] == ["three"]

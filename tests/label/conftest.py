@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Fixtures of the app's tests."""
+"""Fixtures for the tests of the MONAI Label app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from label_server import TINY_CONF, start_server, write_study
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, repository):
-    """A server of the tiny model, with studies as NIfTI and, where shared/data is there, as DICOM folders."""
+    """A server of the tiny model, with NIfTI studies and, if shared/data exists, DICOM folders."""
     pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own, see docs/label.md")
     folder = tmp_path_factory.mktemp("server")
     studies = folder / "studies"

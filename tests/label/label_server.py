@@ -21,14 +21,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-#: of the tiny model, whose answers mean nothing; low enough that tokens are dropped
+#: threshold for the tiny model; low enough that tokens are dropped
 TINY_CONF = {"model": "tiny", "max_new_tokens": "6", "tau": "0.5", "temperature": "0.05"}
 #: rows, columns and slices run against the patient's axes, and the axes are swapped
 FLIPPED_AFFINE = np.array([[0, -0.8, 0, 40], [0.8, 0, 0, -30], [0, 0, -2.5, 90], [0, 0, 0, 1.0]])
 
 
 def write_study(path: Path, shape=(160, 192, 12), seed=0, affine=FLIPPED_AFFINE) -> Path:
-    """A NIfTI file in HU of which every second slice repeats the one before, so that the filter drops it."""
+    """Write a NIfTI file in HU. Every second slice repeats the previous one, so that the filter drops it."""
     rng = np.random.default_rng(seed)
     voxels = rng.integers(-150, 250, (*(size // 8 for size in shape[:2]), shape[2] // 2), dtype=np.int16)
     voxels = voxels.repeat(8, 0).repeat(8, 1).repeat(2, 2)
@@ -39,7 +39,7 @@ def write_study(path: Path, shape=(160, 192, 12), seed=0, affine=FLIPPED_AFFINE)
 
 @dataclass
 class Server:
-    """A server that runs, and how to talk to it."""
+    """A running server and its client functions."""
 
     url: str
     process: subprocess.Popen
@@ -50,7 +50,7 @@ class Server:
         return self.log_file.read_text(errors="replace")
 
     def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
-        """Status and text of an answer, whatever the status."""
+        """Return the status and the text of a response, also for errors."""
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
@@ -59,7 +59,7 @@ class Server:
             return error.code, error.read().decode(errors="replace")
 
     def infer(self, task: str, query: str, params: Any = None) -> tuple[int, Any]:
-        """Post a form as curl would."""
+        """Post a form as curl does."""
         text = params if isinstance(params, str) else json.dumps(params or {})
         boundary = "0123456789"
         form = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{text}\r\n--{boundary}--\r\n'
@@ -72,7 +72,7 @@ class Server:
 
 
 def start_server(folder: Path, studies: Path, conf: dict[str, str], repository: Path, **variables: str) -> Server:
-    """Start a server as the documentation does, and wait until it answers."""
+    """Start a server as documented, and wait until it responds."""
     home = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(repository)}
     # as in an activated environment: monailabel is a shell script
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

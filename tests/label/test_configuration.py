@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The server's command line."""
+"""Configuration from the server's command line."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def test_a_bundle_that_is_not_installed(monkeypatch):
     ],
     ids=str,
 )
-def test_what_cannot_be_run(conf, message):
+def test_invalid_configurations(conf, message):
     with pytest.raises(SettingsError, match=message):
         configuration(conf)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""MONAI Label's environment and the app's folder, as far as they show without MONAI Label."""
+"""The pinned environment and the app's folder, tested without MONAI Label."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def pinned(repository):
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def test_the_environment_holds_every_dependency(repository, pinned):
-    """Of the package and of the extra, with the version of the server that the app mends."""
+def test_environment_pins_every_dependency(repository, pinned):
+    """Those of the package and of the extra, with the server version that the app patches."""
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     for line in project["dependencies"] + project["optional-dependencies"]["label"]:
         requirement = Requirement(line)
@@ -40,8 +40,8 @@ def test_the_environment_holds_every_dependency(repository, pinned):
     assert "sam2" not in pinned
 
 
-def test_the_app_s_folder(tmp_path, monkeypatch, capsys):
-    """MONAI Label looks for the app's class in main.py, and writes beside it."""
+def test_app_folder(tmp_path, monkeypatch, capsys):
+    """MONAI Label finds the app's class in main.py, and writes into the same folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command_line.main(["label_app"])
     folder = tmp_path / "monai_medpruner" / "label_app"
@@ -52,7 +52,7 @@ def test_the_app_s_folder(tmp_path, monkeypatch, capsys):
     assert "import MedPrunerApp" in (folder / "main.py").read_text()
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(OutputFolderError, match="cannot write the app's folder"):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which requests reach MONAI Label's routes; test_server.py sends such requests to a real server."""
+"""Which requests reach MONAI Label's routes. test_server.py sends them to a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monai_medpruner.label.guard import RequestGuard
 
 
 def status(method, path, query="", remote=False, prefix="", root_path=""):
-    """Of the refusal; None where the request passes."""
+    """Return the status of the refusal, or None if the request passes."""
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "root_path": root_path}
     refusal = RequestGuard(None, prefix, remote).refusal(scope)
     return None if refusal is None else refusal[0]
@@ -30,7 +30,7 @@ def status(method, path, query="", remote=False, prefix="", root_path=""):
         ("GET", "/", ""),
     ],
 )
-def test_what_passes(method, path, query):
+def test_allowed_requests(method, path, query):
     assert status(method, path, query) is None
     assert status(method, "/api" + path, query, prefix="/api") is None
     assert status(method, "/proxied" + path, query, root_path="/proxied") is None
@@ -52,11 +52,11 @@ def test_what_passes(method, path, query):
         ("GET", "/info/", "&".join(["a=1"] * 101), 400),
     ],
 )
-def test_what_is_refused(method, path, query, expected):
+def test_refused_requests(method, path, query, expected):
     assert status(method, path, query) == expected
     assert status(method, "/proxied" + path, query, root_path="/proxied") == expected
 
 
-def test_requests_are_passed_on_only_where_studies_are_remote():
+def test_requests_are_forwarded_only_for_remote_studies():
     assert status("GET", "/proxy/dicom/wado/studies") == 404
     assert status("GET", "/proxy/dicom/wado/studies", remote=True) is None

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a request may hold."""
+"""Parameters of a request."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_question_and_history():
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_cannot_be_asked(params, message):
+def test_invalid_parameters(params, message):
     with pytest.raises(RequestError, match=message):
         ask_parameters(params)
 
 
-def test_overlay_in_the_form_of_each_viewer():
+def test_overlay_format_of_each_viewer():
     assert overlay_parameters({}) == OverlayParameters(".nii.gz", "uint8", True)
     assert overlay_parameters(CLIENT) == OverlayParameters(".nrrd", "uint8", False)
     for wrong in ({"result_extension": "/../x.nii"}, {"result_dtype": "float64"}, {"result_compress": 1}, {"a": 1}):

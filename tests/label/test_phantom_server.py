@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A server with a trained model: right answers about phantoms, and the same as the bundle's own."""
+"""A server with a trained model gives the bundle's answers about phantoms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHANTOMS = 3
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    """Phantoms that no model was trained on, and the multiple-choice questions about them."""
+    """Phantoms that are not in the training data, with their multiple-choice questions."""
     folder = tmp_path_factory.mktemp("phantoms") / "out"
     words = ["--preset", "small", "--count", str(PHANTOMS), "--seed", "777", "--out", str(folder)]
     command_line.main(["phantom", *words])
@@ -52,7 +52,7 @@ def client(tmp_path_factory, phantoms, repository):
 
 
 def test_right_answers(client, phantoms, tmp_path):
-    """Every answer is the bundle's own. Plane and phase must be right; for findings see the model's card."""
+    """Every answer equals the bundle's. Plane and phase must be right; the model card has the accuracy on findings."""
     right = {}
     for image, asked in phantoms.items():
         name = image.name.removesuffix(".nii.gz")
@@ -68,7 +68,7 @@ def test_right_answers(client, phantoms, tmp_path):
     assert sum(right["plane"] + right["phase"]) >= 2 * PHANTOMS - 1, right
 
 
-def test_a_follow_up_encodes_nothing(client, phantoms):
+def test_follow_up_does_not_encode_again(client, phantoms):
     image, asked = next(iter(phantoms.items()))
     name = image.name.removesuffix(".nii.gz")
     first = json.loads(client.infer("ask", name, {"question": asked[0][0]})[1])

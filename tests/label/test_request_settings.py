@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a request's settings change, and what they leave alone."""
+"""A request's settings change only what they name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monai_medpruner.label.request_settings import adjust
 from monai_medpruner.transforms import InterSliceAnchorFilterd, TimedCompose
 
 
-def test_gamma_of_a_request_leaves_the_guard_for_small_lesions():
+def test_gamma_keeps_the_guard_for_small_lesions():
     server = Compose(
         [TimedCompose("filter", InterSliceAnchorFilterd("image", 0.025, guard_mm=12, guard_threshold=0.3))]
     )
@@ -20,7 +20,7 @@ def test_gamma_of_a_request_leaves_the_guard_for_small_lesions():
     assert (chosen.threshold, chosen.guard_mm, chosen.guard_threshold) == (0.1, 12.0, 0.3)
 
 
-def test_gamma_of_a_request_leaves_the_keys_and_the_axis():
+def test_gamma_keeps_the_keys_and_the_axis():
     server = Compose(
         [
             TimedCompose(

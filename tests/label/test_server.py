@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The app in a real MONAI Label server, asked through MONAI Label's own client and as curl would."""
+"""The app in a real MONAI Label server, with requests from MONAI Label's client and as from curl."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model():
 
 
 def ask(client, image, question, **params):
-    """The client hands JSON on as bytes."""
+    """The client returns JSON as bytes."""
     file, answer = client.infer("ask", image, {"question": question, **params})
     assert file is None
     return json.loads(answer)
@@ -62,7 +62,7 @@ def test_tasks_are_listed(client):
     assert info["labels"] == ["kept slice", "kept token", "contextual token"]
 
 
-def test_questions_share_the_study_s_tokens(client, server, model):
+def test_questions_share_the_encoded_study(client, server, model):
     image = server.studies / "study.nii.gz"
     questions = ["Is there a lesion?", "Which organ? $print(1) @gamma #3", "On which side?"]
     answers = [ask(client, "study", text) for text in questions]
@@ -104,8 +104,8 @@ def test_overlay(client, server, model, tmp_path, shared_data, image):
     assert params["label_names"] == expected["label_names"]
 
 
-def test_overlay_as_the_viewers_ask_for_it(client, server):
-    """3D Slicer's plugin: NRRD beside JSON. OHIF's: the NRRD alone, not compressed."""
+def test_overlay_requests_of_the_viewers(client, server):
+    """3D Slicer's plugin requests NRRD with JSON, OHIF's plugin only an uncompressed NRRD."""
     itk = pytest.importorskip("itk")
     slicer = {"result_extension": ".nrrd", "result_dtype": "uint8"}
     file, params = client.infer("pruning_overlay", "study", slicer)
@@ -120,12 +120,12 @@ def test_overlay_as_the_viewers_ask_for_it(client, server):
 
 
 def test_settings_of_a_request(client, model, server):
-    """As 3D Slicer sends what its user put into the table of options."""
+    """In the format in which 3D Slicer sends its table of options."""
     config = client.info()["models"]["pruning_overlay"]["config"]
     _, usual = client.infer("pruning_overlay", "study", dict(config))
     _, other = client.infer("pruning_overlay", "study", {**config, "tau": 0.2})
     assert other["tokens"]["kept"] < usual["tokens"]["kept"]
-    assert (usual["settings"]["tau"], other["settings"]["tau"]) == (0.5, 0.2)
+    assert [one["settings"]["pruner"]["tau"] for one in (usual, other)] == [0.5, 0.2]
     assert ask(client, "study", "Is it?", tau=0.2)["record"] == other["record"]
     assert ask(client, "study", "Is it?")["record"] == usual["record"]
 
@@ -144,7 +144,7 @@ def test_uploaded_file_and_session(client, server, tmp_path):
         client.infer("ask", "", {"question": "Is it?"}, session_id=session)
 
 
-def test_a_dicom_series_in_a_session(client, server, shared_data):
+def test_dicom_series_in_a_session(client, server, shared_data):
     """All files of the series in one request, which MONAI Label's client cannot send."""
     requests = pytest.importorskip("requests")
     files = [("files", (file.name, file.read_bytes())) for file in shared_data("ct_torso_dicom").iterdir()]
@@ -155,13 +155,13 @@ def test_a_dicom_series_in_a_session(client, server, shared_data):
 
 
 def test_next_sample(client, server):
-    """What 3D Slicer's button asks for."""
+    """The request of 3D Slicer's "Next Sample" button."""
     sample = client.next_sample("random", {})
     assert sample["id"] in client.datastore()["objects"]
     assert Path(sample["path"]).exists()
 
 
-def test_a_study_that_was_replaced_is_read_again(client, server):
+def test_replaced_study_is_read_again(client, server):
     image = write_study(server.studies / "changing.nii.gz", seed=6)
     first = ask(client, "changing", "Is it?")
     write_study(image, seed=7)
@@ -210,7 +210,7 @@ def test_wrong_requests(server, task, query, params, status, message):
     found, answer = server.infer(task, query, params)
     assert (found, message in answer["detail"]) == (status, True), answer
     assert str(server.studies) not in json.dumps(answer)
-    # the server lives, and the next request is served
+    # the server still serves the next request
     assert server.infer("ask", "image=study", QUESTION)[0] == 200
 
 
@@ -235,7 +235,7 @@ def test_other_routes(server, method, path, status):
     assert server.request(method, path)[0] == status
 
 
-def test_the_datastore_s_own_table_cannot_be_replaced(client, server, tmp_path):
+def test_datastore_table_cannot_be_replaced(client, server, tmp_path):
     (tmp_path / "x.json").write_text("{}")
     table = (server.studies / "datastore_v2.json").read_bytes()
     with pytest.raises(monailabel_client.client.MONAILabelClientException) as raised:
@@ -244,7 +244,7 @@ def test_the_datastore_s_own_table_cannot_be_replaced(client, server, tmp_path):
     assert (server.studies / "datastore_v2.json").read_bytes() == table
 
 
-def test_other_sites_may_not_read(server):
+def test_cross_origin_requests_are_refused(server):
     headers = {"Origin": "https://example.org"}
     assert server.request("GET", "/info/", headers=headers)[0] == 200
     with urlopen(Request(server.url + "/info/", headers=headers)) as answer:
@@ -252,7 +252,7 @@ def test_other_sites_may_not_read(server):
 
 
 def test_eight_clients(client, server, model):
-    """40 requests at once: each answer is the serial one, with its own record, and memory stays."""
+    """40 parallel requests give the answers and records of serial requests, without more memory."""
     images = {"study": "study.nii.gz", "other": "other.nii"}
     asked = [(list(images)[index % 2], f"{'lesion? ' * index}{index} mm?") for index in range(40)]
     expected = [model.ask(server.studies / images[image], (image,), text) for image, text in asked]
@@ -272,7 +272,7 @@ def test_eight_clients(client, server, model):
     assert len({answer["answer"] for answer in first}) > 3
 
 
-def test_a_long_request_leaves_the_server_free(client, server):
+def test_server_responds_during_a_long_request(client, server):
     answers = []
     long = threading.Thread(target=lambda: answers.append(ask(client, "deep", "Is it?")))
     long.start()
@@ -285,8 +285,8 @@ def test_a_long_request_leaves_the_server_free(client, server):
     assert answers[0]["seconds"]["encode"] > 0
 
 
-def test_the_documentation_s_own_commands(server, repository, tmp_path, capsys):
-    """The curl line and the Python client of docs/label.md as they stand, with this server's address and study."""
+def test_commands_of_the_documentation(server, repository, tmp_path, capsys):
+    """The curl command and the Python client of docs/label.md, with this server's address and study."""
     text = (repository / "docs" / "label.md").read_text(encoding="utf-8")
     text = text.replace("http://127.0.0.1:8000", server.url).replace("phantom_000000", "study")
     (line,) = re.findall(r"```bash\n(curl .*?)```", text, flags=re.DOTALL)
@@ -302,7 +302,7 @@ def test_the_documentation_s_own_commands(server, repository, tmp_path, capsys):
 
 
 def test_authentication(tmp_path, repository):
-    """With MONAI Label's own switch, the app's route asks for a token like the others."""
+    """With MONAI Label's authentication enabled, the app's route requires a token like the others."""
     realm = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": "http://127.0.0.1:9/realm"}
     (tmp_path / "studies").mkdir()
     server = start_server(tmp_path, tmp_path / "studies", TINY_CONF, repository, **realm)
@@ -314,7 +314,7 @@ def test_authentication(tmp_path, repository):
         server.process.wait(timeout=30)
 
 
-def test_the_log_tells_the_progress_and_nothing_of_patients(client, server, tmp_path):
+def test_log_has_progress_but_no_patient_data(client, server, tmp_path):
     image = write_study(tmp_path / "Doe_Jane.nii.gz", seed=8)
     _, answer = client.infer("ask", "", {"question": SECRET}, file=str(image))
     server.infer("ask", "image=Doe_John", {"question": SECRET})

@@ -39,7 +39,7 @@ def study(tmp_path, request):
 
 
 def test_answers_are_those_of_the_bundle(model, study, tmp_path):
-    """Against the bundle's own run, which knows nothing of caches and conversations."""
+    """Compared with the bundle's run, which has neither cache nor conversations."""
     questions = ["Is there a lesion?", "Which organ? $x", "Is there a lesion?"]
     answers = [model.ask(study, text) for text in questions]
     words = ["--image", str(study), "--model", "tiny", "--question", *questions[:2]]
@@ -68,7 +68,7 @@ def test_only_the_first_question_is_encoded(model, study):
 
 @pytest.mark.parametrize("changed", [{"tau": 0.2}, {"temperature": 0.002}, {"gamma": 0.4}, {"tau": 0.9, "gamma": 0.0}])
 def test_settings_of_a_request(model, study, changed):
-    """The answer is that of a server started with them; the server's own stay as they are."""
+    """The answer is that of a server started with these settings. The server's settings do not change."""
     before = model.ask(study, "Is it?")
     answer = model.ask(study, "Is it?", settings=changed)
     conf = {**TINY_CONF, **{name: str(value) for name, value in changed.items()}}
@@ -88,7 +88,7 @@ def test_settings_outside_their_range(model, study, changed):
         model.ask(study, "Is it?", settings=changed)
 
 
-def test_a_server_without_pruning_has_no_such_settings(study):
+def test_server_without_pruning_has_no_pruning_settings(study):
     model = StudyModel.from_configuration(configuration({**TINY_CONF, "pruner": "none", "gamma": "none"}))
     assert model.adjustable == {}
     assert model.ask(study, "Is it?")["slices"]["kept"] == 12
@@ -96,7 +96,7 @@ def test_a_server_without_pruning_has_no_such_settings(study):
         model.ask(study, "Is it?", settings={"tau": 0.5})
 
 
-def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
+def test_requests_run_one_at_a_time(model, study, monkeypatch):
     inside, together, encoded = [], [], []
 
     def alone(method):
@@ -121,7 +121,7 @@ def test_one_request_at_a_time_reaches_the_model(model, study, monkeypatch):
 
 @pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])
 def test_overlay_of_a_flipped_study(model, study, tmp_path, extension):
-    """Token by token, from the record and the file alone: no transform of this package is used to check."""
+    """Compared with record and file, token by token, without the transforms of this package."""
     answer = model.ask(study, "Is there a lesion?")
     file, described = model.write_overlay(study, OverlayParameters(extension), tmp_path)
     source = nib.load(study)
@@ -132,8 +132,8 @@ def test_overlay_of_a_flipped_study(model, study, tmp_path, extension):
         assert labels.dtype == np.uint8
     same_place(file, study)
     assert described["record"] == answer["record"]
-    # axial slices as radiologists see them: rows to posterior, columns to the left, depth upward. In this file the
-    # first axis runs to anterior, the second to the left, the third downwards
+    # axial slices in radiological convention: rows to posterior, columns to left, depth to superior. In this file the
+    # first axis runs to anterior, the second to left, the third to inferior
     viewed = labels[::-1, :, ::-1]
     check_labels(viewed, answer["record"])
     assert described["label_names"] == {name: value for name, value in LABELS.items() if value in viewed}
@@ -143,7 +143,7 @@ LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
 
 
 def check_labels(viewed, record):
-    """Every voxel of every slice against the record; ``viewed`` is (rows, columns, slices)."""
+    """Compare every voxel of every slice with the record; ``viewed`` is (rows, columns, slices)."""
     kept = {entry["index"]: entry for entry in record}
     assert 0 < len(kept) < viewed.shape[2]
     for index in range(viewed.shape[2]):
@@ -159,7 +159,7 @@ def check_labels(viewed, record):
         height, width = viewed.shape[:2]
         for row in range(rows):
             for column in range(columns):
-                # the voxel in the token's middle
+                # the voxel at the token's center
                 voxel = viewed[int((row + 0.5) * height / rows), int((column + 0.5) * width / columns), index]
                 assert voxel == expected[row, column]
         sizes = np.bincount(viewed[..., index].ravel(), minlength=4) / viewed[..., index].size
@@ -174,7 +174,7 @@ def read_labels(file):
 
 
 def same_place(file, study):
-    """ITK, on which 3D Slicer is built, puts both into the same place."""
+    """ITK, which 3D Slicer uses, gives both the same geometry."""
     one, other = itk.imread(str(file)), itk.imread(str(study))
     assert np.allclose(np.array(one.GetOrigin()), np.array(other.GetOrigin()), atol=1e-4)
     assert np.allclose(np.array(one.GetSpacing()), np.array(other.GetSpacing()), atol=1e-4)
@@ -196,7 +196,7 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
     for index in (0, len(headers) - 1):
         placed = image.affine @ [0, 0, index, 1]
         assert np.allclose(placed[:3] * [-1, -1, 1], headers[index].ImagePositionPatient, atol=1e-3)
-    # columns to the left, rows to posterior, slices upward: what radiologists see, but for the order of the axes
+    # columns to left, rows to posterior, slices to superior: radiological convention, except for the order of the axes
     check_labels(np.asarray(image.dataobj).transpose(1, 0, 2), described["record"])
     tilted = name == "ct_head_tilted_dicom"
     assert is_sheared(image.affine) is tilted
@@ -206,7 +206,7 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
         assert np.array_equal(read_labels(nrrd), np.asarray(image.dataobj))
 
 
-def test_report_of_settings_holds_no_path(study, tmp_path):
+def test_reported_settings_have_no_path(study, tmp_path):
     from monai_medpruner.testing import save_tiny_checkpoint
 
     folder = save_tiny_checkpoint("qwen3_vl", tmp_path / "my_model")
@@ -216,7 +216,7 @@ def test_report_of_settings_holds_no_path(study, tmp_path):
     assert str(tmp_path / "my_model") not in json.dumps(answer)
 
 
-def test_a_study_that_does_not_fit_is_answered_anyway(study):
+def test_study_larger_than_the_cache_is_answered(study):
     model = StudyModel.from_configuration(configuration({**TINY_CONF, "cache_mb": "0"}))
     answers = [model.ask(Path(study), "Is it?") for _ in range(2)]
     assert answers[0]["answer"] == answers[1]["answer"]
@@ -230,7 +230,8 @@ def test_a_folder_serves_the_next_server(study, tmp_path):
     assert all(first["seconds"][stage] > 0 for stage in ENCODING)
     later = StudyModel.from_configuration(configuration(conf)).ask(study, "Is it?")
     assert all(later["seconds"][stage] == 0 for stage in ENCODING)
-    assert "study cache" in later["notes"].pop()
+    (note,) = (note for note in later["notes"] if "study cache" in note)
+    later["notes"].remove(note)
     assert {**later, "seconds": {}} == {**first, "seconds": {}}
 
 

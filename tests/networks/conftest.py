@@ -17,13 +17,13 @@ from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.testing import prompt_inputs, randomize_weights, save_tiny_checkpoint
 
 MODEL_TYPES = [name for family in FAMILIES for name in family.model_types]
-# height and width of each slice: square, wide, tall, twice the same
+# height and width of each slice: square, wide, tall, and one size twice
 SIZES = [(64, 64), (64, 96), (128, 64), (64, 96)]
 
 
 @dataclass(frozen=True)
 class RandomPruner(TokenPruner):
-    """Keeps each token with probability one half, from a fixed seed, and at least one; looks at no attention."""
+    """Keeps each token with probability 0.5 (fixed seed), and at least one. Uses no signals."""
 
     @property
     def signals(self):
@@ -31,7 +31,7 @@ class RandomPruner(TokenPruner):
 
     def score(self, slices):
         generator = torch.Generator().manual_seed(11)
-        # by place in the slice, so that padding and batching do not change a slice's scores
+        # by index in the slice, so that padding and batching do not change a slice's scores
         return torch.rand(slices.valid.shape[1], generator=generator).expand(slices.valid.shape)
 
     def select(self, score, slices):
@@ -46,7 +46,7 @@ def checkpoint(request, tmp_path_factory):
 
 @pytest.fixture(params=["sdpa", "eager"])
 def model(request, checkpoint):
-    """A tiny stock model whose weights are large enough for every part to matter."""
+    """A tiny stock model with weights large enough that every part affects the output."""
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, attn_implementation=request.param).eval()
     randomize_weights(model)
     return model
@@ -54,7 +54,7 @@ def model(request, checkpoint):
 
 @pytest.fixture
 def prompts(checkpoint, model):
-    """Return a function: sizes of the slices of each volume -> what the model's processor would return."""
+    """Return a function: sizes of the slices of each volume -> the outputs of the model's processor."""
     image_processor, tokenizer = load_processors(str(checkpoint))
     family = family_class(model.config.model_type)(model)
     return lambda *volumes, seed=0: prompt_inputs(family, image_processor, tokenizer, *volumes, seed=seed)

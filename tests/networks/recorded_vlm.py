@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A wrapper that keeps the record of its last call, for tests that make one call after the other."""
+"""A wrapper that stores the record of its last call, for tests with sequential calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How the stock models number tokens, who sees whom, and which patches form a token, without the families' code.
+"""Positions, masks and token layout of the stock models, computed without the code of the families.
 
 The masking oracle itself is :mod:`monai_medpruner.testing.masking_oracle`.
 """
@@ -16,12 +16,12 @@ from monai_medpruner.testing.masking_oracle import additive, original_positions,
 
 
 def masked_logits(model, inputs, keep, new_ids=None, positions=None):
-    """The oracle's logits; the function ``positions`` numbers the tokens, None takes this file's."""
+    """Return the oracle's logits; ``positions`` computes the positions, None takes that of this file."""
     return testing.masked_logits(model, inputs, keep, new_ids, **_oracle(model, positions))
 
 
 def masked_greedy(model, inputs, keep, count, positions=None):
-    """The oracle's tokens ``(B, count)``."""
+    """Return the oracle's tokens ``(B, count)``."""
     return testing.masked_greedy(model, inputs, keep, count, **_oracle(model, positions))
 
 
@@ -31,7 +31,7 @@ def _oracle(model, positions):
 
 
 def mrope_positions(model, inputs, keep):
-    """The two-dimensional positions that the stock model gives the full prompt."""
+    """Return the two-dimensional positions of the stock model for the full prompt."""
     positions, _ = model.model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -42,12 +42,12 @@ def mrope_positions(model, inputs, keep):
 
 
 def renumbered_mrope_positions(model, inputs, keep):
-    """Kept tokens counted without gaps, the same in every direction."""
+    """Return positions without gaps, equal in all dimensions."""
     return renumbered_positions(model, inputs, keep).expand(3, -1, -1)
 
 
 def block_masks(model, ids, keep):
-    """Gemma 3: the tokens of one image see each other both ways; a sliding layer sees the last kept tokens only."""
+    """Gemma 3: attention is bidirectional within an image; a sliding layer attends only to the last kept tokens."""
     window = model.config.text_config.sliding_window
     full, sliding = [], []
     for tokens, kept in zip(ids.tolist(), keep.tolist(), strict=True):
@@ -56,7 +56,7 @@ def block_masks(model, ids, keep):
             visual = token == model.config.image_token_id
             block += visual and before != token
             blocks.append(block if visual else 0)
-            # counted in kept tokens, which are all that the pruned model has
+            # counted in kept tokens, as in the pruned model
             places.append(place)
             place += is_kept
         blocks, places, kept = (torch.tensor(one) for one in (blocks, places, kept))
@@ -68,13 +68,13 @@ def block_masks(model, ids, keep):
 
 
 def consecutive_patches(model, grid):
-    """The patches of a token follow one another."""
+    """The patches of a token are consecutive."""
     family = family_of(model)
     return torch.arange(grid[0] * grid[1] * family.patches_per_token).reshape(-1, family.patches_per_token)
 
 
 def cell_patches(model, grid):
-    """Gemma 3: the patches of a token are a square of the raster, whose side follows from the configuration."""
+    """Gemma 3: the patches of a token form a square, whose side follows from the configuration."""
     vision = model.config.vision_config
     side = vision.image_size // vision.patch_size
     cell = side // round(model.config.mm_tokens_per_image**0.5)
@@ -88,7 +88,7 @@ def cell_patches(model, grid):
 
 
 def windowed_patches(model, grid):
-    """Qwen2.5-VL: the patches of a token follow one another, its tokens window by window."""
+    """Qwen2.5-VL: the patches of a token are consecutive, and tokens are ordered by window."""
     vision = model.config.vision_config
     side = vision.window_size // vision.patch_size // vision.spatial_merge_size
     rows, columns = grid
@@ -103,7 +103,7 @@ def windowed_patches(model, grid):
 
 
 def shuffled_patches(model, grid):
-    """InternVL: behind the class token, the patches of a token are a 2 x 2 square of the raster."""
+    """InternVL: after the class token, the patches of a token form a 2 x 2 square."""
     rows, columns = grid
     return torch.tensor(
         [

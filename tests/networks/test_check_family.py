@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What others run on their own family: every family of ours passes it, and a wrong one does not."""
+"""check_family: all families of this package pass, and wrong families fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monai_medpruner.testing.masking_oracle import original_positions
 
 
 def tiny(model_type, folder, implementation="sdpa"):
-    """A tiny model whose parts all matter, with its processors."""
+    """A tiny model with weights large enough that every part affects the output, with its processors."""
     save_tiny_checkpoint(model_type, folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation=implementation)
     randomize_weights(model)
@@ -31,7 +31,7 @@ def tiny(model_type, folder, implementation="sdpa"):
 
 
 def test_every_family(checkpoint, model):
-    """By this repository's independent numbering, masks and patches."""
+    """With the positions, masks and patches of stock_oracle.py."""
     model_type = model.config.model_type
     check_family(
         family_class(model_type),
@@ -44,18 +44,18 @@ def test_every_family(checkpoint, model):
 
 
 @pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen2_5_vl", "internvl", "video_llama_3"])
-def test_by_what_the_family_says(model_type, tmp_path):
+def test_with_the_positions_of_the_family(model_type, tmp_path):
     check_family(family_class(model_type), *tiny(model_type, tmp_path))
 
 
-def test_a_family_of_one_file(tmp_path):
-    """As it is done outside the package; the family is registered during the check alone."""
+def test_family_in_one_file(tmp_path):
+    """A family outside the package, which is registered only during the check."""
     check_family(ToyFamily, *tiny(TINY_TOY, tmp_path))
     assert ToyFamily not in FAMILIES
 
 
-def test_the_guides_commands(repository, tmp_path):
-    """The tiny model of the guide is the toy's, and its check runs as it stands there."""
+def test_commands_of_the_guide(repository, tmp_path):
+    """The check in the guide runs on the tiny model of the toy family."""
     _, tiny_toy, check = re.findall(r"```python\n(.*?)```", (repository / "docs/new_family.md").read_text(), re.DOTALL)
     assert tiny_toy in (repository / "tests/networks/toy_model.py").read_text()
     exec(compile(check, "new_family.md", "exec"), {"TINY_TOY": TINY_TOY, "ToyFamily": ToyFamily, "folder": tmp_path})
@@ -122,21 +122,21 @@ class ChangesWeights(ToyFamily):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_a_wrong_family_is_found(family, message, tmp_path):
+def test_wrong_family_is_found(family, message, tmp_path):
     with pytest.raises(AssertionError, match=message):
         check_family(family, *tiny(TINY_TOY, tmp_path), patches=consecutive_patches)
     assert family not in FAMILIES
 
 
 def test_positions_that_are_not_the_models(tmp_path):
-    """The family's own word is believed unless the caller says how the model numbers tokens."""
+    """The positions of the family are used unless the caller passes those of the model."""
     arguments = tiny(TINY_TOY, tmp_path)
     check_family(OtherPositions, *arguments, positions=original_positions)
     with pytest.raises(AssertionError, match="logits of the prompt"):
         check_family(ToyFamily, *arguments, positions=original_positions)
 
 
-def test_a_model_that_hardly_depends_on_its_images_is_no_check(tmp_path):
+def test_model_that_hardly_depends_on_its_images_is_refused(tmp_path):
     model, *processors = tiny(TINY_TOY, tmp_path)
     with torch.no_grad():
         model.lm_head.weight.mul_(1e-5)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loading: local folders work, everything else says what to do."""
+"""Loading checkpoints, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, BertConfig
 
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import CheckpointError, ModelMemoryError, UnsupportedModelError
-from monai_medpruner.networks import PrunedVLM, VolumeQA
+from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks import checkpoint as loading
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.testing import save_tiny_checkpoint
@@ -23,7 +24,7 @@ from monai_medpruner.testing import save_tiny_checkpoint
 
 @pytest.fixture
 def copy(checkpoint, tmp_path):
-    """A checkpoint of one's own, to break."""
+    """A copy of the checkpoint that a test may damage."""
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
@@ -37,12 +38,12 @@ def test_local_folder(checkpoint):
     assert not vlm.model.training
     assert vlm.model.config.get_text_config()._attn_implementation == "eager"
     stored = load_file(checkpoint / "model.safetensors")
-    # a checkpoint's names need not be those of the modules
+    # names in a checkpoint may differ from those of the modules
     name = next(name for name in stored if name.endswith("embed_tokens.weight"))
     torch.testing.assert_close(vlm.model.get_input_embeddings().weight, stored[name].bfloat16())
 
 
-def test_the_default_on_a_cpu_is_float32(checkpoint):
+def test_default_dtype_on_a_cpu_is_float32(checkpoint):
     assert loading.default_dtype(torch.device("cpu")) == torch.float32
     assert loading.default_dtype(torch.device("cuda")) == torch.bfloat16
     assert loading.load_model(str(checkpoint), device="cpu").dtype == torch.float32
@@ -88,12 +89,12 @@ def test_unsupported_model(tmp_path):
         loading.load_model(str(tmp_path))
 
 
-def test_no_family_to_make_a_tiny_model_of(tmp_path):
+def test_tiny_model_of_an_unknown_family(tmp_path):
     with pytest.raises(UnsupportedModelError):
         save_tiny_checkpoint("bert", tmp_path)
 
 
-def test_model_larger_than_the_memory(checkpoint, monkeypatch):
+def test_model_larger_than_memory(checkpoint, monkeypatch):
     monkeypatch.setattr(loading, "free_memory", lambda device: 1000)
     monkeypatch.setattr(
         loading.AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("was loaded")
@@ -112,7 +113,7 @@ def test_model_larger_than_the_memory(checkpoint, monkeypatch):
     ],
     ids=["gated", "not found", "offline", "other"],
 )
-def test_what_to_do(monkeypatch, cause, advice):
+def test_advice_for_errors(monkeypatch, cause, advice):
     def fail(*_, **__):
         raise OSError("cannot") from cause
 
@@ -127,7 +128,7 @@ def test_no_such_folder(path):
         loading.load_model(path)
 
 
-def test_hulumed_is_converted_first(copy):
+def test_hulumed_must_be_converted_first(copy):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "hulumed_qwen2"}))
     for path in (str(copy), "/bundles/medpruner_hulumed/models/Hulu-Med-7B"):
@@ -144,7 +145,7 @@ def test_processors_need_no_torchvision(checkpoint):
 
 
 def test_processors_saved_as_one_file(copy):
-    """As transformers 5 stores a combined processor: the image processor nested in processor_config.json."""
+    """transformers 5 stores the image processor inside processor_config.json."""
     before, _ = loading.load_processors(str(copy))
     nested = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").unlink()
@@ -156,10 +157,10 @@ def test_processors_saved_as_one_file(copy):
 
 
 def test_processors_with_torchvision(checkpoint):
-    """With torchvision the checkpoint's own image processor may be another class; it must give tokens all the same."""
+    """With torchvision the image processor may be another class. It must also produce tokens."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"torchvision cannot be imported here: {error}")
-    network = VolumeQA(str(checkpoint), NucleusPruner())
+    network = VolumeQA.from_pretrained(str(checkpoint), NucleusPruner())
     assert network(torch.rand(1, 1, 64, 96, 2)).shape[0] == 1

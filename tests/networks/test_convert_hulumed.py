@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Hulu-Med's layout, written here by hand, to the native one and back to the same numbers."""
+"""Conversion from Hulu-Med's layout, which is written here by hand, to the native layout with equal outputs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, VideoLlama3Config
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import CheckpointError, OutputFolderError
-from monai_medpruner.networks import VolumeQA
 from monai_medpruner.networks import convert_hulumed as module
 from monai_medpruner.networks.checkpoint import load_model, load_processors
 from monai_medpruner.networks.convert_hulumed import convert_hulumed
@@ -26,7 +26,7 @@ from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.testing import save_tiny_checkpoint
 
 INDEX = "model.safetensors.index.json"
-# the form in which Hulu-Med writes a conversation; its processor hands over image_token
+# Hulu-Med's chat template; its processor passes image_token
 TEMPLATE = """
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\n' }}
@@ -50,7 +50,7 @@ TEMPLATE = """
 
 
 def original_key(key):
-    """The name that a weight of the native model has in Hulu-Med's checkpoints."""
+    """Return the name of a native weight in Hulu-Med's checkpoints."""
     key = re.sub(r"^model\.language_model\.", "model.", key)
     key = re.sub(r"^model\.projector\.", "model.mm_projector.", key)
     return re.sub(r"^model\.vision_model\.", "model.vision_encoder.", key)
@@ -67,13 +67,13 @@ def tiny_model(folder, text_type):
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0, 0.15)
-            # what can be stored in 16 bits, as Hulu-Med is
+            # values that 16 bits represent exactly, because Hulu-Med is stored in 16 bits
             weight.copy_(weight.bfloat16())
     return model
 
 
 def flat_config(config, model_type):
-    """The configuration as Hulu-Med's checkpoints hold it: the language model's fields, and the rest among them."""
+    """Return the flat configuration of Hulu-Med's checkpoints."""
     text = config.text_config
     names = (
         "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
@@ -107,7 +107,7 @@ def write_json(path, content):
 
 
 def write_shards(folder, weights, count=3):
-    """Weights dealt out to some files, with their index."""
+    """Write weights to several shards, with their index."""
     weight_map = {}
     for shard in range(count):
         name = f"model-{shard + 1:05}-of-{count:05}.safetensors"
@@ -216,7 +216,7 @@ def test_configuration(native, source, destination):
 
 
 @qwen2_only
-def test_nothing_of_the_checkpoints_own_code_is_left(native, source, destination):
+def test_no_remote_code_is_left(native, source, destination):
     convert_hulumed(source, destination)
     assert not list(destination.glob("*.py"))
     for file in destination.glob("*.json"):
@@ -272,7 +272,7 @@ def test_a_single_file(native, source, destination):
 
 @qwen2_only
 def test_prompts_need_no_processor(native, source, destination):
-    """The template writes the placeholder by itself, and a volume as Hulu-Med does."""
+    """The template writes the placeholders without the processor, and writes volumes as Hulu-Med does."""
     convert_hulumed(source, destination)
     _, tokenizer = load_processors(str(destination))
     for part, written in (
@@ -314,12 +314,12 @@ def test_image_processor(native, source, destination):
 
 
 @qwen2_only
-def test_a_volume_is_read(native, source, destination):
+def test_question_about_a_volume(native, source, destination):
     convert_hulumed(source, destination)
-    network = VolumeQA(str(destination), NucleusPruner(tau=0.5), max_new_tokens=3)
-    answers = network(torch.rand(1, 1, 112, 112, 3), [["Is there an effusion?"]])
-    assert isinstance(answers[0][0], str)
-    assert len(network.records[0].slices) == 3
+    network = VolumeQA.from_pretrained(str(destination), NucleusPruner(tau=0.5), max_new_tokens=3)
+    (study,) = network(torch.rand(1, 1, 112, 112, 3), [["Is there an effusion?"]])
+    assert isinstance(study.answers[0].text, str)
+    assert len(study.record.slices) == 3
 
 
 def rewrite(source, change):
@@ -429,11 +429,11 @@ def test_missing_fields(native, source, destination, field):
     ("changes", "message"),
     [
         ({"model_type": "llava_qwen2"}, "model_type 'llava_qwen2', expected one of hulumed_qwen2, hulumed_qwen3"),
-        ({"mm_projector_type": "linear"}, "not 'linear'"),
-        ({"vision_encoder_config": "elsewhere"}, "no description of the vision encoder"),
+        ({"mm_projector_type": "linear"}, "can be converted, got 'linear'"),
+        ({"vision_encoder_config": "elsewhere"}, "must be an object that describes the vision encoder, got str"),
         ({"vision_encoder_config": {}}, "vision_encoder_config lacks hidden_size, intermediate_size"),
-        ({"image_token_index": -1}, "image_token_index is -1"),
-        ({"image_token_index": 65}, "no token of its own"),
+        ({"image_token_index": -1}, r"image_token_index .* must be .* 0 to \d+, got -1"),
+        ({"image_token_index": 65}, "image_token_index is 65, .* no added token"),
         ({"hidden_size": "large"}, "does not describe a model"),
         ({"num_hidden_layers": 2}, r"12 unknown: model\.layers\.2"),
     ],
@@ -448,7 +448,7 @@ def test_other_configurations(native, source, destination, changes, message):
 @qwen2_only
 def test_patches_of_another_size(native, source, destination):
     change_json(source / "preprocessor_config.json", patch_size=16)
-    with pytest.raises(CheckpointError, match="patches of 16 pixels, the vision encoder 14"):
+    with pytest.raises(CheckpointError, match="patch_size 16, expected that of the vision encoder, 14"):
         convert_hulumed(source, destination)
 
 

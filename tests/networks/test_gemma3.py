@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What Gemma 3 and MedGemma do otherwise: pooling cells, image blocks, sliding windows, the prompt's form."""
+"""Features specific to Gemma 3 and MedGemma: pooling cells, image blocks, sliding windows, the prompt template."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEDGEMMA = VolumePrompt(
     after_slice="SLICE {number}",
     question="\n\n{question}",
 )
-# texts are stripped, and the assistant is called model, as in the released models' template
+# as in the template of the released models, texts are stripped and the assistant is called model
 STRIPPING = (
     "{% for message in messages %}<|im_start|>{{ 'model' if message.role == 'assistant' else message.role }}\n"
     "{% for part in message.content %}{% if part.type == 'image' %}<start_of_image>{% else %}{{ part.text | trim }}"
@@ -41,7 +41,7 @@ STRIPPING = (
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Of this family alone."""
+    """The checkpoint of this family only."""
     return save_tiny_checkpoint("gemma3", tmp_path_factory.mktemp("gemma3"))
 
 
@@ -56,7 +56,7 @@ def volume(depth=3):
 
 @dataclass(frozen=True)
 class SpyPruner(NucleusPruner):
-    """Keeps what it was given to look at."""
+    """Stores its inputs."""
 
     seen = []  # noqa: RUF012 - no field
 
@@ -69,15 +69,15 @@ class SpyPruner(NucleusPruner):
 
 
 def pooled(model, patches):
-    """The cells as the model itself pools them: ``(M, C)`` patches of one slice -> ``(N, C)``."""
+    """Pool the patches of one slice as the model does: ``(M, C)`` -> ``(N, C)``."""
     projector = model.model.multi_modal_projector
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
     return projector.avg_pool(patches.T.reshape(1, -1, side, side))[0].flatten(1).T
 
 
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
-def test_the_pruner_sees_the_cells_that_the_model_pools(model, prompts, merge_space):
-    """Not 16 patches in a row: importance, keys and tokens against the model's own pooling of a plain attention."""
+def test_pruner_gets_the_pooling_cells(model, prompts, merge_space):
+    """Importance, keys and tokens equal the model's own pooling; a cell is not 16 consecutive patches."""
     SpyPruner.seen.clear()
     inputs = prompts([(64, 96), (128, 64)])
     vlm = RecordedVLM(model, SpyPruner(tau=0.5, temperature=0.5, merge_space=merge_space))
@@ -114,8 +114,8 @@ def test_the_pruner_sees_the_cells_that_the_model_pools(model, prompts, merge_sp
         torch.testing.assert_close(seen.tokens[index], tokens, **TOLERANCE)
 
 
-def test_an_attended_cell_is_the_one_that_is_kept(model):
-    """Patches of one cell of the raster get all the attention: its token alone is selected."""
+def test_attended_cell_is_kept(model):
+    """If the patches of one cell get all the attention, only its token is selected."""
     family = Gemma3Family(model)
     received = torch.zeros(12, 12)
     received[4:8, 8:12] = 9.0
@@ -124,7 +124,7 @@ def test_an_attended_cell_is_the_one_that_is_kept(model):
 
 
 def test_tiny_tokens_are_not_zero(checkpoint):
-    """The projection weight starts at zero, and with it every image would look the same."""
+    """The projection weight is initialized to zero, which would make all images equal."""
     network = VolumeQA.from_pretrained(str(checkpoint))
     tokens = network(volume()[None])
     assert (tokens.abs() > 1e-3).float().mean() > 0.5
@@ -134,8 +134,8 @@ def test_tiny_tokens_are_not_zero(checkpoint):
 # --- image blocks
 
 
-def test_a_slice_stays_one_block(model, prompts):
-    """The first token of a slice sees its last one; no earlier token does, and no other slice's."""
+def test_slice_is_one_attention_block(model, prompts):
+    """The first token of a slice attends to its last; earlier tokens and tokens of other slices do not."""
     inputs = prompts(SIZES[:2])
     vlm = RecordedVLM(model, NUCLEUS)
     encoded = vlm.encode(**inputs)
@@ -145,7 +145,7 @@ def test_a_slice_stays_one_block(model, prompts):
         with torch.no_grad():
             return vlm(encoded=encoded, **text, output_hidden_states=True).hidden_states
 
-    # from the first layer's output on: one layer passes on what a token sees itself
+    # at the first layer's output, which depends only on what a token attends to directly
     before = layers(encoded)[1][0]
     ids = inputs["input_ids"][0][vlm.record.keep[0]]
     visual = (ids == model.config.image_token_id).nonzero()[:, 0].tolist()
@@ -155,7 +155,7 @@ def test_a_slice_stays_one_block(model, prompts):
     encoded.tokens[1] = encoded.tokens[1].clone()
     encoded.tokens[1][-1] += 1
     changed = ((layers(encoded)[1][0] - before).abs() > 1e-6).any(-1).nonzero()[:, 0].tolist()
-    # the sliding layer's window is longer than the slice: what comes before the slice's first token stays as it was
+    # the sliding window is longer than the slice: tokens before the slice's first token do not change
     assert set(second) <= set(changed)
     assert min(changed) == second[0]
 
@@ -180,7 +180,7 @@ def test_token_types_are_pruned_with_the_ids(model, prompts, given, monkeypatch)
 
 
 def test_sliding_layers_count_kept_tokens(checkpoint):
-    """In a model of one sliding layer a token sees the last 8 kept ones, whatever lay between."""
+    """With a single sliding layer, a token attends to the last 8 kept tokens, regardless of dropped ones."""
     config = TINY_MODELS["gemma3"].config(300, {"image_token_id": 7, "boi_token_id": 8, "eoi_token_id": 9})
     config.text_config.num_hidden_layers = 1
     config.text_config.layer_types = ["sliding_attention"]
@@ -208,7 +208,7 @@ def test_sliding_layers_count_kept_tokens(checkpoint):
 
 
 def test_a_follow_up_turn_with_the_cache(model, prompts):
-    """Prefill by the wrapper, then the stock model goes on with the cache: as the masked stock model without one."""
+    """Prefill by the wrapper, then the stock model with the cache, equals the masked stock model without a cache."""
     inputs = prompts(SIZES[:3])
     assert inputs["input_ids"].shape[1] > 3 * model.config.text_config.sliding_window
     vlm = RecordedVLM(model, NUCLEUS)
@@ -230,7 +230,7 @@ def test_a_follow_up_turn_with_the_cache(model, prompts):
 
 
 def test_generation_without_a_cache(model, prompts):
-    """Every step then reads the whole pruned prompt again, with its token types."""
+    """Every step processes the whole pruned prompt again, with its token types."""
     inputs = prompts(SIZES[:2])
     vlm = RecordedVLM(model, NUCLEUS)
     model.generation_config.eos_token_id = None
@@ -238,7 +238,7 @@ def test_generation_without_a_cache(model, prompts):
     assert torch.equal(output[:, -5:], masked_greedy(model, inputs, vlm.record.keep, 5))
 
 
-# --- the prompt's form and the stock processor
+# --- the prompt and the stock processor
 
 
 def test_medgemmas_prompt(network):
@@ -253,7 +253,7 @@ def test_medgemmas_prompt(network):
 
 
 def stock_inputs(network, one, question, tokens=9):
-    """What the stock processor makes of the same volume and question."""
+    """Return the stock processor's outputs for the same volume and question."""
     content = [{"type": "text", "text": MEDGEMMA.instruction}]
     for number, image in enumerate(slice_images(one), 1):
         content += [{"type": "image", "image": image}, {"type": "text", "text": f"SLICE {number}"}]
@@ -274,7 +274,7 @@ def stock_inputs(network, one, question, tokens=9):
 
 
 def language_inputs(model, call):
-    """The first inputs of the language model during a call."""
+    """Return the first inputs of the language model during a call."""
     seen = []
     handle = model.model.language_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True
@@ -311,7 +311,7 @@ def test_the_language_model_gets_the_stock_prompt_minus_the_pruned_tokens(checkp
 
 
 def test_pan_and_scan_is_refused(network):
-    """Crops are no slices, and the prompt has no place for them."""
+    """Crops are not slices, so the prompt has no placeholders for them."""
     processor = network.engine.checkpoint.image_processor
     processor.do_pan_and_scan = True
     processor.pan_and_scan_min_crop_size, processor.pan_and_scan_max_num_crops = 16, 4

@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 
 def stock_image_text(tiles):
-    """What the stock processor writes for an image; the processor itself cannot be built without torchvision."""
+    """Return the text of an image in the stock processor, which cannot be built without torchvision."""
     names = SimpleNamespace(
         start_image_token="<img>", end_image_token="</img>", image_token="<IMG_CONTEXT>", image_seq_length=16
     )
@@ -42,7 +42,7 @@ def test_image_text_is_the_processors(checkpoint, model):
     assert family.image_marker(tokenizer) == "<IMG_CONTEXT>"
 
 
-def test_each_tile_is_pruned_for_itself(checkpoint, model):
+def test_each_tile_is_pruned_separately(checkpoint, model):
     image_processor, tokenizer = load_processors(str(checkpoint))
     voxels = np.random.default_rng(0).integers(0, 256, (224, 336, 3), dtype=np.uint8)
     pixels = image_processor(images=[Image.fromarray(voxels)], crop_to_patches=True, return_tensors="pt")
@@ -59,7 +59,7 @@ def test_each_tile_is_pruned_for_itself(checkpoint, model):
     torch.testing.assert_close(logits, masked_logits(model, inputs, keep)[0][keep[0]], atol=2e-5, rtol=1e-4)
 
 
-def test_another_layer_than_the_last_is_refused(model):
+def test_feature_layer_other_than_the_last_is_refused(model):
     model.config.vision_feature_layer = -2
     with pytest.raises(UnsupportedModelError, match="vision_feature_layer is -2"):
         family_of(model)

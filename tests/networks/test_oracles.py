@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The released code's numbers, on a stock model."""
+"""The results of the released code, reproduced on a stock model."""
 
 from __future__ import annotations
 

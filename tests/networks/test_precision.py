@@ -28,7 +28,7 @@ SLICES = [(96, 128), (128, 128)] * 12
 
 @pytest.fixture
 def sharp_model(model):
-    """A model whose scoring layer looks at few patches: importances from 0.1 to 2."""
+    """A model whose scoring layer attends to few patches: importances from 0.1 to 2."""
     with torch.no_grad():
         for weight in PrunedVLM(model).family.scoring_attention.parameters():
             weight.mul_(3)
@@ -40,29 +40,29 @@ def records_in(model, inputs, dtype):
 
 
 def mass_before(importance, lead):
-    """Cumulative mass of the other tokens of a slice whose importance is larger than a token's own by some lead."""
+    """Return, for each token, the total mass of tokens of its slice whose importance is larger by some margin."""
     mass = torch.softmax(importance.double() / PRUNER.temperature, -1)
     ahead = importance - importance[:, None] > lead
     return (mass * (ahead & ~torch.eye(len(importance), dtype=torch.bool))).sum(-1)
 
 
 def near_ties(importance, rounding):
-    """The mask of the tokens of a slice on whose selection two runs may differ."""
-    # each of two importances may move by the rounding, every mass by a factor
+    """Return the mask of the tokens of a slice whose selection may differ between two runs."""
+    # two importances may each change by rounding, every mass by a factor
     tolerance = math.expm1(2 * rounding / PRUNER.temperature)
     surely, perhaps = mass_before(importance, 2 * rounding), mass_before(importance, -2 * rounding)
     return (surely - tolerance < PRUNER.tau) & (PRUNER.tau <= perhaps + tolerance)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
-def test_16_bits_select_the_tokens_of_float32(sharp_model, prompts, dtype):
+def test_16_bit_models_select_the_tokens_of_float32(sharp_model, prompts, dtype):
     inputs = prompts(SLICES)
     exact = records_in(sharp_model, inputs, torch.float32)
     ties, different, kept = [], [], []
     for one, rounded in zip(exact, records_in(sharp_model, inputs, dtype), strict=True):
         torch.testing.assert_close(rounded.importance, one.importance, atol=ROUNDING[dtype], rtol=0)
         for run in (one, rounded):
-            # from the scores on, 16 bits are left behind
+            # scores and later steps are not in 16 bits
             assert run.importance.dtype == torch.float32
             assert run.importance.mean().item() == pytest.approx(1, abs=1e-5)
             assert torch.equal(run.primary, mass_before(run.importance, 0) < PRUNER.tau)
@@ -71,6 +71,6 @@ def test_16_bits_select_the_tokens_of_float32(sharp_model, prompts, dtype):
         kept.append(one.primary)
     ties, different, kept = (torch.cat(parts) for parts in (ties, different, kept))
     assert not (different & ~ties).any()
-    # else nothing would have been said
+    # otherwise the test would check nothing
     assert ties.float().mean() < 0.5
     assert 0.2 < kept.float().mean() < 0.8

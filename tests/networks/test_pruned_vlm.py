@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The wrapper against the stock model."""
+"""The wrapper compared with the stock model."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ FULL_LENGTH = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
 
 
 def is_visual(model, inputs):
-    """The mask of the placeholders of visual tokens."""
+    """Return the mask of the placeholders of visual tokens."""
     return inputs["input_ids"] == model.config.image_token_id
 
 
 def kept_logits(logits, keep):
-    """The rows of kept tokens, prompt after prompt."""
+    """Return the rows of kept tokens of all prompts, concatenated."""
     return torch.cat([row[mask] for row, mask in zip(logits, keep, strict=True)])
 
 
 def pruned_logits(vlm, inputs):
-    """The logits of the pruned prompts without their padding."""
+    """Return the logits of the pruned prompts without padding."""
     with torch.no_grad():
         logits = vlm(**inputs).logits
     return torch.cat([row[logits.shape[1] - n :] for row, n in zip(logits, vlm.record.keep.sum(1), strict=True)])
@@ -68,7 +68,7 @@ def test_logits_equal_masked_stock_model(model, batch, pruner):
 
 
 def test_generation_equals_masked_stock_model(model, batch):
-    # no token ends the answer, and none is forbidden: the masked model knows no such rule
+    # no end-of-sequence token and no suppressed tokens, because the oracle has no such rules
     model.generation_config.eos_token_id = None
     vlm = RecordedVLM(model, NUCLEUS)
     details = vlm.generate(**batch, **FULL_LENGTH, return_dict_in_generate=True, output_logits=True)
@@ -83,8 +83,8 @@ def test_generation_equals_masked_stock_model(model, batch):
     assert torch.equal(new_ids, masked_greedy(model, batch, keep, 20))
 
 
-def test_the_other_way_to_number_tokens(model, batch):
-    """Original positions where the family renumbers, renumbered ones where it keeps them; forward and generate."""
+def test_other_value_of_preserve_position_ids(model, batch):
+    """Original positions for families that renumber, and the reverse, in forward and generate."""
     positions = OTHER_POSITIONS[POSITIONS[model.config.model_type]]
     vlm = RecordedVLM(model, NUCLEUS, preserve_position_ids=not family_of(model).preserves_position_ids)
     pruned = pruned_logits(vlm, batch)
@@ -97,14 +97,14 @@ def test_the_other_way_to_number_tokens(model, batch):
     assert torch.equal(output[:, -20:], masked_greedy(model, batch, keep, 20, positions))
 
 
-def test_the_familys_way_to_number_tokens_is_the_default(model, batch):
+def test_preserve_position_ids_defaults_to_the_family(model, batch):
     default = RecordedVLM(model, NUCLEUS)
     named = RecordedVLM(model, NUCLEUS, preserve_position_ids=default.family.preserves_position_ids)
     assert torch.equal(pruned_logits(default, batch), pruned_logits(named, batch))
 
 
-def test_token_types_left_out_are_the_processors(model, batch):
-    """A prompt that a tokenizer alone wrote is read like the processor's."""
+def test_missing_token_types_are_added(model, batch):
+    """A prompt from the tokenizer only gives the outputs of one from the processor."""
     vlm = RecordedVLM(model, NUCLEUS)
     expected = pruned_logits(vlm, batch)
     bare = {name: value for name, value in batch.items() if name not in vlm.family.token_inputs}
@@ -154,7 +154,7 @@ def test_vision_batch_size_changes_nothing(model, batch, vision_batch_size):
     assert torch.equal(parts.record.keep, whole.record.keep)
 
 
-def test_record_tells_where_tokens_went(model, batch):
+def test_record_of_merged_tokens(model, batch):
     vlm = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.2))
     output = vlm(**batch)
     record = vlm.record
@@ -177,7 +177,7 @@ def test_record_tells_where_tokens_went(model, batch):
 
 
 def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
-    """Against the weights that an eager last block computes, summed up here."""
+    """Compared with the sum of the attention weights of an eager last block."""
     inputs = prompts([(64, 96)])
     vlm = RecordedVLM(model, NUCLEUS)
     vlm(**inputs)
@@ -198,7 +198,7 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
         vlm.family.encode(vlm.family.slice_inputs(inputs, 0, 1))
     one = vlm.record.slices[0][0]
     patches = PATCHES.get(model.config.model_type, consecutive_patches)(model, one.grid)
-    # a class token pays and receives nothing
+    # a class token is left out as query and as key
     every = patches.flatten().sort().values
     among_patches = weights[0][0].double()[:, every][:, :, every]
     among_patches /= among_patches.sum(-1, keepdim=True)
@@ -209,7 +209,7 @@ def test_importance_is_the_eager_attention(model, prompts, monkeypatch):
 
 
 def test_merging_before_the_projector(model, prompts):
-    """Contextual tokens are projections of what was merged in the encoder's space; primary tokens are the same."""
+    """Contextual tokens are projections of tokens merged before the projector; primary tokens are unchanged."""
     inputs = prompts([(128, 96)])
     projected = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1))
     before = RecordedVLM(model, NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0.1, merge_space="encoder"))
@@ -243,7 +243,7 @@ def test_encoded_slices_serve_several_questions(model, batch):
 
 @pytest.mark.parametrize("settings", [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}], ids=str)
 def test_expanded_generation(model, batch, settings):
-    """Beams and several sequences: the same as one prompt at a time with every token kept by the stock model."""
+    """Beams and several sequences of unpruned prompts equal the stock model, one prompt at a time."""
     vlm = RecordedVLM(model, NucleusPruner(tau=1))
     arguments = {"max_new_tokens": 6, **settings}
     torch.manual_seed(0)
@@ -253,7 +253,7 @@ def test_expanded_generation(model, batch, settings):
 
 
 def test_several_sequences_of_a_ragged_batch_equal_masked_stock_model(model, batch):
-    """Each sequence gets all images of its prompt in their order; drawn from the one best token, all are greedy."""
+    """Each sequence gets all images of its prompt in order. Sampling from the top token makes all greedy."""
     vlm = RecordedVLM(model, NUCLEUS)
     model.generation_config.eos_token_id = None
     output = vlm.generate(**batch, max_new_tokens=6, do_sample=True, top_k=1, num_return_sequences=3)
@@ -262,7 +262,7 @@ def test_several_sequences_of_a_ragged_batch_equal_masked_stock_model(model, bat
 
 
 def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
-    """The tokens of each prompt are expanded with their prompt, however many are left."""
+    """The visual tokens of each prompt are expanded with it, for any number of kept tokens."""
     vlm = RecordedVLM(model, NUCLEUS)
     arguments = {"max_new_tokens": 6, "min_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
     both = vlm.generate(**batch, **arguments)
@@ -275,7 +275,7 @@ def test_beams_of_a_ragged_batch_equal_one_by_one(model, batch):
 
 
 def test_follow_up_turn_with_the_cache(model, batch):
-    """Equal to the stock model under the mask, over prompt, answer and new turn; nothing is encoded again."""
+    """Equals the masked stock model on prompt, answer and new turn. Slices are not encoded again."""
     model.generation_config.eos_token_id = None
     vlm = RecordedVLM(model, NUCLEUS)
     first = vlm.generate(**batch, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
@@ -310,9 +310,9 @@ def test_caches_of_other_prompts_are_refused(model, batch):
     output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True)
     other = output.sequences.clone()
     other[0, -1] += 1
-    with pytest.raises(PromptError, match="must begin with"):
+    with pytest.raises(PromptError, match="do not begin with the prompt and the answer"):
         vlm.generate(input_ids=other, past_key_values=output.past_key_values, max_new_tokens=1)
-    with pytest.raises(PromptError, match="not one that"):
+    with pytest.raises(PromptError, match="not a cache that"):
         RecordedVLM(model, NUCLEUS).generate(**batch, past_key_values=output.past_key_values, max_new_tokens=1)
 
 
@@ -322,12 +322,12 @@ def test_caches_that_no_turn_can_follow(model, batch, how):
     beams = {"num_beams": 2} if how == "beams" else {}
     output = vlm.generate(**batch, max_new_tokens=2, return_dict_in_generate=True, **beams)
     cache = copy.deepcopy(output.past_key_values) if how == "copied" else output.past_key_values
-    with pytest.raises(PromptError, match="is not known"):
+    with pytest.raises(PromptError, match=r"copied caches .* cannot be used"):
         vlm.generate(input_ids=output.sequences, past_key_values=cache, max_new_tokens=1)
 
 
 def test_follow_up_turn_of_the_stock_model(model, batch):
-    """Without a pruner a cache is the stock model's own; its turn needs no images."""
+    """Without a pruner, the stock model's cache is used, and the new turn needs no images."""
     vlm = RecordedVLM(model)
     first = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
     ones = torch.ones(len(first.sequences), 3, dtype=torch.long)
@@ -343,13 +343,13 @@ def test_follow_up_turn_of_the_stock_model(model, batch):
     assert vlm.record.slices == [[], []]
 
 
-def test_dictionary_output_holds_the_callers_prompt(model, batch):
+def test_dictionary_output_has_the_unpruned_prompt(model, batch):
     output = RecordedVLM(model, NUCLEUS).generate(**batch, max_new_tokens=3, return_dict_in_generate=True)
     assert torch.equal(output.sequences[:, : batch["input_ids"].shape[1]], batch["input_ids"])
 
 
 @pytest.mark.parametrize("form", ["argument", "config"])
-def test_max_length_counts_the_callers_prompt(model, batch, form):
+def test_max_length_counts_the_unpruned_prompt(model, batch, form):
     length = batch["input_ids"].shape[1] + 4
     limits = (
         {"max_length": length} if form == "argument" else {"generation_config": GenerationConfig(max_length=length)}
@@ -374,7 +374,7 @@ def test_labels_follow_the_tokens(model, batch):
 
 
 def snapshot(model):
-    """Everything a call could leave behind: hooks, attributes, configuration, registered attention."""
+    """Return all state that a call could change: hooks, attributes, configuration, registered attention."""
     modules = {
         name: (
             sorted(vars(module)),
@@ -396,7 +396,7 @@ def snapshot(model):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_left_as_it_was(model, batch, monkeypatch, fails):
+def test_model_is_not_changed(model, batch, monkeypatch, fails):
     vlm = RecordedVLM(model, NUCLEUS)
     before, implementation = snapshot(model), [one._attn_implementation for one in vlm.family.vision_configs]
     if fails:
@@ -447,8 +447,8 @@ def test_threads_do_not_mix(model, prompts):
         assert torch.equal(results[index][1], keep)
 
 
-def test_the_record_of_a_streamers_thread(checkpoint, model, batch):
-    """As transformers documents streaming: generate runs in a thread, the answer is read in another."""
+def test_record_with_a_streamer_thread(checkpoint, model, batch):
+    """As in the documentation of transformers: generate runs in one thread, the answer is read in another."""
     _, tokenizer = load_processors(str(checkpoint))
     vlm, records = PrunedVLM(model, NUCLEUS), []
     one = {name: value[:1] for name, value in batch.items() if name not in vlm.family.image_inputs}
@@ -464,7 +464,7 @@ def test_the_record_of_a_streamers_thread(checkpoint, model, batch):
     assert set(record.seconds) == {"encode", "select", "prefill", "decode"}
 
 
-def test_copies_work_alone(model, batch):
+def test_copies_are_independent(model, batch):
     vlm = RecordedVLM(model, NUCLEUS)
     expected = vlm(**batch).logits
     for other in (copy.deepcopy(vlm), pickle.loads(pickle.dumps(vlm))):
@@ -498,7 +498,7 @@ def broken(model, batch, change):
 
 
 @pytest.mark.parametrize("change", ["no ids", "embeddings", "videos", "mask", "placeholders"])
-def test_inputs_that_do_not_fit(model, batch, change):
+def test_inconsistent_inputs(model, batch, change):
     with pytest.raises(PromptError):
         RecordedVLM(model, NUCLEUS)(**broken(model, batch, change))
 

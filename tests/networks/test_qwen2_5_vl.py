@@ -33,7 +33,7 @@ def images(family, prompts):
 
 
 def segments(family, images, attention):
-    """Lengths of the segments that an attention module of the encoder is given."""
+    """Return the lengths of the segments that an attention module of the encoder receives."""
     captured = []
     with torch.no_grad(), capture_inputs(attention, captured):
         family.encode(images)
@@ -52,7 +52,7 @@ def test_packed_windows_equal_the_loop(family, images):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_the_scored_block_sees_whole_slices(family, images):
+def test_scored_block_attends_to_whole_slices(family, images):
     blocks = family.model.model.visual.blocks
     assert family.scoring_attention is blocks[2].attn
     assert segments(family, images, family.scoring_attention) == [4 * r * c for r, c in family.token_grids(images)]
@@ -66,7 +66,7 @@ def test_tokens_before_the_projector_are_in_the_order_of_the_prompt(family, imag
             torch.testing.assert_close(family.project(groups), tokens, atol=1e-5, rtol=1e-4)
 
 
-def test_no_block_sees_a_whole_slice(family):
+def test_model_without_full_attention_block_is_refused(family):
     family.model.model.visual.fullatt_block_indexes = [7, 15]
     with pytest.raises(
         UnsupportedModelError, match="none of the 4 blocks of the vision encoder attends to a whole slice"

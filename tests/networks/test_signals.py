@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The signals that pruners may ask for, against the stock model's own attention and against loops in float64."""
+"""The signals for pruners, compared with the stock model's attention and with loops in float64."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
 @dataclass(frozen=True)
 class Onlooker(TokenPruner):
-    """Keeps every token and shows what it is given."""
+    """Keeps every token and stores its inputs."""
 
     asked: frozenset[Signal] = frozenset()
     whole: bool = False
@@ -52,7 +52,7 @@ class Onlooker(TokenPruner):
     def whole_volume(self) -> bool:
         return self.whole
 
-    def __call__(self, slices: SliceTokens) -> PrunedTokens:
+    def __call__(self, slices: SliceTokens, max_tokens: int | None = None) -> PrunedTokens:
         self.given.append(slices)
         return super().__call__(slices)
 
@@ -65,7 +65,7 @@ class Onlooker(TokenPruner):
 
 @dataclass(frozen=True)
 class MostAlikeTheQuestion(TokenPruner):
-    """Keeps half of each slice's tokens, those whose cosine similarity with the question's mean is highest."""
+    """Keeps the half of each slice's tokens with the highest cosine similarity to the mean of the question."""
 
     contextual_ratio: float = 0.0
 
@@ -82,25 +82,25 @@ class MostAlikeTheQuestion(TokenPruner):
 
 
 def given(model: Any, inputs: dict[str, Any], *signals: Signal, **arguments: Any) -> SliceTokens:
-    """What a pruner that asks for some signals is given of all slices."""
+    """Return the inputs of a pruner that needs some signals, for all slices."""
     pruner = Onlooker(asked=frozenset(signals), whole=True)
     encode_and_prune_each(family_of(model), [pruner], inputs, **arguments)
     return pruner.given[0]
 
 
 def named_blocks(model: Any) -> list[int]:
-    """The first and the last block that see whole slices."""
+    """Return the first and the last block with full attention."""
     blocks = family_of(model).whole_slice_blocks
     return sorted({blocks[0], blocks[-1]})
 
 
 def patches_of(model: Any, grid: tuple[int, int]) -> torch.Tensor:
-    """The rows of the attention matrix that form each token ``(N, n)``, without the family's code."""
+    """Return the rows of the attention matrix for each token, ``(N, n)``, without the family's code."""
     return PATCHES.get(model.config.model_type, consecutive_patches)(model, grid)
 
 
 def captured(model: Any, module: Any, run: Callable[[], Any]) -> dict[str, Any]:
-    """The arguments of a module's first call."""
+    """Return the arguments of a module's first call."""
     calls: list[dict[str, Any]] = []
     handle = module.register_forward_pre_hook(
         lambda _, args, kwargs: calls.append({**({"hidden_states": args[0]} if args else {}), **kwargs}),
@@ -149,7 +149,7 @@ def test_negative_blocks_count_from_the_last(model, one):
 
 
 def test_hidden_states_and_keys_of_a_named_block(model, one):
-    """Hidden states as a hook of this test sees them; keys as that block's attention uses them, head by head."""
+    """Hidden states equal those in a hook of this test; keys equal those in the block's attention, per head."""
     inputs, grid, encode = one
     family = family_of(model)
     of_token = patches_of(model, grid)
@@ -171,7 +171,7 @@ def test_hidden_states_and_keys_of_a_named_block(model, one):
 
 
 def eager_keys(model: Any, module: Any, run: Callable[[], Any]) -> torch.Tensor:
-    """The keys ``(heads, M, d)`` that the stock model hands to its eager attention."""
+    """Return the keys ``(heads, M, d)`` in the stock model's eager attention."""
     import sys
     from unittest import mock
 
@@ -189,7 +189,7 @@ def eager_keys(model: Any, module: Any, run: Callable[[], Any]) -> torch.Tensor:
 
 @pytest.mark.parametrize("checkpoint", ["internvl"], indirect=True)
 def test_class_attention(model, one):
-    """The first row of the eager weights, on the scoring layer and on a named block."""
+    """Equals the first row of the eager attention weights, in the scoring layer and in a named block."""
     inputs, grid, encode = one
     family = family_of(model)
     of_token = patches_of(model, grid)
@@ -210,7 +210,7 @@ def test_families_without_a_class_token(model, one):
 
 
 @pytest.mark.parametrize("block", [99, -99])
-def test_blocks_that_are_not_there(model, one, block):
+def test_blocks_that_do_not_exist(model, one, block):
     with pytest.raises(SettingsError, match=f"has {len(family_of(model).attention_blocks)} blocks.* index {block}"):
         given(model, one[0], ReceivedAttention(block))
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -245,7 +245,7 @@ def question_of(model: Any, seed: int) -> torch.Tensor:
 
 
 def test_question(model, prompts):
-    """Encoded once, pruned per question, as a loop over tokens in float64 prunes it."""
+    """Slices are encoded once and pruned per question, as in a loop over tokens in float64."""
     family, inputs, pruner = family_of(model), prompts(SIZES), MostAlikeTheQuestion()
     assert pruner.needs_question
     assert not NucleusPruner().needs_question
@@ -270,8 +270,8 @@ def test_question(model, prompts):
         prune_scored(family, pruner, scored)
 
 
-def test_encoding_and_pruning_apart(model, prompts):
-    """As in one go, for pruners that look at one slice and at all."""
+def test_separate_encoding_and_pruning(model, prompts):
+    """Equals the combined call, for pruners of single slices and of whole volumes."""
     family, inputs = family_of(model), prompts(SIZES)
     slice_pruner = NucleusPruner(tau=0.6, temperature=0.3, contextual_ratio=0.1)
     pruners = [slice_pruner, replace(slice_pruner, scope="volume", merge_space="encoder"), None, AveragePoolingPruner()]
@@ -288,8 +288,8 @@ def test_encoding_and_pruning_apart(model, prompts):
         prune_scored(family, Onlooker(asked=frozenset({HiddenStates()})), scored)
 
 
-def test_only_what_is_asked_for_is_computed(model, prompts, monkeypatch):
-    """Hooks on the blocks that are asked for alone; each pruner is given its own signals; keys without attention."""
+def test_only_needed_signals_are_computed(model, prompts, monkeypatch):
+    """Only needed blocks get hooks, each pruner gets its own signals, and keys do not compute attention."""
     inputs = prompts(SIZES[:2])
     family = family_of(model)
     blocks = list(family.attention_blocks)

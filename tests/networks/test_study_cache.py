@@ -23,7 +23,7 @@ from monai_medpruner.networks import EncodedStudy, StudyCache, StudyKey, open_st
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
-KEY = StudyKey("files:ab12", "[]", "{}", "null", "float32", "{}")
+KEY = StudyKey("files:ab12", "[]", "{}", "null", "float32", "null", "{}")
 ROWS = 4
 # the tensors of a study of ROWS rows: tokens and side rows, 8 float32 each
 BYTES = 2 * ROWS * 8 * 4
@@ -124,8 +124,8 @@ def test_every_part_of_the_key_counts(tmp_path, part):
 
 
 @given(
-    first=st.lists(st.text(max_size=4), min_size=6, max_size=6),
-    second=st.lists(st.text(max_size=4), min_size=6, max_size=6),
+    first=st.lists(st.text(max_size=4), min_size=7, max_size=7),
+    second=st.lists(st.text(max_size=4), min_size=7, max_size=7),
     questions=st.tuples(st.none() | st.text(max_size=3), st.none() | st.text(max_size=3)),
 )
 def test_keys_are_equal_where_their_parts_are(first, second, questions):

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A family from outside the package passes the matrix, and is gone when it is taken away."""
+"""A family from outside the package can be registered and removed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def families():
-    """What is registered, put back after the test."""
+    """The registered families, restored after the test."""
     before = list(FAMILIES)
     yield FAMILIES
     FAMILIES[:] = before
 
 
-def test_registered_and_taken_away(families):
+def test_register_and_remove(families):
     if ToyFamily in families:
         unregister_family(ToyFamily)
     with pytest.raises(UnsupportedModelError, match=r"'toy_slices'; supported are: .*qwen3_vl.*register_family"):
@@ -52,7 +52,7 @@ def test_registered_and_taken_away(families):
         family_class("toy_slices")
 
 
-def test_a_model_type_is_served_once(families):
+def test_model_type_is_registered_once(families):
     count = len(families)
     with pytest.raises(SettingsError, match="'qwen3_vl' is served already"):
         register_family(type("Other", (ToyFamily,), {"model_types": ("new", "qwen3_vl")}))
@@ -60,12 +60,12 @@ def test_a_model_type_is_served_once(families):
     assert family_class("qwen3_vl") is Qwen3VLFamily
 
 
-def test_what_was_never_registered_cannot_be_taken_away(families):
+def test_unregistered_family_cannot_be_removed(families):
     with pytest.raises(SettingsError, match="Other is not registered"):
         unregister_family(type("Other", (ToyFamily,), {}))
 
 
-def test_the_guide_shows_the_family_of_this_test(repository):
+def test_guide_shows_the_toy_family(repository):
     source = (repository / "tests/networks/toy_family.py").read_text()
     code = source[source.index("from __future__") :]
     assert f"```python\n{code}```" in (repository / "docs/new_family.md").read_text()

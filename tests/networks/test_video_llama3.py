@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is VideoLLaMA3's own: merge sizes that come with the images, means before the projector, its own reduction."""
+"""Features specific to VideoLLaMA3: merge sizes per image, means before the projector, compression of video tokens."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def images(checkpoint):
 
 
 def blocks(raster):
-    """Means over 2x2 blocks of values ``(8 * 12, ...)`` that lie row by row."""
+    """Return means over 2x2 blocks of values ``(8 * 12, ...)`` in row-major order."""
     return raster.unflatten(0, (4, 2, 6, 2)).mean((1, 3)).flatten(0, 1)
 
 
 def prompt(checkpoint, family, inputs):
-    """The inputs of a prompt that holds the slices one after the other."""
+    """Return the inputs of a prompt with the slices one after the other."""
     _, tokenizer = load_processors(str(checkpoint))
     texts = [family.image_text(tokenizer, rows * columns) for rows, columns in family.token_grids(inputs)]
     return {**tokenizer("".join(texts) + "Is it?", return_tensors="pt"), **inputs}
@@ -62,7 +62,7 @@ def test_encoder_tokens_are_block_means(model, images):
 
 
 def test_importance_is_that_of_the_block(model, images):
-    """Patches in merge groups and patches row by row say the same of every place."""
+    """Patches in merge groups and in row-major order give the same importance."""
     vlm = RecordedVLM(model, NUCLEUS)
     raster, merged = (vlm.encode(**images(merge_size)).records for merge_size in (1, 2))
     for one, other in zip(raster, merged, strict=True):
@@ -81,7 +81,7 @@ def test_unmerged_slices_equal_masked_stock_model(model, checkpoint, images):
 
 
 @pytest.mark.parametrize("merge_size", [1, 2])
-def test_pruners_are_told_the_merge_size(model, images, merge_size):
+def test_pruners_get_the_merge_size(model, images, merge_size):
     told = []
 
     @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def test_pruners_are_told_the_merge_size(model, images, merge_size):
     assert told == [merge_size**2] * 2
 
 
-def test_given_positions_follow_the_tokens(model, prompts, monkeypatch):
-    """The positions of the full prompt instead of renumbered ones."""
+def test_given_positions_are_pruned(model, prompts, monkeypatch):
+    """Positions of the full prompt are kept instead of being renumbered."""
     inputs = prompts(SIZES[:2])
     positions = torch.arange(inputs["input_ids"].shape[1])[None]
     monkeypatch.setitem(stock_oracle.POSITIONS, "video_llama_3", lambda *_: positions)
@@ -111,14 +111,14 @@ def test_given_positions_follow_the_tokens(model, prompts, monkeypatch):
     assert torch.equal(output[:, -8:], masked_greedy(model, inputs, keep, 8))
 
 
-def test_images_bring_no_reduction_of_their_own(images):
+def test_images_have_no_compression_mask(images):
     assert set(images(2)) == set(VideoLlama3Family.image_inputs)
 
 
 @pytest.mark.parametrize("pruner", [None, NUCLEUS], ids=["no pruner", "nucleus"])
 @pytest.mark.parametrize("route", ["video_compression_mask", "pixel_values_videos"])
-def test_own_token_reduction_is_refused(model, checkpoint, images, pruner, route):
-    """The model reduces nothing but videos: neither they nor their mask get past a wrapper."""
+def test_token_compression_of_the_model_is_refused(model, checkpoint, images, pruner, route):
+    """The model compresses only videos: the wrapper refuses them and their mask."""
     vlm = RecordedVLM(model, pruner)
     inputs = prompt(checkpoint, vlm.family, images(2))
     for run in (vlm, vlm.generate):

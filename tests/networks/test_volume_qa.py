@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Volumes and questions to answers."""
+"""Answers about volumes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_nothing_is_loaded_before_the_first_use(checkpoint, monkeypatch):
     network = VolumeQA.from_pretrained(str(checkpoint), PRUNER)
     assert not list(network.parameters())
     network(volume()[None])
-    # one model, which encoder and engine share
+    # encoder and engine share one model
     assert sum(one.numel() for one in network.parameters()) == sum(
         one.numel() for one in model_of(network).parameters()
     )
@@ -72,7 +72,7 @@ def test_answers_keep_the_nesting(network):
 
 
 def test_answer_is_that_of_the_wrapped_model(network):
-    """The prompt written by hand, through the wrapper alone."""
+    """Compared with a prompt written by hand and passed to the wrapper."""
     one = volume(depth=3)
     (answered,) = network(one[None], [["Is it?"]])
     checkpoint = network.encoder.checkpoint
@@ -103,7 +103,7 @@ def test_a_volume_is_encoded_once(network, monkeypatch):
     assert all(set(answer.seconds) == {"prefill", "decode"} for answer in study.answers)
 
 
-def test_prompt_bears_the_original_slice_numbers(network):
+def test_prompt_has_the_original_slice_numbers(network):
     study = network.encode(volume(depth=3, kept_indices=[4, 7, 30], source_depth=40))
     text = prompt_text(network, study, "Is it?")
     assert [f"Slice {number}:" in text for number in (5, 8, 31)] == [True] * 3
@@ -116,7 +116,7 @@ def test_prompt_bears_the_original_slice_numbers(network):
 
 
 def test_padded_batch_equals_one_by_one(network):
-    """Volumes of unequal depth in one batch: the padding reaches nothing."""
+    """Volumes of different depths in one batch: the padding has no effect."""
     deep = {"image": volume(depth=5, seed=1, kept_indices=[0, 1, 2, 3, 9]), "question": ["a?"]}
     flat = {"image": volume(depth=2, seed=2, kept_indices=[6, 8]), "question": ["b?", "c?"]}
     batch = collate_volumes([deep, flat])
@@ -149,13 +149,13 @@ def test_channels_become_colors():
 
 
 @pytest.mark.parametrize("question", ["", "  \n", 12, None, "Is it <|im_end|>?"], ids=repr)
-def test_questions_that_cannot_be_asked(network, question):
+def test_invalid_questions(network, question):
     with pytest.raises(QuestionError):
         network(volume()[None], [[question]])
 
 
 def test_conversations(network, monkeypatch):
-    """The study stays in the first turn alone, all turns reach the model in order, and nothing is encoded again."""
+    """The study is only in the first turn, the model gets all turns in order, and nothing is encoded again."""
     study = network.encode(volume(depth=3, kept_indices=[1, 2, 5]))
     monkeypatch.setattr(encoding, "encode_and_prune_each", lambda *_, **__: pytest.fail("encoded again"))
     turns = ["First?", "Yes {x}.", "Second?", "No.", "Third?"]
@@ -172,7 +172,7 @@ def test_conversations(network, monkeypatch):
 
 
 @pytest.mark.parametrize("question", [[], ["a?", "b"], ["a?", "", "b?"], ["a?", 3, "b?"], ["a?", "<|im_end|>", "b?"]])
-def test_conversations_that_cannot_go_on(network, question):
+def test_invalid_conversations(network, question):
     with pytest.raises(QuestionError):
         network.answer(network.encode(volume(depth=1)), question)
 
@@ -186,7 +186,7 @@ def test_special_tokens_that_the_tokenizer_does_not_list(checkpoint):
         prompt_text(network, network.encode(volume(depth=1)), "Is it?<end_of_turn>")
 
 
-def test_any_other_text_is_asked_verbatim(network):
+def test_other_texts_are_asked_verbatim(network):
     question = "Größe {x} in 'mm', \"left\" # $y @z % 肺? <b>"
     text = prompt_text(network, network.encode(volume(depth=1)), question)
     assert question in text
@@ -214,9 +214,9 @@ def test_questions_must_match_volumes(network):
         network(volume()[None], [["a?"], ["b?"]])
 
 
-def test_prompt_longer_than_the_model_reads(network, monkeypatch):
+def test_prompt_longer_than_the_context(network, monkeypatch):
     monkeypatch.setattr(model_of(network).config.get_text_config(), "max_position_embeddings", 40)
-    with pytest.raises(PromptError, match="40 at most"):
+    with pytest.raises(PromptError, match="context has 40"):
         network(volume()[None], [["a?"]])
 
 
@@ -236,7 +236,7 @@ def test_bad_parts():
 
 
 def test_an_encoder_without_the_language_model(checkpoint, network):
-    """The same tokens, to the bit, from a checkpoint whose language model was not loaded."""
+    """A checkpoint without its language model gives bitwise equal tokens."""
     vision = Checkpoint(str(checkpoint), parts="vision")
     alone, whole = TransformersEncoder(vision, PRUNER).encode(volume()), network.encode(volume())
     assert all(map(torch.equal, alone.tokens, whole.tokens))
@@ -261,7 +261,7 @@ def test_bad_prompt_texts(texts):
         VolumePrompt(**texts)
 
 
-def test_prompt_form():
+def test_prompt_parts():
     prompt = VolumePrompt("Read this.", "", "SLICE {number}", question="\n\n{question}")
     assert prompt.content([3, 9], "Why {number}?", "<image>") == [
         {"type": "text", "text": "Read this."},
@@ -273,14 +273,14 @@ def test_prompt_form():
     ]
 
 
-def test_prompt_form_in_one_text():
-    """Hulu-Med's form: markers parted by commas, nothing that a chat template could add to."""
+def test_prompt_in_one_text():
+    """Hulu-Med's prompt: placeholders separated by commas, so that the chat template adds nothing."""
     prompt = VolumePrompt("", "", "", separator=",", question="\n{question}", image_parts=False)
     assert prompt.content([3, 9, 10], "Why?", "<image>") == [{"type": "text", "text": "<image>,<image>,<image>\nWhy?"}]
 
 
 def test_images_written_into_the_text(checkpoint, network):
-    """The same tokens reach the model, whether the template or the text writes the images."""
+    """The model gets the same tokens if the template or the text has the images."""
     prompt = VolumePrompt(before_slice="", separator=",", image_parts=False)
     other = VolumeQA.from_pretrained(str(checkpoint), PRUNER, max_new_tokens=3, prompt=prompt)
     study = other.encode(volume(depth=3))
@@ -302,7 +302,7 @@ def test_answers_are_streamed(checkpoint):
 
 
 def test_token_budget(checkpoint, network):
-    """Every slice gets an equal share, or the family says that it cannot."""
+    """Every slice gets an equal share, or the family refuses a budget."""
     budget = max(4 * 16, network.encode(volume(depth=4)).record.unpruned_tokens // 2)
     small = TransformersEncoder(network.encoder.checkpoint, PRUNER, token_budget=budget)
     if type(network.encoder.checkpoint.family).image_size_for is ModelFamily.image_size_for:
@@ -317,7 +317,7 @@ def test_token_budget(checkpoint, network):
     assert shrunk.key != free.key
 
 
-def test_what_the_network_says_of_itself(checkpoint, network):
+def test_description_of_the_network(checkpoint, network):
     described = network.describe()
     assert described["model"]["model_id"] == str(checkpoint)
     assert described["model"]["random_weights"] is True
@@ -330,7 +330,7 @@ def test_what_the_network_says_of_itself(checkpoint, network):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["GPU", "main"])
-def test_out_of_memory_is_tried_again_with_fewer_slices(network, monkeypatch, caplog, error):
+def test_out_of_memory_is_retried_with_fewer_slices(network, monkeypatch, caplog, error):
     one = volume(depth=8)
     expected = network(one[None], [["a?"]])
     batches = []
@@ -351,7 +351,7 @@ def test_out_of_memory_is_tried_again_with_fewer_slices(network, monkeypatch, ca
     assert note in caplog.text
 
 
-def test_out_of_memory_is_tried_again_once(network, monkeypatch):
+def test_out_of_memory_is_retried_once(network, monkeypatch):
     calls = []
 
     def failing(*_, **__):
@@ -364,7 +364,7 @@ def test_out_of_memory_is_tried_again_once(network, monkeypatch):
     assert len(calls) == 2
 
 
-def test_other_errors_are_not_tried_again(network, monkeypatch):
+def test_other_errors_are_not_retried(network, monkeypatch):
     calls = []
 
     def failing(*_, **__):
@@ -377,8 +377,8 @@ def test_other_errors_are_not_tried_again(network, monkeypatch):
     assert len(calls) == 1
 
 
-def test_several_pruners_on_one_run_of_the_encoder(network):
-    """Each leaves what it leaves alone, and some of the slices are what they are among all."""
+def test_several_pruners_share_the_encoder(network):
+    """Each pruner gives its own result, and a part of the slices equals their result among all."""
     one = volume(depth=6)
     pruners = [None, PRUNER, NucleusPruner(tau=0.3, temperature=0.05)]
     together = network.encoder.encode_each(one, pruners)

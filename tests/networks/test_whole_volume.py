@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pruners that look at all slices before they choose."""
+"""Pruners that select among the tokens of all slices."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ VOLUME = replace(SLICE, scope="volume")
 
 
 def nucleus_of_all(volume: list[list[float]]) -> list[list[int]]:
-    """What :data:`VOLUME` selects of the importance of some slices, token after token in float64."""
+    """Return the selection of :data:`VOLUME`, computed token by token in float64."""
     scores = [[min(score, 1.2) for score in one] for one in volume]
-    # the highest first; equal ones slice after slice, then by their place
+    # highest first; ties by slice, then by index
     order = sorted((-score, index, j) for index, one in enumerate(scores) for j, score in enumerate(one))
     total = math.fsum(math.exp(-score / 0.1) for score, _, _ in order)
     kept: list[list[int]] = [[] for _ in volume]
@@ -37,7 +37,7 @@ def nucleus_of_all(volume: list[list[float]]) -> list[list[int]]:
 
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
 def test_vision_batch_size_changes_nothing(model, prompts, merge_space):
-    """Slices of several sizes, so that the batches are padded to different lengths; equal to the loop over all."""
+    """Slices of several sizes, so that batches are padded to different lengths, equal the loop over all slices."""
     inputs = prompts(SIZES)
     vlm = PrunedVLM(model, replace(VOLUME, merge_space=merge_space))
     whole = vlm.encode(**inputs)
@@ -58,7 +58,7 @@ def test_vision_batch_size_changes_nothing(model, prompts, merge_space):
                 torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
-def test_beside_other_pruners_on_one_run_of_the_encoder(model, prompts):
+def test_with_other_pruners_that_share_the_encoder(model, prompts):
     inputs = prompts(SIZES)
     vlm = PrunedVLM(model)
     pruners = [VOLUME, None, SLICE, replace(VOLUME, tau=0.3, merge_space="encoder"), VOLUME]
@@ -80,7 +80,7 @@ def test_answers_from_the_whole_volume(model, prompts):
 
 
 def test_slices_of_one_call_are_one_volume(model, prompts):
-    """Two prompts in a call share one nucleus, as is documented; each in its own call has its own."""
+    """Two prompts in one call share a nucleus, as documented; in separate calls each has its own."""
     both = PrunedVLM(model, VOLUME)
     together = both.encode(**prompts(SIZES[:3], SIZES[3:]))
     assert torch.equal(torch.cat(together.keep), torch.cat(both.encode(**prompts(SIZES)).keep))
@@ -88,7 +88,7 @@ def test_slices_of_one_call_are_one_volume(model, prompts):
 
 @dataclass(frozen=True)
 class Onlooker(TokenPruner):
-    """Keeps every token and what it was given."""
+    """Keeps every token and stores its inputs."""
 
     whole: bool = True
 
@@ -104,7 +104,7 @@ class Onlooker(TokenPruner):
 
 
 @pytest.mark.parametrize("merge_space", ["projected", "encoder"])
-def test_what_the_pruner_is_given(model, prompts, merge_space):
+def test_inputs_of_the_pruner(model, prompts, merge_space):
     inputs = prompts(SIZES)
     vlm = PrunedVLM(model, Onlooker(merge_space=merge_space), vision_batch_size=1)
     Onlooker.given.clear()

@@ -1,9 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The picture shows what the record says."""
+"""The figure shows the record."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,8 +40,8 @@ def test_every_slice_is_drawn_as_recorded(record):
     assert [bool(axes.lines) for axes in panels] == [False, True, False, True]
 
 
-def test_the_figure_from_the_files_alone(record, tmp_path):
-    """Pixel for pixel the one of the run."""
+def test_figure_from_saved_files(record, tmp_path):
+    """The figure has the same pixels as that of the run."""
     volume = torch.rand(1, 40, 60, 4, generator=torch.Generator().manual_seed(0))
     again = StudyRecord.load(record.save(tmp_path / "ab12.safetensors"))
     first, second = (pruning_figure(volume, one, columns=2) for one in (record, again))
@@ -52,6 +54,20 @@ def test_the_figure_from_the_files_alone(record, tmp_path):
 def test_some_slices(record):
     figure = pruning_figure(torch.zeros(3, 8, 8, 4), record, slices=[2])
     assert [axes.get_title() for axes in figure.axes if axes.images] == ["slice 3: 3 of 6 tokens"]
+
+
+def test_what_was_cropped_away_is_pale(record):
+    cropped = replace(record, geometry=replace(record.geometry, crop=((10, 30), (0, 30))))
+    figure = pruning_figure(torch.full((1, 40, 60, 4), 0.5), cropped, slices=[2])
+    (image,) = (axes.images[0].get_array() for axes in figure.axes if axes.images)
+    expected = np.full((40, 60, 3), 0.8)
+    expected[10:20, :10] = 0.5  # the first token, in the corner of the part that was encoded
+    expected[10:20, 10:20] = [0.7, 0.54, 0.3]
+    expected[10:20, 20:30] = expected[20:30, :20] = 0.125
+    expected[20:30, 20:30] = 0.5
+    np.testing.assert_allclose(image, expected)
+    with pytest.raises(VolumeShapeError, match="40 x 60"):
+        pruning_figure(torch.zeros(1, 20, 30, 4), cropped)
 
 
 def test_another_volume_is_refused(record):

@@ -11,7 +11,7 @@ from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
 
 def slice_record(grid, seed, importance=True):
-    """Half of the tokens selected, one contextual, the rest merged into it."""
+    """Return a slice record: half of the tokens are selected, the others are merged into one contextual token."""
     generator = torch.Generator().manual_seed(seed)
     size = grid[0] * grid[1]
     primary = torch.arange(size) < size // 2
@@ -22,7 +22,7 @@ def slice_record(grid, seed, importance=True):
 
 
 def study_record(importance=True, distances=True, **changed):
-    """A record of two kept slices of five, on an oblique grid."""
+    """Return a record with two of five slices, on an oblique grid."""
     affine = torch.tensor([[0.0, 2, 0, 3], [1, 0, 0.1, 4], [0, 0.2, 3, 5], [0, 0, 0, 1]], dtype=torch.float64)
     geometry = VolumeGeometry((8, 12, 5), affine, affine.flip(1), (0.0, 3.0, 6.5, 9.0, 12.0), ((1, 8), (0, 12)))
     fields = {

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Lines of results: their schema, and a reader of what a run wrote."""
+"""Result lines: their schema, and reading a run's output folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def line(first=True, **changed):
     return result_line(QUESTION, {"engine": {"name": "transformers"}}, **{**arguments, **changed})
 
 
-def test_the_schema_is_one():
+def test_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(LINE_SCHEMA)
 
 
@@ -41,12 +41,12 @@ def test_every_kind_of_line_follows_the_schema():
 @pytest.mark.parametrize(
     "change", [{"answer": None}, {"status": 3}, {"tokens": {"kept": 1}}, {"unknown": 1}, {"id": ""}]
 )
-def test_the_schema_refuses_other_lines(change):
+def test_schema_refuses_other_lines(change):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**line(), **change}, LINE_SCHEMA)
 
 
-def test_the_stages_that_all_questions_share_stand_on_the_first_line():
+def test_shared_stages_are_on_the_first_line():
     first, second = line(), line(first=False)
     assert first["seconds"] == {
         "load": 0.5,
@@ -59,7 +59,7 @@ def test_the_stages_that_all_questions_share_stand_on_the_first_line():
     assert second["seconds"] == {**dict.fromkeys(STAGES, 0.0), "prefill": 0.5, "decode": 1.0}
 
 
-def test_what_was_written_is_read_back(tmp_path):
+def test_written_results_are_read_back(tmp_path):
     record = study_record()
     record_file = tmp_path / "records" / f"{record.volume_id}.safetensors"
     record_file.parent.mkdir()
@@ -74,7 +74,7 @@ def test_what_was_written_is_read_back(tmp_path):
     assert results.metrics is None
 
 
-def test_folders_that_are_none_of_a_run(tmp_path):
+def test_folders_without_a_run(tmp_path):
     with pytest.raises(OutputFolderError, match="neither"):
         read_results(tmp_path)
     (tmp_path / "predictions.jsonl").write_text('{"id": "a"}\nno json\n')

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from monai_medpruner.errors import NonFiniteVoxelsError, SettingsError, SpacingError, VolumeShapeError
-from monai_medpruner.transforms import InterSliceAnchorFilter, InterSliceAnchorFilterd, anchor_filter
+from monai_medpruner.transforms import InterSliceAnchorFilter, InterSliceAnchorFilterd
+from monai_medpruner.transforms.slice_rules import anchor
 
 GUARD_ALONE = 1e9  # a threshold that no mean reaches
 
@@ -180,7 +181,7 @@ def test_block_is_at_least_a_pixel_and_at_most_the_slice(guard_mm):
 
 @pytest.mark.parametrize("off", [{}, {"guard_mm": None}])
 def test_switched_off(off, monkeypatch):
-    monkeypatch.setattr(anchor_filter, "guarded_slices", None)
+    monkeypatch.setattr(anchor, "guarded_slices", None)
     assert InterSliceAnchorFilter(0.025, **off).kept_slices(with_lesion(120, 60, 0.6)) == [0]
     assert InterSliceAnchorFilter(0.025).guard_mm is None
 

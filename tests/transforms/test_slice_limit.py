@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.transforms import InterSliceAnchorFilter, SliceLimit, SliceLimitd
+from monai_medpruner.transforms import InterSliceAnchorFilter, SliceLimit, SliceLimitd, SliceRange
 
 
 def volume(depth: int = 10) -> MetaTensor:
@@ -96,3 +98,43 @@ def test_bad_limit(limit):
 def test_bad_rule(rule):
     with pytest.raises(SettingsError, match=r"one of \['linspace', 'medgemma'\]"):
         SliceLimit(3, rule)
+
+
+def test_ratio_is_a_share_of_the_range():
+    whole = volume(40)
+    assert len(SliceLimit(ratio=0.25).kept_slices(whole)) == 10
+    assert len(SliceLimit(ratio=0.29).kept_slices(MetaTensor(torch.rand(1, 1, 1, 100)))) == 29
+    assert len(SliceLimit(5, ratio=0.25).kept_slices(whole)) == 5
+    assert SliceLimit(ratio=0.001).kept_slices(whole) == [0]
+    few = SliceRange("10:30")(whole)
+    out = SliceLimit(ratio=0.5)(SliceLimit(15)(few))
+    assert out.shape[-1] == few.meta["range_depth"] / 2 == 10
+    assert "10 of them were taken (slice_ratio)" in out.meta["notes"][-1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    steps=st.lists(st.floats(0.5, 6), min_size=1, max_size=40),
+    gap=st.floats(0.4, 40),
+    ratio=st.floats(0.02, 1),
+)
+def test_more_slices_than_the_ratio_where_a_gap_asks_for_them(steps, gap, ratio):
+    positions = [0.0, *itertools.accumulate(steps)]
+    stack = MetaTensor(torch.rand(1, 1, 1, len(positions)), meta={"slice_positions_mm": positions})
+    kept = SliceLimit(ratio=ratio, max_gap_mm=gap).kept_slices(stack)
+    without = SliceLimit(ratio=ratio).kept_slices(stack)
+    assert len(kept) >= len(without)
+
+    def largest(indices):
+        return max((positions[b] - positions[a] for a, b in itertools.pairwise(indices)), default=positions[-1])
+
+    if len(kept) < len(positions):
+        assert largest(kept) <= gap + 1e-3
+    if len(kept) > max(len(without), 2):
+        assert largest(np.linspace(0, len(positions) - 1, len(kept) - 1, dtype=int).tolist()) > gap
+
+
+@pytest.mark.parametrize("values", [{"ratio": 0}, {"ratio": 1.1}, {"ratio": "half"}, {"max_gap_mm": 0.0}], ids=str)
+def test_ratio_and_gap_that_are_refused(values):
+    with pytest.raises(SettingsError, match=next(iter(values))):
+        SliceLimit(**values)

@@ -16,10 +16,13 @@ from monai_medpruner import transforms
 
 SETTINGS = {
     "CheckVolume": {},
+    "CropBody": {"crop": None, "margin_mm": 2, "square": True},
+    "FindBody": {"crop": "body", "modality": "auto"},
     "HUWindows": {"windows": [[-160, 240], "lung"]},
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
     "InterSliceAnchorFilter": {"threshold": 0.5},
     "PercentileWindow": {"lower": 1, "upper": 99},
+    "SelectSlices": {"rule": {"name": "evs", "pruning_rate": 0.5}, "max_slices": 4},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma"},
     "SliceMinMax": {},
     "SlicePlane": {"plane": "acquired"},

@@ -137,18 +137,23 @@ class ModelFamily(ABC):
             )
         return self.attention_blocks[self.whole_slice_blocks[-1]]
 
-    def attention_block(self, block: int | None) -> Any:
+    def attention_block(self, block: int | float | None) -> Any:
         """The attention module of a block; of the scoring layer where the index is None.
 
         Args:
-            block: index of the block, counted from 0; negative ones count from the last.
+            block: index of the block, counted from 0; negative ones count from the last. A number above 0 and below 1
+                is a share of the depth; of the blocks that attend to the whole slice, it takes the nearest.
 
         Raises:
             SettingsError: there is no such block, or it attends within windows.
+            UnsupportedModelError: no block attends to the whole slice.
         """
-        if block is None:
+        if block is None or not self.whole_slice_blocks:
             return self.scoring_attention
         count = len(self.attention_blocks)
+        if isinstance(block, float):
+            wanted = round(block * count) - 1
+            return self.attention_blocks[min(self.whole_slice_blocks, key=lambda index: abs(index - wanted))]
         if not -count <= block < count:
             raise SettingsError(f"the vision encoder has {count} blocks, and none has the index {block}")
         if block % count not in self.whole_slice_blocks:
@@ -267,8 +272,8 @@ class ModelFamily(ABC):
 def packed_slices(inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The packed patches and grids of slices ``start`` to ``stop``, where the patches of all slices are one tensor."""
     grids = inputs["image_grid_thw"]
-    patches = grids.prod(-1)
-    first, last = int(patches[:start].sum()), int(patches[:stop].sum())
+    patches = grids.prod(-1).tolist()
+    first, last = sum(patches[:start]), sum(patches[:stop])
     return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -54,11 +55,16 @@ class Qwen25VLFamily(QwenGeometry):
 
     def _from_windows(self, grid: tuple[int, int]) -> torch.Tensor:
         """Return the place in window order of each token of a slice, int64 ``(N,)``."""
-        merge = self._vision.spatial_merge_size
-        window_index, _ = get_vision_window_index(
-            torch.tensor([[1, grid[0] * merge, grid[1] * merge]]),
-            spatial_merge_size=merge,
-            window_size=self._vision.window_size,
-            patch_size=self._vision.patch_size,
-        )
-        return window_index.argsort()
+        vision = self._vision
+        return _window_places(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)
+
+
+@lru_cache(maxsize=64)  # the slices of a volume have few sizes
+def _window_places(grid: tuple[int, int], merge: int, window_size: int, patch_size: int) -> torch.Tensor:
+    window_index, _ = get_vision_window_index(
+        torch.tensor([[1, grid[0] * merge, grid[1] * merge]]),
+        spatial_merge_size=merge,
+        window_size=window_size,
+        patch_size=patch_size,
+    )
+    return window_index.argsort()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -26,16 +27,23 @@ from monai_medpruner.networks import (
     dataset_with_cache,
 )
 from monai_medpruner.networks.study_cache import EARLIER_RUN
-from monai_medpruner.pruners import NucleusPruner, QuestionEmbedding, TokenPruner
+from monai_medpruner.networks.study_key import StudyKey, VolumeSource
+from monai_medpruner.pruners import NucleusPruner, QuestionEmbedding, TokenBudget, TokenPruner
 from monai_medpruner.testing import save_tiny_checkpoint
 from monai_medpruner.transforms import (
+    CropBodyd,
+    FindBodyd,
     IntensityWindowsd,
     InterSliceAnchorFilterd,
     LoadVolumed,
+    SelectSlicesd,
+    SliceLimitd,
     SlicePlaned,
+    SliceRanged,
     TimedCompose,
     describe_transform,
 )
+from monai_medpruner.transforms.slice_rules import AnchorRule
 
 PRUNER = NucleusPruner(tau=0.5, temperature=0.5)
 
@@ -55,8 +63,10 @@ class AskedPruner(TokenPruner):
         return score >= score.masked_fill(~slices.valid, -torch.inf).median(1, keepdim=True).values
 
 
-def write_volume(path, seed=0, changed=None, **header):
+def write_volume(path, seed=0, changed=None, air=False, **header):
     voxels = np.random.default_rng(seed).integers(-100, 200, (64, 96, 6)).astype(np.int16)
+    if air:
+        voxels[:8] = voxels[48:] = voxels[:, :12] = voxels[:, 80:] = -1000
     if changed is not None:
         voxels[changed] += 1
     image = nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -66,12 +76,17 @@ def write_volume(path, seed=0, changed=None, **header):
     return path
 
 
-def way(window=(-160, 240), gamma=0.01, load=None):
+def way(window=(-160, 240), gamma=0.01, load=None, slices="all", rule=None, crop=None, **anchor):
     """From file to encoder; counts loads in ``load``."""
     stages = [LoadVolumed("image"), SlicePlaned("image"), IntensityWindowsd("image", "ct", [list(window)], True)]
     if load is not None:
         stages.insert(0, Lambdad("image", lambda path: load.append(path) or path))
-    return Compose([TimedCompose("load", stages), TimedCompose("filter", [InterSliceAnchorFilterd("image", gamma)])])
+    if crop is not None:
+        stages.insert(-1, FindBodyd("image"))
+    stages.append(SliceRanged("image", slices))
+    chosen = [InterSliceAnchorFilterd("image", gamma, **anchor)] if rule is None else [rule]
+    chosen += [] if crop is None else [CropBodyd("image", **crop)]
+    return Compose([TimedCompose("load", stages), TimedCompose("filter", chosen)])
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +180,130 @@ def test_another_study_is_encoded(tiny, tmp_path, cache, other):
     assert all(map(torch.equal, study.tokens, expected.tokens))
 
 
+RETAINED = {"budget": TokenBudget(0.5)}
+ALIKE = {"gamma": 0.0}
+# the first settings, and others under which nothing of the first may be found
+PAIRS = {
+    "a budget": ({}, RETAINED),
+    "retention": (RETAINED, {"budget": TokenBudget(0.51)}),
+    "number of tokens": ({"budget": TokenBudget(max_visual_tokens=8)}, {"budget": TokenBudget(max_visual_tokens=9)}),
+    "share of slices": (RETAINED, {"budget": TokenBudget(0.5, slice_ratio=0.4)}),
+    "shared slices": (RETAINED, {"budget": TokenBudget(0.5, share_slices=False)}),
+    "gap of the budget": (RETAINED, {"budget": TokenBudget(0.5, max_gap_mm=2.0)}),
+    "image processing": ({"image_processing": "fast"}, {"image_processing": "stock"}),
+    "range": (ALIKE, {**ALIKE, "slices": "0:5"}),
+    "crop": (ALIKE, {**ALIKE, "crop": {"margin_mm": 0}}),
+    "margin": ({"crop": {"margin_mm": 0}}, {"crop": {"margin_mm": 4}}),
+    "square": ({"crop": {"margin_mm": 0}}, {"crop": {"margin_mm": 0, "square": True}}),
+    "crop of a range": ({"crop": {}}, {"crop": {}, "slices": "0:5"}),
+    "crop under a budget": ({"crop": {}, **RETAINED}, {"crop": {}}),
+    "largest gap": ({"gamma": 1.0}, {"gamma": 1.0, "max_gap_mm": 4.0}),
+    "another largest gap": ({"gamma": 1.0, "max_gap_mm": 4.0}, {"gamma": 1.0, "max_gap_mm": 6.0}),
+    "guard": ({"gamma": 1.0}, {"gamma": 1.0, "guard_mm": 4.0}),
+    "threshold of the guard": (
+        {"gamma": 1.0, "guard_mm": 4.0},
+        {"gamma": 1.0, "guard_mm": 4.0, "guard_threshold": 0.9},
+    ),
+    "limit": ({"rule": SliceLimitd("image", 3)}, {"rule": SliceLimitd("image", 4)}),
+    "rule of the limit": ({"rule": SliceLimitd("image", 3)}, {"rule": SliceLimitd("image", 3, "medgemma")}),
+    "ratio of the limit": ({"rule": SliceLimitd("image", ratio=0.4)}, {"rule": SliceLimitd("image", ratio=0.5)}),
+    "gap of the limit": (
+        {"rule": SliceLimitd("image", ratio=0.4)},
+        {"rule": SliceLimitd("image", ratio=0.4, max_gap_mm=2.0)},
+    ),
+    "slice rule": ({"rule": SelectSlicesd("image", "evs")}, {"rule": SelectSlicesd("image", "hulumed")}),
+    "slices of a rule": (
+        {"rule": SelectSlicesd("image", "evenly_spaced_mm", 2)},
+        {"rule": SelectSlicesd("image", "evenly_spaced_mm", 3)},
+    ),
+    "field of a rule": (
+        {"rule": SelectSlicesd("image", AnchorRule(1.0, max_gap_mm=4.0))},
+        {"rule": SelectSlicesd("image", AnchorRule(1.0, max_gap_mm=6.0))},
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_other_settings_are_another_study(tiny, tmp_path, cache, pair):
+    """Neither finds the other; each finds itself, with the tokens and the record that it has without a cache."""
+    path = write_volume(tmp_path / "ct.nii.gz", air=True)
+    ways = []
+    for given in PAIRS[pair]:
+        options = {name: given[name] for name in ("budget", "image_processing") if name in given}
+        ways.append((options, way(**{name: value for name, value in given.items() if name not in options})))
+    for options, preprocessing in ways:
+        assert not encoded(path, cache, tiny, preprocessing=preprocessing, **options)[1]
+    for options, preprocessing in ways:
+        study, found = encoded(path, cache, tiny, preprocessing=preprocessing, **options)
+        assert found
+        expected = TransformersEncoder(tiny, PRUNER, **options).encode(preprocessing({"image": str(path)})["image"])
+        same_but_for_the_run(study, expected)
+
+
+def same_but_for_the_run(study, expected):
+    assert len(study.tokens) == len(expected.tokens)
+    assert all(map(torch.equal, study.tokens, expected.tokens))
+    tensors, facts = study.record.packed()
+    others, other_facts = expected.record.packed()
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensors[name].nan_to_num(-1), others[name].nan_to_num(-1)) for name in tensors)
+    ours = {**facts, "notes": [note for note in facts["notes"] if note != EARLIER_RUN], "seconds": {}}
+    # tuples are lists after a way through JSON
+    assert json.dumps(ours) == json.dumps({**other_facts, "seconds": {}})
+
+
+def test_the_name_of_a_preset_changes_no_token(tiny, tmp_path, cache):
+    """Found under another name, and recorded under this run's."""
+    path = write_volume(tmp_path / "ct.nii.gz")
+    study, _ = encoded(path, cache, tiny, preset="paper")
+    again, found = encoded(path, cache, tiny, preset="mine")
+    assert found
+    assert again.key == study.key
+    assert (study.record.settings["preset"], again.record.settings["preset"]) == ("paper", "mine")
+    assert {**again.record.settings, "preset": "paper"} == study.record.settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("range_depth", 5),
+        ("source_depth", 7),
+        ("slice_positions_mm", [0.0, 2.0, 9.0, 11.0]),
+        ("uncropped_size", [64, 96]),
+    ],
+)
+def test_equal_slices_of_another_volume(tiny, cache, name, value):
+    """What a budget allows, and the record, depend on the volume that the slices come from."""
+    encoder = CachedEncoder(TransformersEncoder(tiny, PRUNER, **RETAINED), cache)
+    voxels = torch.rand(1, 32, 64, 4, generator=torch.Generator().manual_seed(0))
+    whole = {"kept_indices": [0, 1, 2, 3], "source_depth": 6, "range_depth": 6, "slice_positions_mm": [0.0, 2, 4, 6]}
+    whole |= {"crop": [[0, 32], [0, 64]], "uncropped_size": [64, 64], "preprocessing": [], "volume_id": "ab"}
+    first = encoder.encode(MetaTensor(voxels, meta=whole))
+    changed = {**whole, name: value}
+    other = encoder.encode(MetaTensor(voxels, meta=changed))
+    assert other.key != first.key
+    assert other.key.preprocessing == first.key.preprocessing
+    expected = TransformersEncoder(tiny, PRUNER, **RETAINED).encode(MetaTensor(voxels, meta=changed))
+    same_but_for_the_run(other, expected)
+    assert "encode" not in encoder.encode(MetaTensor(voxels, meta=changed)).record.seconds
+
+
+def test_what_another_encoder_tells_of_itself(cache):
+    class Described(torch.nn.Module):
+        def __init__(self, **told):
+            super().__init__()
+            self.told = told
+
+        def describe(self):
+            return {"model": {"name": "a"}, "pruner": None, **self.told}
+
+    source = VolumeSource("files:ab", "[]")
+    told = [{}, {"resampling": 2}, {"resampling": 3}, {"budget": {"retention": 0.1}}, {"preset": "fast"}]
+    keys = [StudyKey.of(source, CachedEncoder(Described(**one), cache).describe()) for one in told]
+    assert len(set(keys)) == 4
+    assert keys[0] == keys[4]
+
+
 @pytest.mark.parametrize("other", ["weights", "dtype", "revision", "attention", "versions"])
 def test_another_model_is_asked_itself(tiny, tmp_path, cache, other, monkeypatch):
     path = write_volume(tmp_path / "ct.nii.gz")
@@ -210,6 +349,12 @@ def test_voxels_that_were_changed_are_not_mistaken(tiny, tmp_path, cache):
     other = encoder.encode(changed)
     assert other.key != first.key
     assert "encode" in other.record.seconds
+    # a marked volume, changed in place or turned over
+    for change in (lambda volume: volume * 0.5, lambda volume: volume.flip(1), lambda volume: volume.flip(2)):
+        marked = CachedPreprocessing(way(gamma=None), encoder)({"image": str(path)})["image"]
+        turned = change(marked)
+        assert "study_source" in turned.meta
+        assert encoder.encode(turned).key.volume.startswith("voxels:")
     # slices of a marked volume taken away
     marked = CachedPreprocessing(way(gamma=None), encoder)({"image": str(path)})["image"]
     part = InterSliceAnchorFilterd("image", 0.5)({"image": marked})["image"]
@@ -292,13 +437,23 @@ def test_a_pruner_that_needs_the_question(tiny, tmp_path, cache):
     assert again.record.image == str(path)
     waiting = CachedPreprocessing(way(), encoder)({"image": str(path)})["image"]
     assert encoder.encode(waiting).pending is not None
+    # the study of an encoder without a budget, asked under one, and the other way round
+    limited = CachedEncoder(TransformersEncoder(tiny, pruner, budget=TokenBudget(0.45)), cache)
+    under = limited.for_question(study, "Is it?")
+    assert sum(map(len, under.tokens)) < sum(map(len, first.tokens))
+    assert sum(map(len, limited.for_question(study, "Is it?").tokens)) == sum(map(len, under.tokens))
+    assert all(map(torch.equal, encoder.for_question(study, "Is it?").tokens, first.tokens))
+    kept = limited.encode(CachedPreprocessing(way(), limited)({"image": str(path)})["image"])
+    assert kept.key != study.key
+    assert limited.for_question(kept, "Is it?").key != first.key
 
 
 def test_it_says_what_the_encoder_and_the_transforms_say(tiny, cache):
-    encoder = TransformersEncoder(tiny, PRUNER, token_budget=500)
+    encoder = TransformersEncoder(tiny, PRUNER, token_budget=500, budget=TokenBudget(0.9))
     wrapped = CachedEncoder(encoder, cache)
     assert wrapped.describe() == encoder.describe()
     assert (wrapped.pruner, wrapped.token_budget, wrapped.checkpoint) == (PRUNER, 500, tiny)
+    assert wrapped.budget == TokenBudget(0.9)
     assert describe_transform(CachedPreprocessing(way(), wrapped)) == describe_transform(way())
     assert wrapped.with_pruner(None).describe() == {**encoder.describe(), "pruner": None}
     assert encoder.pruner is PRUNER

@@ -13,8 +13,8 @@ method under the same budget, and all tokens.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,14 @@ def row(data: Path, output: Path, name: str, settings: dict[str, Any]) -> dict[s
     return {"name": name, **settings, "metrics": result["metrics"], **shares, "largest": largest}
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run every split, and write one JSON file."""
-    data, output, families = Path(arguments[0]), Path(arguments[1]), arguments[2:] or FAMILIES
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the phantoms")
+    parser.add_argument("output", type=Path, help="folder to write")
+    parser.add_argument("families", nargs="*", default=FAMILIES, help="default: all trained families")
+    options = parser.parse_args(arguments)
+    data, output, families = options.data, options.output, options.families
     rows = []
     for family in families:
         splits = {f"{family}_{share:g}_{slices:g}": {"retention": share, "slice_ratio": slices}
@@ -60,4 +65,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from evidence_page import write_page
-from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose, Lambdad
 
+from monai_medpruner.bundles import open_bundle
 from monai_medpruner.data.phantom import PRESETS, phantom_command
 from monai_medpruner.evaluation import BenchmarkEvaluator, Variant
 from monai_medpruner.pruners import AveragePoolingPruner, NucleusPruner, RandomTokensPruner
@@ -46,10 +46,11 @@ def medpruner_name(gamma: float, tau: float, min_tokens: int = 1) -> str:
 
 
 def own_settings() -> dict[str, Any]:
-    """Return the settings of the bundle."""
-    config = ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json"))
-    own = {name: config[name] for name in ("gamma", "tau", "temperature")}
-    return {**own, "min_tokens": config["pruners"]["nucleus"]["min_tokens"]}
+    """Return the settings of the bundle's slice filter and pruner."""
+    workflow = open_bundle(BUNDLE)
+    pruner = workflow.parser.get_parsed_content("token_pruner")
+    own = {name: getattr(pruner, name) for name in ("tau", "temperature", "min_tokens")}
+    return {"gamma": workflow.parser.get_parsed_content("optional::gamma"), **own}
 
 
 def main_names(gamma: float, tau: float, temperature: float, min_tokens: int) -> list[str]:
@@ -107,13 +108,11 @@ def variants(gamma: float, tau: float, temperature: float, min_tokens: int) -> d
 
 def evaluator_arguments(family: str, data: Path, device: str | None) -> dict[str, Any]:
     """Return the arguments shared by all evaluations of a family."""
-    configs = [str(BUNDLE / "configs" / f"{name}.json") for name in ("inference", "evaluate")]
     own = {"family": family, "dataset_dir": str(data), "task": "closed"}
     own |= {"dataset::transform": "@preprocessing::transforms::0"} | ({"device": device} if device else {})
-    workflow = ConfigWorkflow(config_file=configs, workflow_type="infer", bundle_root=str(BUNDLE), **own)
-    workflow.initialize()
+    workflow = open_bundle(BUNDLE, own, configs=("inference", "evaluate"))
     names = {"device": "device", "val_data_loader": "dataloader", "network": "network_def", "items": "items"}
-    names |= {"protocol": "protocol", "settings": "settings", "val_handlers": "handlers"}
+    names |= {"protocol": "protocol", "settings": "evaluator::settings", "val_handlers": "handlers"}
     return {name: workflow.parser.get_parsed_content(part) for name, part in names.items()}
 
 

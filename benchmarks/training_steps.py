@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 
 from monai_medpruner.data.phantom import PRESETS, generate_phantom
-from monai_medpruner.networks import VolumeQA
+from monai_medpruner.engines import VolumeQA
 from monai_medpruner.training import (
     TOKEN_PIXELS,
     AnswerBatches,

@@ -15,12 +15,12 @@ import torch
 from monai.config import KeysCollection
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import CropForeground, InvertibleTransform
+from monai.transforms import CropForeground
 from monai.utils import TraceKeys, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import PerVolumeList, collatable, positions_from_affine
 from monai_medpruner.errors import SettingsError, VolumeShapeError
-from monai_medpruner.transforms.each_key import EachKeyd
+from monai_medpruner.transforms.each_key import ReferenceKeyd
 from monai_medpruner.transforms.find_body import check_crop, plane_grid
 
 __all__ = ["CropBody", "CropBodyD", "CropBodyDict", "CropBodyd"]
@@ -174,7 +174,7 @@ def _squared(start: np.ndarray, end: np.ndarray, size: np.ndarray) -> tuple[np.n
     return start, end
 
 
-class CropBodyd(EachKeyd, InvertibleTransform):
+class CropBodyd(ReferenceKeyd):
     """Dictionary-based wrapper of :class:`CropBody`: the box is that of one key, and every key is cropped to it.
 
     Args:
@@ -202,19 +202,14 @@ class CropBodyd(EachKeyd, InvertibleTransform):
         ref_key: Hashable | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, CropBody(crop, margin_mm, square), allow_missing_keys)
-        if ref_key is not None and ref_key not in self.keys:
-            raise SettingsError(f"ref_key={ref_key!r} is not one of keys={self.keys}.")
-        self.ref_key = self.keys[0] if ref_key is None else ref_key
+        super().__init__(keys, CropBody(crop, margin_mm, square), ref_key, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop every key to the box of ``data[ref_key]``."""
         d = dict(data)
-        present = list(self.key_iterator(d))
+        present = self.present_keys(d)
         if not present or self.array_form.crop is None or not get_track_meta():
             return d
-        if self.ref_key not in d:
-            raise KeyError(f"{type(self).__name__}: the reference key {self.ref_key!r} is missing.")
         reference = d[self.ref_key]
         box = self.array_form.compute_bounding_box(reference)
         for key in present:
@@ -224,13 +219,6 @@ class CropBodyd(EachKeyd, InvertibleTransform):
                     f"{tuple(reference.shape[1:])}."
                 )
             d[key] = self.array_form.cut(d[key], *box)
-        return d
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Give every key its rows and columns back."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.array_form.inverse(d[key])
         return d
 
 

@@ -13,7 +13,6 @@ from math import nan
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
@@ -22,7 +21,7 @@ from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import PerVolumeList, append_note, collatable, positions_from_affine
 from monai_medpruner.errors import SettingsError, SliceGeometryError, VolumeShapeError
-from monai_medpruner.transforms.each_key import EachKeyd
+from monai_medpruner.transforms.each_key import ReferenceKeyd
 from monai_medpruner.transforms.slice_rules.base import SliceChoice
 
 __all__ = ["SliceSelection", "SliceSelectiond"]
@@ -241,7 +240,7 @@ def _source_distances(image: MetaTensor, distances: Sequence[float]) -> PerVolum
     return placed
 
 
-class SliceSelectiond(EachKeyd, InvertibleTransform):
+class SliceSelectiond(ReferenceKeyd):
     """Base of the dictionary forms: the slices are chosen on one key, and every key keeps the same ones.
 
     Args:
@@ -258,26 +257,12 @@ class SliceSelectiond(EachKeyd, InvertibleTransform):
     array_form: SliceSelection
     backend = SliceSelection.backend
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        array_form: SliceSelection,
-        ref_key: Hashable | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, array_form, allow_missing_keys)
-        if ref_key is not None and ref_key not in self.keys:
-            raise SettingsError(f"ref_key={ref_key!r} is not one of keys={self.keys}.")
-        self.ref_key = self.keys[0] if ref_key is None else ref_key
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Keep the slices chosen on ``data[ref_key]`` in every key."""
         d = dict(data)
-        present = list(self.key_iterator(d))
+        present = self.present_keys(d)
         if not present:
             return d
-        if self.ref_key not in d:
-            raise KeyError(f"{type(self).__name__}: the reference key {self.ref_key!r} is missing.")
         reference = convert_to_tensor(d[self.ref_key], track_meta=get_track_meta())
         choice = self.array_form.choose(reference)
         depth = reference.shape[self.array_form.slice_axis(reference)]
@@ -287,11 +272,4 @@ class SliceSelectiond(EachKeyd, InvertibleTransform):
                 raise VolumeShapeError(f"{key!r} has {found} slices, the reference {self.ref_key!r} has {depth}.")
             is_reference = key == self.ref_key
             d[key] = self.array_form.apply(reference if is_reference else d[key], choice, measured=is_reference)
-        return d
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Give every key its full depth back."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.array_form.inverse(d[key])
         return d

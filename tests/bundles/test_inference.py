@@ -241,9 +241,10 @@ def test_overrides(ask, shared_data, tmp_path):
     volume = SlicePlane("coronal")(LoadVolume()(image))
     gap = 3.0 * (volume.shape[-1] - 1 - 13)  # slices 3 mm apart, to the end of the volume
     kept = [10, 11, 12, 13]
-    assert first["slices"] == {"total": volume.shape[-1], "kept": 4, "indices": kept, "largest_gap_mm": gap}
+    slices = {"total": volume.shape[-1], "range": 4, "kept": 4, "indices": kept, "largest_gap_mm": gap}
+    assert first["slices"] == slices
     tokens = first["tokens"]["per_slice"][0]
-    assert first["tokens"] == {"unpruned": tokens * volume.shape[-1], "kept": 4 * tokens, "per_slice": [tokens] * 4}
+    assert first["tokens"] == {"unpruned": 4 * tokens, "kept": 4 * tokens, "per_slice": [tokens] * 4}
     assert all(line["seconds"]["encode"] == line["seconds"]["load"] == 0 for line in lines[1:])
     assert len({line["volume_id"] for line in lines}) == 1
     assert len({line["id"] for line in lines}) == len(texts)
@@ -291,14 +292,17 @@ def test_path_with_a_number_sign_is_refused(ask, shared_data, tmp_path):
 
 
 def test_pruner_from_the_command_line(ask, shared_data):
-    """Its name, and any of its fields."""
+    """Its name, and any of its fields; the text "none" is null."""
     image = shared_data("ct_torso_nifti/ct_small.nii.gz")
     options = {"image": image, "question": QUESTION, "slices": "3:7", "gamma": "none"}
-    process, (line,) = ask(**options, tau=0.01, **{"token_pruner::min_tokens": 2, "token_pruner::contextual_ratio": 0})
+    fields = {"token_pruner::min_tokens": 2, "token_pruner::contextual_ratio": 0}
+    fields |= {"pruners::nucleus::max_importance": 2.5, "token_pruner::max_importance": "none"}
+    process, (line,) = ask(**options, tau=0.01, **fields)
     assert process.returncode == 0, process.stderr[-2000:]
     pruner = line["settings"]["pruner"]
     chosen = {name: pruner[name] for name in ("name", "tau", "min_tokens", "contextual_ratio")}
     assert chosen == {"name": "nucleus", "tau": 0.01, "min_tokens": 2, "contextual_ratio": 0}
+    assert pruner["max_importance"] is None
     assert set(line["tokens"]["per_slice"]) == {2}
     process, (line,) = ask(**options, pruner="random_tokens", **{"token_pruner::keep_ratio": 0.5})
     assert process.returncode == 0, process.stderr[-2000:]

@@ -51,7 +51,7 @@ def nifti_geometry(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[np
     if usable:
         name, affine = next(iter(usable.items()))
         if len(usable) == 2:
-            notes += _compare_placements(*usable.values(), shape)
+            notes += _compare_placements(usable["sform"], usable["qform"], shape)
         notes += _compare_sizes(header, affine, name)
     else:
         affine = _from_voxel_sizes(header)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,6 +17,7 @@ from monai_medpruner.cli import (
     ask,
     compare,
     convert_hulumed,
+    evaluate,
     label_app,
     phantom,
     prepare_wordnet,
@@ -31,6 +33,7 @@ COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
     "convert_hulumed": convert_hulumed,
+    "evaluate": evaluate,
     "score": score,
     "compare": compare,
     "sweep": sweep,
@@ -65,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.further = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # ignite logs an error that passes through an engine, and the engine's caller again; it is written once, below
+    logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)
     try:
         COMMANDS[arguments.command].run(arguments)
     except Exception as raised:

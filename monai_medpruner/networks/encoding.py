@@ -18,13 +18,13 @@ from monai_medpruner.networks.block_signals import block_signals, capture_blocks
 from monai_medpruner.networks.families import EncodedSlices, ModelFamily
 from monai_medpruner.networks.packed_attention import packed_attention
 from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.networks.slice_signals import slice_signals
 from monai_medpruner.pruners import (
     BlockSignal,
     PrunedTokens,
     QuestionEmbedding,
     ReceivedAttention,
     Signal,
-    SlicePositions,
     SliceTokens,
     TokenPruner,
 )
@@ -227,25 +227,13 @@ def _scored_batches(
     patches_per_token = family.patches_per_token_in(inputs)
     wanted: frozenset[Signal] = frozenset().union(*(pruner.signals for pruner in pruners if pruner is not None))
     of_blocks = [signal for signal in wanted if isinstance(signal, BlockSignal)]
-    positions = _slice_positions(family, slice_positions_mm, len(grids)) if SlicePositions() in wanted else None
+    known = slice_signals(family, wanted, inputs, grids, patches_per_token, slice_positions_mm)
     for start, stop in _batches(grids, patches_per_token, vision_batch_size):
         seconds = StageTimes()
         images = family.slice_inputs(inputs, start, stop)
         encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds)
-        if positions is not None:
-            signals[SlicePositions()] = positions[start:stop]
+        signals |= {signal: values[start:stop] for signal, values in known.items()}
         yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds)
-
-
-def _slice_positions(family: ModelFamily, slice_positions_mm: Sequence[float] | None, slices: int) -> torch.Tensor:
-    """Positions as a tensor on the model's device, one per slice."""
-    if slice_positions_mm is None:
-        raise SettingsError("a pruner needs the slices' positions: give slice_positions_mm, one number per slice")
-    if len(slice_positions_mm) != slices:
-        raise SettingsError(
-            f"slice_positions_mm must hold one number per slice, got {len(slice_positions_mm)} for {slices} slices"
-        )
-    return torch.as_tensor(slice_positions_mm, dtype=torch.float32, device=family.model.device)
 
 
 def _encode_batch(
@@ -310,9 +298,8 @@ def _kept(
         return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
     pruned = pruner(_slice_tokens(pruner, scored, start, question), max_tokens)
     importance = scored.signals[ReceivedAttention()] if ReceivedAttention() in pruner.signals else None
-    keep, records = _records(scored.grids, pruned, importance)
     # the mask is on the host already: on the device, each use of it would be a transfer
-    counts = keep.sum(1).tolist()
+    keep, counts, records = _records(scored.grids, pruned, importance)
     places = keep.flatten().nonzero().flatten().to(pruned.tokens.device)
     kept = pruned.tokens.flatten(0, 1)[places]
     tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
@@ -338,14 +325,21 @@ def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, questio
 
 def _records(
     grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None
-) -> tuple[torch.Tensor, list[SliceRecord]]:
-    """The bool mask ``(S, M)`` of the kept tokens and each slice's record, on the CPU, in one transfer."""
+) -> tuple[torch.Tensor, list[int], list[SliceRecord]]:
+    """The bool mask of the kept tokens ``(S, M)``, how many each slice has, and the records; one transfer."""
+    filtered = torch.zeros_like(pruned.primary[:, 0]) if pruned.dropped is None else pruned.dropped
     parts = [pruned.primary.int(), pruned.contextual.int(), pruned.merged_into.int()]
+    parts.append(filtered[:, None].expand_as(pruned.primary).int())
     if importance is not None:
         parts.append(importance.float().view(torch.int32))  # the bits of the numbers
-    primary, contextual, merged_into, *bits = torch.stack(parts).cpu()
-    fields = [primary.bool(), contextual.bool(), merged_into.long(), *(one.view(torch.float32) for one in bits)]
+    primary, contextual, merged_into, every, *bits = torch.stack(parts).cpu()
+    fields = {"primary": primary.bool(), "contextual": contextual.bool(), "merged_into": merged_into.long()}
+    if bits:
+        fields["importance"] = bits[0].view(torch.float32)
+    keep = fields["primary"] | fields["contextual"]
+    counts, dropped = torch.stack([keep.sum(1), every[:, 0].long()]).tolist()
     records = [
-        SliceRecord(grid, *(one[index, : grid[0] * grid[1]] for one in fields)) for index, grid in enumerate(grids)
+        SliceRecord(grid, dropped=bool(gone), **{name: one[index, : grid[0] * grid[1]] for name, one in fields.items()})
+        for index, (grid, gone) in enumerate(zip(grids, dropped, strict=True))
     ]
-    return fields[0] | fields[1], records
+    return keep, counts, records

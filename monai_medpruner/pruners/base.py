@@ -66,12 +66,15 @@ class PrunedTokens:
         primary: bool mask ``(S, M)`` of the selected tokens.
         contextual: bool mask ``(S, M)`` of the tokens that others were merged into.
         merged_into: int64 ``(S, M)``, index of the token that carries each one now; -1 where it vanished or is padding.
+        dropped: bool ``(S,)``, slices that a slice filter in the pruner dropped, all but one token; None for a pruner
+            without one.
     """
 
     tokens: torch.Tensor
     primary: torch.Tensor
     contextual: torch.Tensor
     merged_into: torch.Tensor
+    dropped: torch.Tensor | None = None
 
     @property
     def keep(self) -> torch.Tensor:

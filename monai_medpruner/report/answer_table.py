@@ -93,9 +93,11 @@ def _volume(
     share = 100 * tokens["kept"] / tokens["unpruned"]
     gap = slices.get("largest_gap_mm")  # null without geometry
     largest = "" if gap is None else f" (largest gap {gap:.1f} mm)"
+    dropped = len(slices.get("dropped_after_encoding", ()))
+    encoded = "" if not dropped else f", and one token of each of {dropped} others"
     text.append(
-        f"kept: {slices['kept']} of {slices['total']} slices{largest}, {tokens['kept']:,} of {tokens['unpruned']:,} "
-        f"visual tokens ({share:.1f} %)"
+        f"kept: {slices['kept'] - dropped} of {slices['total']} slices{largest}{encoded}, "
+        f"{tokens['kept']:,} of {tokens['unpruned']:,} visual tokens ({share:.1f} %)"
     )
     spent = {stage: sum(line["seconds"].get(stage, 0.0) for line in lines) for stage in lines[0]["seconds"]}
     listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent.items())

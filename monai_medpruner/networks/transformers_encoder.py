@@ -137,8 +137,8 @@ class TransformersEncoder(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             inputs = self.image_inputs(volume)
-            if unpruned is None and "crop" in meta:
-                # of cropped slices, the record has to know how many tokens whole ones would have
+            if unpruned is None and "uncropped_size" in meta:
+                # of cropped or shrunk slices, the record has to know how many tokens whole ones would have
                 unpruned = self.unpruned_tokens(*map(int, meta["uncropped_size"]))
         positions = meta.get("slice_positions_mm")
         pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, positions, max_tokens)
@@ -245,7 +245,7 @@ class TransformersEncoder(nn.Module):
         """What the budget allows each pruner of a volume."""
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
         encoded = self.unpruned_tokens(int(volume.shape[1]), int(volume.shape[2]))
-        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else encoded
+        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "uncropped_size" in meta else encoded
         return [volume_limit(budget, pruner, volume, whole, encoded) for pruner in pruners]
 
     def _encode_in_memory(

@@ -118,7 +118,7 @@ class CropBody(CropForeground):
         for key in ("body_extents", "body_grid"):
             out.meta.pop(key, None)
         if "kept_indices" not in image.meta:
-            out.meta.update(_source_meta(image))
+            out.meta.update(source_meta(image))
         if out.shape != image.shape:
             out.meta["crop"] = PerVolumeList([int(start[axis]), int(end[axis])] for axis in (0, 1))
             out.meta["uncropped_size"] = PerVolumeList(image.shape[1:3])
@@ -149,7 +149,7 @@ class CropBody(CropForeground):
         return out
 
 
-def _source_meta(image: MetaTensor) -> dict[str, Any]:
+def source_meta(image: MetaTensor) -> dict[str, Any]:
     """What the first selection of slices would record: the volume before it was cropped is the source."""
     depth = image.shape[-1]
     positions = image.meta.get("slice_positions_mm", positions_from_affine(image.affine, 2, depth))

@@ -103,6 +103,7 @@ def encode_scored(
     inputs: dict[str, Any],
     vision_batch_size: int | None = None,
     slice_positions_mm: Sequence[float] | None = None,
+    inside: Sequence[torch.Tensor] | None = None,
 ) -> ScoredSlices:
     """Encode slices and compute what some pruners ask for, so that :func:`prune_scored` can prune them later.
 
@@ -116,11 +117,13 @@ def encode_scored(
         vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches. It bounds the encoder's
             activations and does not change the result.
         slice_positions_mm: position of each slice along the slice axis, for pruners that ask for it.
+        inside: per slice, bool ``(N_i,)``: the tokens whose patches are encoded, at least one; the others are left out
+            of the encoder's sequence, and no pruner sees them. None encodes all.
 
     Raises:
         SettingsError: ``vision_batch_size`` is not positive, a signal cannot be computed, or there is no slice.
     """
-    batches = _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm)
+    batches = _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm, inside)
     parts = [batch.needed_by(pruners) for batch in batches]
     if not parts:
         raise SettingsError("there are no slices to encode")
@@ -164,6 +167,7 @@ def encode_and_prune_each(
     slice_positions_mm: Sequence[float] | None = None,
     question: torch.Tensor | None = None,
     max_tokens: int | None = None,
+    inside: Sequence[torch.Tensor] | None = None,
 ) -> list[PrunedSlices]:
     """Encode slices once, batch by batch, and keep of each batch only what each pruner leaves.
 
@@ -181,6 +185,7 @@ def encode_and_prune_each(
         slice_positions_mm: likewise.
         question: as in :func:`prune_scored`; the same for all pruners.
         max_tokens: limit for what each pruner keeps of all slices of the call; None is no limit.
+        inside: as in :func:`encode_scored`.
 
     Returns:
         What each pruner leaves. The time of the encoder, which all share, stands in each.
@@ -197,7 +202,7 @@ def encode_and_prune_each(
     parts: list[list[PrunedSlices]] = [[] for _ in pruners]
     waiting: list[ScoredSlices] = []
     start = 0
-    for batch in _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm):
+    for batch in _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm, inside):
         for pruner, now, pruned in zip(pruners, at_once, parts, strict=True):
             if now:
                 pruned.append(_prune(family, pruner, batch, start))
@@ -219,6 +224,7 @@ def _scored_batches(
     inputs: dict[str, Any],
     vision_batch_size: int | None,
     slice_positions_mm: Sequence[float] | None,
+    inside: Sequence[torch.Tensor] | None,
 ) -> Iterator[ScoredSlices]:
     """Encode slices batch by batch and compute the signals that some pruner asks for, except the question."""
     if vision_batch_size is not None and vision_batch_size < 1:
@@ -231,9 +237,12 @@ def _scored_batches(
     for start, stop in _batches(grids, patches_per_token, vision_batch_size):
         seconds = StageTimes()
         images = family.slice_inputs(inputs, start, stop)
-        encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds)
+        among = None if inside is None else [one.cpu() for one in inside[start:stop]]
+        if among is not None:
+            images = family.inside_inputs(images, among)
+        encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds, among)
         signals |= {signal: values[start:stop] for signal, values in known.items()}
-        yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds)
+        yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds, among)
 
 
 def _encode_batch(
@@ -242,6 +251,7 @@ def _encode_batch(
     grids: list[tuple[int, int]],
     wanted: Sequence[BlockSignal],
     seconds: StageTimes,
+    inside: list[torch.Tensor] | None,
 ) -> tuple[EncodedSlices, dict[Signal, torch.Tensor]]:
     """Encode one batch of slices, compute signals of its blocks, and add the time of both."""
     device = family.model.device
@@ -249,8 +259,22 @@ def _encode_batch(
         with capture_blocks(family, wanted) as captured:
             encoded = family.encode(images)
     with seconds.stage("select", device):
-        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids).items())
-    return encoded, signals
+        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids, inside).items())
+    return (encoded if inside is None else _spread(encoded, inside)), signals
+
+
+def _spread(encoded: EncodedSlices, inside: list[torch.Tensor]) -> EncodedSlices:
+    """The encoder's output with the tokens that were left out as zeros in their places."""
+    places = [one.nonzero().flatten() for one in inside]
+
+    def whole(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [
+            one.new_zeros((len(mask), *one.shape[1:])).index_copy(0, place.to(one.device), one)
+            for one, place, mask in zip(rows, places, inside, strict=True)
+        ]
+
+    layers = [whole(layer) for layer in encoded.deepstack_features]
+    return EncodedSlices(whole(encoded.tokens), layers, whole(encoded.encoder_tokens))
 
 
 def _batches(
@@ -294,6 +318,8 @@ def _kept(
 ) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
     """The tokens of each slice that are kept, the DeepStack rows that go with them, and the slices' records."""
     encoded = scored.encoded
+    if pruner is None and scored.inside is not None:
+        return _kept_inside(scored, scored.inside)
     if pruner is None:
         return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
     pruned = pruner(_slice_tokens(pruner, scored, start, question), max_tokens)
@@ -307,15 +333,37 @@ def _kept(
     return list(tokens), layers, records
 
 
+def _kept_inside(
+    scored: ScoredSlices, inside: list[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
+    """All tokens that were encoded, the rows that go with them, and the slices' records."""
+    places = [one.nonzero().flatten() for one in inside]
+    parts = [scored.encoded.tokens, *scored.encoded.deepstack_features]
+    tokens, *layers = ([one[place.to(one.device)] for one, place in zip(rows, places, strict=True)] for rows in parts)
+    records = [
+        SliceRecord(
+            grid,
+            primary=mask,
+            contextual=torch.zeros_like(mask),
+            merged_into=torch.where(mask, torch.arange(len(mask)), -1),
+        )
+        for grid, mask in zip(scored.grids, inside, strict=True)
+    ]
+    return tokens, layers, records
+
+
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
     """What the pruner is given: the tokens that it merges, and its signals."""
     encoded = scored.encoded
     given: dict[Signal, torch.Tensor] = dict(scored.signals)
     if question is not None:
         given[QuestionEmbedding()] = question
+    inside = [torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens]
+    if scored.inside is not None:
+        inside = [mask.to(one.device) for mask, one in zip(scored.inside, inside, strict=True)]
     return SliceTokens(
         tokens=pad_sequence(encoded.encoder_tokens if pruner.merge_space == "encoder" else encoded.tokens, True),
-        valid=pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True),
+        valid=pad_sequence(inside, True),
         grids=scored.grids,
         signals={signal: values for signal, values in given.items() if signal in pruner.signals},
         patches_per_token=scored.patches_per_token,

@@ -27,7 +27,7 @@ class SliceTokens:
 
     Args:
         tokens: shape ``(S, M, C)``, M being the tokens of the longest slice; projected ones, or the encoder's.
-        valid: bool mask ``(S, M)``, False at padding.
+        valid: bool mask ``(S, M)``, False at padding, and at tokens that were not encoded, anywhere in the grid.
         grids: rows and columns of each slice's tokens, S pairs; token j lies at row ``j // columns``.
         signals: what else the pruner asked for; see :mod:`monai_medpruner.pruners.signals` for the shapes. Values at
             padding mean nothing.

@@ -45,7 +45,7 @@ class CropBody(CropForeground):
     Not lazy: other metadata depend on the outcome.
 
     Args:
-        crop: "body", or None to do nothing.
+        crop: "body", or "body_patches", which crops alike; or None to do nothing.
         margin_mm: added on each side of the body, whose edges lie on a grid of about 4 mm, outside the skin.
         square: widen the shorter side of the box to the longer one, as far as the slice allows, for encoders that
             resize every image to a square.
@@ -65,11 +65,12 @@ class CropBody(CropForeground):
         self.margin_mm = margin_mm
         self.square = square
 
-    def __call__(self, img: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, img: torch.Tensor, lazy: bool | None = None) -> torch.Tensor:  # type: ignore[override]
         """Crop ``img``.
 
         Args:
             img: ``(C, H, W, D)``, slices along the last axis; a MetaTensor that went through FindBody.
+            lazy: what ``Compose`` hands to every cropping transform; the crop is done at once in any case.
 
         Returns:
             The box of every slice, a view of ``img``; ``img`` itself with ``crop=None`` or without metadata tracking.

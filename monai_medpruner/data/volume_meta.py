@@ -13,7 +13,8 @@ each of its slices. ``range_depth``: slices of the range that was chosen of it; 
 were. ``slice_distances``: of each of its slices, what the slice rule measured (the anchor rule: its
 distance to the anchor); NaN for a slice that the rule was not given. ``slice_rules``: the rules that chose slices, each
 with its name and fields. ``body_extents``, ``body_grid``: where the body lies in each slice, and on which grid
-(:mod:`~monai_medpruner.transforms.find_body`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
+(:mod:`~monai_medpruner.transforms.find_body`). ``body_mask``: its shape on a coarse grid, packed
+(:mod:`~monai_medpruner.transforms.body_tokens`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
 the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal".
 ``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``:
 what was seen and how it was handled.

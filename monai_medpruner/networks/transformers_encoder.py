@@ -28,6 +28,7 @@ from monai_medpruner.networks.study_record import study_record
 from monai_medpruner.networks.volume_limit import VolumeLimit, volume_limit
 from monai_medpruner.pruners import TokenBudget, TokenPruner, pruner_settings
 from monai_medpruner.results import StageTimes
+from monai_medpruner.transforms.body_tokens import body_tokens
 
 __all__ = ["SliceEncoder", "TransformersEncoder"]
 
@@ -137,11 +138,14 @@ class TransformersEncoder(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             inputs = self.image_inputs(volume)
-            if unpruned is None and "crop" in meta:
-                # of cropped slices, the record has to know how many tokens whole ones would have
+            if unpruned is None and "uncropped_size" in meta:
+                # of cropped or shrunk slices, the record has to know how many tokens whole ones would have
                 unpruned = self.unpruned_tokens(*map(int, meta["uncropped_size"]))
         positions = meta.get("slice_positions_mm")
-        pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, positions, max_tokens)
+        size = (int(volume.shape[1]), int(volume.shape[2]))
+        inside = body_tokens(meta, size, self.checkpoint.family.token_grids(inputs)) if "body_mask" in meta else None
+        options = {"slice_positions_mm": positions, "max_tokens": max_tokens, "inside": inside}
+        pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, options)
         settings = self._settings(meta)
         studies = []
         for pruner, one, scored in zip(pruners, pruned, pending, strict=True):
@@ -243,7 +247,7 @@ class TransformersEncoder(nn.Module):
         """What the budget allows each pruner of a volume."""
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
         encoded = self.unpruned_tokens(int(volume.shape[1]), int(volume.shape[2]))
-        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else encoded
+        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "uncropped_size" in meta else encoded
         return [volume_limit(budget, pruner, volume, whole, encoded) for pruner in pruners]
 
     def _encode_in_memory(
@@ -251,13 +255,12 @@ class TransformersEncoder(nn.Module):
         count: int,
         pruners: Sequence[TokenPruner | None],
         inputs: dict[str, Any],
-        positions: Sequence[float] | None,
-        max_tokens: int | None,
+        options: dict[str, Any],
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None], tuple[str, ...]]:
         """Encode and prune; where memory runs out, once more with fewer slices at a time, which a note tells."""
         batch_size = self.vision_batch_size
         try:
-            return *self._encode_and_prune(pruners, inputs, batch_size, positions, max_tokens), ()
+            return *self._encode_and_prune(pruners, inputs, batch_size, **options), ()
         except Exception as error:
             at_once = min(batch_size or count, count)
             if not is_out_of_memory(error) or at_once == 1:
@@ -270,25 +273,32 @@ class TransformersEncoder(nn.Module):
         # outside the handler, whose traceback holds on to the memory
         logger.warning(note)
         release_memory()
-        return *self._encode_and_prune(pruners, inputs, fewer, positions, max_tokens), (note,)
+        return *self._encode_and_prune(pruners, inputs, fewer, **options), (note,)
 
     def _encode_and_prune(
         self,
         pruners: Sequence[TokenPruner | None],
         inputs: dict[str, Any],
         batch_size: int | None,
-        positions: Sequence[float] | None,
+        slice_positions_mm: Sequence[float] | None,
         max_tokens: int | None,
+        inside: Sequence[torch.Tensor] | None,
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None]]:
         """What each pruner leaves; for one that needs the question every token, and what it needs later."""
         family = self.checkpoint.family
         later = [pruner for pruner in pruners if pruner is not None and pruner.needs_question]
         if not later:
             pruned = encode_and_prune_each(
-                family, pruners, inputs, batch_size, slice_positions_mm=positions, max_tokens=max_tokens
+                family,
+                pruners,
+                inputs,
+                batch_size,
+                slice_positions_mm=slice_positions_mm,
+                max_tokens=max_tokens,
+                inside=inside,
             )
             return pruned, [None for _ in pruners]
-        scored = encode_scored(family, pruners, inputs, batch_size, positions)
+        scored = encode_scored(family, pruners, inputs, batch_size, slice_positions_mm, inside)
         waiting = [scored if pruner in later else None for pruner in pruners]
         now = [None if pruner in later else pruner for pruner in pruners]
         return [prune_scored(family, pruner, scored, max_tokens=max_tokens) for pruner in now], waiting

@@ -17,7 +17,7 @@ from monai_medpruner.results import read_lines
 __all__ = ["answer_table", "kept_text", "seconds_text"]
 
 _UNKNOWN = "(unknown)"
-_FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settings", "notes"}
+_FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settings"}
 
 
 def answer_table(answers: Path, truth: Path | None = None) -> str:
@@ -92,7 +92,7 @@ def _volume(
     if right:
         text.append(f"right: {sum(right)} of {len(right)}")
     text += [kept_text(slices, tokens), seconds_text([line["seconds"] for line in lines])]
-    notes = dict.fromkeys(note for line in lines for note in line["notes"])
+    notes = dict.fromkeys(note for line in lines for note in line.get("notes", ()))
     return [*text, *(f"note: {note}" for note in notes), ""]
 
 
@@ -106,9 +106,11 @@ def kept_text(slices: Mapping[str, Any], tokens: Mapping[str, Any]) -> str:
     share = 100 * tokens["kept"] / tokens["unpruned"]
     gap = slices.get("largest_gap_mm")  # null without geometry
     largest = "" if gap is None else f" (largest gap {gap:.1f} mm)"
+    dropped = len(slices.get("dropped_after_encoding", ()))
+    encoded = "" if not dropped else f", and one token of each of {dropped} others"
     return (
-        f"kept: {slices['kept']} of {slices['total']} slices{largest}, {tokens['kept']:,} of {tokens['unpruned']:,} "
-        f"visual tokens ({share:.1f} %)"
+        f"kept: {slices['kept'] - dropped} of {slices['total']} slices{largest}{encoded}, "
+        f"{tokens['kept']:,} of {tokens['unpruned']:,} visual tokens ({share:.1f} %)"
     )
 
 

@@ -109,9 +109,8 @@ def product_of(
         slice_counts: slices that are kept at most.
         slice_rules: names.
     """
-    for pruner, budget, count, rule in product(
-        pruners or [None], budgets or [None], slice_counts or [None], slice_rules or [None]
-    ):
+    lists: list[Sequence[Any]] = [pruners, budgets, slice_counts, slice_rules]
+    for pruner, budget, count, rule in product(*(one or [None] for one in lists)):
         settings: dict[str, Any] = {} if pruner is None else {"pruner": pruner}
         words = [] if pruner is None else [pruner]
         if budget is not None:

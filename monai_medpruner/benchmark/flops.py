@@ -81,7 +81,7 @@ def prefill_flops(config: Any, tokens: int, past: int = 0) -> int:
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
     weights = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
-    window = getattr(text, "sliding_window", None)
+    window = getattr(text, "sliding_window", None) or 0
     attended = 0
     for kind in getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers:
         # a sliding layer holds the keys of its window; those of one prompt all count, masked or not

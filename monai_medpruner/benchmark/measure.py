@@ -21,6 +21,7 @@ from monai_medpruner.benchmark.configurations import UNPRUNED, Configuration, Pi
 from monai_medpruner.benchmark.flops import decode_flops, encoder_flops, prefill_flops, scoring_flops
 from monai_medpruner.benchmark.models import BenchmarkModel
 from monai_medpruner.benchmark.peak_memory import PeakMemory
+from monai_medpruner.benchmark.shapes import ShapeCheckpoint
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.results import Answer, StageTimes, StudyRecord
 from monai_medpruner.results.versions import package_versions
@@ -116,8 +117,8 @@ def measure(
     if len(set(names)) != len(names):
         raise SettingsError(f"configurations must have different names, got {', '.join(names)}")
     pipelines = {one.name: Pipeline(model, one, max_new_tokens, further) for one in every}
-    # the last configuration warms up: it is cheaper than the unpruned one
-    run_once(pipelines[names[-1]], image, question)
+    # two slices warm up
+    run_once(Pipeline(model, UNPRUNED, max_new_tokens, {**(further or {}), "max_slices": 2}), image, question)
     runs: dict[str, list[MeasuredRun]] = {name: [] for name in names}
     for _ in range(repeats):
         for name, pipeline in pipelines.items():
@@ -185,13 +186,14 @@ def _rows(
             "first_token_s_all": [one.first_token_s for one in own],
             "cpu_s": statistics.median(one.cpu_s for one in own),
             "peak_bytes": max(one.peak_bytes for one in own),
-            "flops": _flops(model, own[0]),
+            "flops": _flops(model, own[0], model.checkpoint.model.config),
+            "published_flops": _flops(model, own[0], _published(model)),
         }
         base = base or row
         row["ratios"] = {
             "first_token": base["first_token_s"] / row["first_token_s"],
             "cpu": base["cpu_s"] / row["cpu_s"],
-            "flops": _to_first_token(base["flops"]) / _to_first_token(row["flops"]),
+            **{name: _to_first_token(base[name]) / _to_first_token(row[name]) for name in ("flops", "published_flops")},
             "peak_memory": row["peak_bytes"] / max(base["peak_bytes"], 1),
         }
         yield row
@@ -201,9 +203,16 @@ def _to_first_token(flops: Mapping[str, int]) -> int:
     return flops["encode"] + flops["select"] + flops["prefill"]
 
 
-def _flops(model: BenchmarkModel, run: MeasuredRun) -> dict[str, int]:
+def _published(model: BenchmarkModel) -> Any:
+    """The configuration at full depth."""
+    if isinstance(model.checkpoint, ShapeCheckpoint):
+        return model.checkpoint.published_config
+    return model.checkpoint.model.config
+
+
+def _flops(model: BenchmarkModel, run: MeasuredRun, config: Any) -> dict[str, int]:
     """Operations per stage; those of scoring where the pruner asks for received attention."""
-    config, family = model.checkpoint.model.config, model.checkpoint.family
+    family = model.checkpoint.family
     patches = [rows * columns * family.patches_per_token for rows, columns in (one.grid for one in run.record.slices)]
     scored = any(one.importance is not None for one in run.record.slices)
     return {

@@ -68,17 +68,16 @@ def benchmark_model(
     """
     kind, _, rest = name.partition(":")
     if kind == "shape" and rest in SHAPES:
-        checkpoint = ShapeCheckpoint(SHAPES[rest], depth, device=device, dtype=dtype)
-        bundle = bundle_for_model(checkpoint.shape.model_type)
-        return BenchmarkModel(name, bundle, checkpoint, depth, tuple(checkpoint.reductions()))
+        made = ShapeCheckpoint(SHAPES[rest], depth, device=device, dtype=dtype)
+        return BenchmarkModel(name, bundle_for_model(made.shape.model_type), made, depth, tuple(made.reductions()))
     if name not in model_names():
         raise SettingsError(f"there is no model {name!r} to measure; there are: {', '.join(model_names())}")
     if depth != 1:
         raise SettingsError(f"only a shape: model can be reduced in depth, not {name!r}")
     if kind == TINY:
         family = rest or _FAMILIES[0]
-        checkpoint = open_checkpoint(TINY, device=device, dtype=dtype, tiny_model_type=family)
-        return BenchmarkModel(name, bundle_for_model(family), checkpoint, 1.0, ("tiny", "random weights"))
+        tiny = open_checkpoint(TINY, device=device, dtype=dtype, tiny_model_type=family)
+        return BenchmarkModel(name, bundle_for_model(family), tiny, 1.0, ("random weights",))
     bundle = bundle_folders()[_PHANTOM]
     trained = Checkpoint(str(bundle / "models" / rest), name=name, device=device, dtype=dtype)
     return BenchmarkModel(name, bundle, trained, 1.0, ("small, trained on phantoms",))

@@ -17,14 +17,14 @@ from monai_medpruner.memory import release_memory
 
 __all__ = ["PeakMemory"]
 
-_PAUSE_S = 0.002
+_PAUSE_S = 0.005
 
 
 class PeakMemory:
     """Context manager that measures the peak memory of its block.
 
     On a GPU these are the bytes that PyTorch allocates there. On a CPU it is the process's resident memory, read every
-    2 ms by a thread; memory that was freed before is given back to the system first, as far as it lets itself.
+    5 ms by a thread; memory that was freed before is given back to the system first, as far as it lets itself.
 
     Args:
         device: on which the work runs.

@@ -25,6 +25,7 @@ _COLUMNS = (
     "ratio",
     "TFLOP",
     "ratio",
+    "at full depth",
     "peak memory, GB",
 )
 
@@ -52,6 +53,7 @@ def benchmark_table(measured: Mapping[str, Any]) -> str:
                     f"{ratios['cpu']:.1f}×",
                     f"{flops / 1e12:.3g}",
                     f"{ratios['flops']:.1f}×",
+                    f"{ratios['published_flops']:.1f}×",
                     f"{row['peak_bytes'] / 1e9:.2f}",
                 ]
             )

@@ -175,6 +175,8 @@ class ShapeCheckpoint(Checkpoint):
         self.depth = depth
         self.seed = seed
         self.parts_config = reduced(shape, depth)
+        #: configuration at full depth; there once the model is made
+        self.published_config: Any = None
 
     @property
     def model(self) -> Any:
@@ -184,17 +186,19 @@ class ShapeCheckpoint(Checkpoint):
                 with tempfile.TemporaryDirectory() as folder:
                     save_tiny_checkpoint(self.shape.model_type, folder)
                     image_processor, tokenizer = load_processors(folder)
-                    config = self._config(load_config(folder), len(tokenizer))
+                    tiny = load_config(folder)
                 image_processor.size = type(image_processor.size)(**self.shape.image_size)
                 self._processors = image_processor, tokenizer
                 self._digest = f"random weights, seed {self.seed}, depth {self.depth:g}"
-                self._model = self._made(config)
+                self.published_config = self._config(tiny, reduced(self.shape, 1), self.shape.vocabulary)
+                vocabulary = self.shape.vocabulary if self.depth == 1 else len(tokenizer)
+                self._model = self._made(self._config(tiny, self.parts_config, vocabulary))
         return self._model
 
-    def _config(self, tiny: Any, tokens: int) -> Any:
-        vision, text = self.parts_config
+    def _config(self, tiny: Any, parts: tuple[dict[str, Any], dict[str, Any]], vocabulary: int) -> Any:
+        vision, text = parts
         values = {**tiny.to_dict(), **self.shape.config}
-        text = {**text, "vocab_size": self.shape.vocabulary if self.depth == 1 else tokens}
+        text = {**text, "vocab_size": vocabulary}
         values["text_config"].pop("layer_types", None)  # of the tiny model's layers
         values["vision_config"] |= vision
         values["text_config"] |= text

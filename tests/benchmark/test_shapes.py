@@ -25,9 +25,12 @@ PUBLISHED = {"qwen3-vl-8b": 8.77, "medgemma-1.5-4b": 4.30, "hulu-med-7b": 8.04}
 @pytest.mark.parametrize("name", SHAPES)
 def test_parameters_are_those_of_the_published_model(name, tmp_path):
     checkpoint = ShapeCheckpoint(SHAPES[name])
+    parts = reduced(SHAPES[name], 1)
     save_tiny_checkpoint(SHAPES[name].model_type, tmp_path)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(checkpoint._config(load_config(str(tmp_path)), 300))
+        model = AutoModelForImageTextToText.from_config(
+            checkpoint._config(load_config(str(tmp_path)), parts, SHAPES[name].vocabulary)
+        )
     assert sum(one.numel() for one in model.parameters()) / 1e9 == pytest.approx(PUBLISHED[name], rel=0.01)
 
 
@@ -65,6 +68,8 @@ def test_a_narrow_shape_encodes(name):
     assert checkpoint.describe()["digest"].startswith("random weights")
     said = ", ".join(checkpoint.reductions())
     assert "1 of 27 layers in the encoder" in said
+    assert checkpoint.published_config.get_text_config().num_hidden_layers == shape.text["num_hidden_layers"]
+    assert checkpoint.model.config.get_text_config().num_hidden_layers == 1
     assert all(one.isfinite().all() for one in study.tokens)
 
 

@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import nibabel
@@ -197,12 +197,13 @@ def scaling(image: Path, folder: Path, device: torch.device) -> dict[str, Any]:
         path = folder / f"stack{count}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(there_and_back[:, :, places], affine), path)
         runs: list[float] = []
+        cpu: list[float] = []
         while len(runs) < 3 and sum(runs) < 10:
-            release_memory()
             with PeakMemory(model.checkpoint.model.device) as peak:
-                start = perf_counter()
+                used, start = process_time(), perf_counter()
                 study = pipeline.network.encode(pipeline.load(path))
                 runs.append(perf_counter() - start)
+                cpu.append(process_time() - used)
         spent = statistics.median(runs)
         path.unlink()
         shape = (*there_and_back.shape[:2], count)
@@ -211,6 +212,7 @@ def scaling(image: Path, folder: Path, device: torch.device) -> dict[str, Any]:
                 "slices": count,
                 "kept": len(study.record.slices),
                 "seconds": spent,
+                "cpu_s": statistics.median(cpu),
                 "stages": dict(study.record.seconds),
                 "peak_bytes": peak.bytes,
                 "volume_bytes": 4 * int(np.prod(shape)),
@@ -218,9 +220,11 @@ def scaling(image: Path, folder: Path, device: torch.device) -> dict[str, Any]:
         )
         print(f"{count} slices: {spent:.2f} s, {peak.bytes / 1e9:.2f} GB", flush=True)
     rows = rows[1:]
-    logs = np.log([[row["slices"], row["seconds"]] for row in rows])
-    slope = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-    return {"model": model.name, "rows": rows, "slope": slope, "machine": machine(model.checkpoint.model.device)}
+    slopes = {
+        name: float(np.polyfit(*np.log([(row["slices"], row[time]) for row in rows]).T, 1)[0])
+        for name, time in (("slope", "seconds"), ("cpu_slope", "cpu_s"))
+    }
+    return {"model": model.name, "rows": rows, **slopes, "machine": machine(model.checkpoint.model.device)}
 
 
 def accuracy(folder: Path, count: int, families: Sequence[str], device: str) -> dict[str, Any]:

@@ -147,9 +147,11 @@ def _scaling(found: Mapping[str, Any] | None) -> list[Row]:
     text = gigabytes if found["machine"]["gpu"] else f"{gigabytes}, {multiple:.1f} times its voxels in float32"
     multiples = [row["peak_bytes"] / row["volume_bytes"] for row in found["rows"]]
     bounded = multiple <= 1.1 * max(multiples[:-1])
+    shares = [f"{name} {seconds / last['seconds']:.0%}" for name, seconds in last["stages"].items()]
+    stages = f"Of the time of {last['slices']} slices: {', '.join(shares)}."
     said = "Times the voxels in float32, from the fewest slices on: " + ", ".join(f"{one:.1f}" for one in multiples)
     return [
-        Row(what, target, f"{found['slope']:.2f}", found["slope"] <= 1.1, f"Measured with {found['model']}."),
+        Row(what, target, f"{found['slope']:.2f}; of CPU time {found['cpu_slope']:.2f}", found["slope"] <= 1.1, stages),
         Row("memory of the 2,000-slice run", "bounded and stated", text, bounded, f"{said}."),
     ]
 
@@ -244,10 +246,10 @@ def _scaling_table(found: Mapping[str, Any]) -> list[str]:
         f"`--preset fast`, model {found['model']}: the slices of a CT, forward and backward in turns, 287 × 287 "
         "pixels.",
         "",
-        "| slices | kept | load to select, s | peak memory, GB | times the voxels in float32 |",
-        "| --- | --- | --- | --- | --- |",
+        "| slices | kept | load to select, s | CPU, s | peak memory, GB | times the voxels in float32 |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in found["rows"]:
         peak = f"{row['peak_bytes'] / 1e9:.2f} | {row['peak_bytes'] / row['volume_bytes']:.1f}"
-        text.append(f"| {row['slices']} | {row['kept']} | {row['seconds']:.2f} | {peak} |")
+        text.append(f"| {row['slices']} | {row['kept']} | {row['seconds']:.2f} | {row['cpu_s']:.2f} | {peak} |")
     return [*text, ""]

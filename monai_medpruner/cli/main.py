@@ -15,6 +15,7 @@ from monai_medpruner import __version__
 from monai_medpruner.cli import (
     answers,
     ask,
+    benchmark,
     compare,
     convert_hulumed,
     evaluate,
@@ -37,6 +38,7 @@ COMMANDS: dict[str, ModuleType] = {
     "score": score,
     "compare": compare,
     "sweep": sweep,
+    "benchmark": benchmark,
     "prepare_wordnet": prepare_wordnet,
     "phantom": phantom,
     "label_app": label_app,

@@ -38,7 +38,9 @@ def row(data: Path, output: Path, name: str, settings: dict[str, Any]) -> dict[s
     kept = [line["retention"] for line in map(json.loads, lines) if line["status"] == "ok"]
     shares = {key: sum(one[key] for one in kept) / len(kept) for key in kept[0]}
     largest = max(one["overall"] for one in kept)
-    return {"name": name, **settings, "metrics": result["metrics"], **shares, "largest": largest}
+    accuracy = result["metrics"]["micro"]["accuracy"]
+    answers = {field: round(accuracy[field], 2) for field in ("value", "low", "high", "items")}
+    return {"name": name, **settings, "accuracy": answers, **shares, "largest": largest}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,8 +11,13 @@ from typing import Any
 _CLASSES = (("lesions_below_15_mm", "lesions below 15 mm"), ("lesions_from_15_mm", "lesions of 15 mm and more"))
 
 
-def page(results: dict[str, Any]) -> str:
-    """Return the page in Markdown."""
+def page(results: dict[str, Any], answers: dict[str, Any] | None = None) -> str:
+    """Return the page in Markdown.
+
+    Args:
+        results: of ``slice_rules.py``.
+        answers: of ``slice_rule_answers.py``.
+    """
     phantoms, machine = results["phantoms"], results["machine"]
     text = [
         "# Slice rules at equal numbers of slices",
@@ -38,6 +43,8 @@ def page(results: dict[str, Any]) -> str:
     ]
     for share in _shares(phantoms["rows"]):
         text += _phantom_table(share, [row for row in phantoms["rows"] if row["share"] == share])
+    if answers:
+        text += _answers(answers)
     if results["real"]:
         text += _real(results["real"])
     return "\n".join(text).rstrip() + "\n"
@@ -103,6 +110,34 @@ def _phantom_table(share: float, rows: Sequence[dict[str, Any]]) -> list[str]:
         shares = [row[name] for name in ("kept", "lesions_below_15_mm", "lesions_from_15_mm", "lesion_slices")]
         text.append(f"| {row['rule']} | " + " | ".join(map(_percent, shares)) + f" | {row['largest_gap_mm']:.1f} |")
     return [*text, ""]
+
+
+def _answers(answers: dict[str, Any]) -> list[str]:
+    """A table of right answers: a row a rule, a column a number of slices."""
+    rows = answers["rows"]
+    (every,) = (row for row in rows if row["slices"] is None)
+    counts = sorted({row["slices"] for row in rows} - {None}, reverse=True)
+    text = [
+        "## Answers",
+        "",
+        f"Right answers in percent, with 95 % intervals, of the small {answers['family']} model to {every['items']} "
+        f"closed questions about {answers['count']} new phantoms of {every['kept']:.0f} slices on average; all tokens "
+        f"of the kept slices are given to the model (`python benchmarks/slice_rule_answers.py --count "
+        f"{answers['count']} --seed {answers['seed']}`). With all slices: {_interval(every)}. A rule keeps at most the "
+        "number of slices, in brackets what it kept on average.",
+        "",
+        "| rule | " + " | ".join(f"at most {count} slices" for count in counts) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for rule in dict.fromkeys(row["rule"] for row in rows if row["slices"] is not None):
+        own = {row["slices"]: row for row in rows if row["rule"] == rule}
+        cells = [f"{_interval(own[count])} [{own[count]['kept']:.1f}]" for count in counts]
+        text.append(f"| {rule} | " + " | ".join(cells) + " |")
+    return [*text, ""]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['value']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
 
 
 def _real(real: dict[str, Any]) -> list[str]:

@@ -30,6 +30,8 @@ __all__ = ["DecoderProcess", "DecoderProcessError", "borrow_decoder"]
 
 #: seconds that a process may take to load ITK, also from a slow disk
 _START_SECONDS = 300.0
+#: seconds in which a process that waits has to respond
+_RESPOND_SECONDS = 10.0
 #: seconds between two looks at the memory of a process, where the system does not limit it
 _WATCH_SECONDS = 0.05
 #: processes that are kept while none of them is needed
@@ -144,6 +146,20 @@ class DecoderProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
+    def responds(self) -> bool:
+        """Whether the process can take a request: it loads ITK, or it waits and was not ended meanwhile."""
+        if not self._started or not self.alive:
+            return self.alive
+        assert self._process.stdin is not None
+        with _Watch(self._process, sys.maxsize) as watch:
+            watch.allow(_RESPOND_SECONDS, "the DICOM decoder did not respond")
+            try:
+                write_message(self._process.stdin, {"ping": True})
+                self._receive(watch)
+            except (OSError, DecoderProcessError):
+                return False
+        return True
+
     def end(self) -> None:
         """End the process."""
         self._process.kill()
@@ -231,7 +247,7 @@ class _Pool:
         with self._lock:
             while self._idle:
                 decoder = self._idle.pop()
-                if decoder.alive:
+                if decoder.responds():
                     return decoder
                 self._all.discard(decoder)
                 decoder.end()

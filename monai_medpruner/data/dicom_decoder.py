@@ -7,10 +7,10 @@
 new process is ready as soon as ITK is loaded, and a fault of the decoder ends that process alone.
 
 The program reads requests from its standard input and writes replies to its standard output. Each message is JSON,
-preceded by its length in bytes (4 bytes, little endian). The first reply is ``{"ready": true}``. A request for headers
-or pixels is followed by one reply for each file, in order; one that has ``fault`` or ``memory`` is the last. The pixels
-themselves are written to a mapped file. The program ends at the end of its input, that is, with the process that
-started it.
+preceded by its length in bytes (4 bytes, little endian). The first reply is ``{"ready": true}``; so is the
+reply to ``{"ping": true}``. A request for headers or pixels is followed by one reply for each file, in order; one that
+has ``fault`` or ``memory`` is the last. The pixels themselves are written to a mapped file. The program ends at the end
+of its input, that is, with the process that started it.
 """
 
 from __future__ import annotations
@@ -168,6 +168,9 @@ def _serve() -> None:
     itk.ImageFileReader[itk.Image[itk.F, 3]].New(ImageIO=itk.GDCMImageIO.New())  # loads the library
     write_message(replies, {"ready": True})
     while (request := read_message(requests)) is not None:
+        if "ping" in request:
+            write_message(replies, {"ready": True})
+            continue
         _limit_memory(request["memory_bytes"])
         if "pixels" in request:
             _serve_pixels(request, replies)

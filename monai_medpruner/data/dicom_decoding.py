@@ -43,6 +43,11 @@ class DicomDecoding:
         series_seconds: longest time for the headers of a folder, and for the pixels of a series.
         memory_gib: memory in GiB that decoding may take besides the volume.
 
+    The environment variables ``MEDPRUNER_DICOM_SEPARATE`` (1 or 0), ``MEDPRUNER_DICOM_FILE_SECONDS``,
+    ``MEDPRUNER_DICOM_SERIES_SECONDS`` and ``MEDPRUNER_DICOM_MEMORY_GIB`` set other defaults where a reader is given
+    none. They are no settings of a bundle: those are part of a study's key and of every record, and how a file is
+    decoded does not change the volume.
+
     Raises:
         SettingsError: if a value is not valid.
     """
@@ -59,6 +64,25 @@ class DicomDecoding:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise SettingsError(f"{name} must be a positive number, got {value!r}")
+
+    @classmethod
+    def from_environment(cls) -> DicomDecoding:
+        """Return the defaults, as far as environment variables do not set others.
+
+        Raises:
+            SettingsError: if a variable has a value that is not valid.
+        """
+        values: dict[str, Any] = {}
+        for name in (i.name for i in fields(cls)):
+            variable = f"MEDPRUNER_DICOM_{name.upper()}"
+            if (text := os.environ.get(variable, "")) == "":
+                continue
+            try:
+                values[name] = {"0": False, "1": True}[text] if name == "separate" else float(text)
+            except (KeyError, ValueError):
+                kind = "0 or 1" if name == "separate" else "a number"
+                raise SettingsError(f"the environment variable {variable} must be {kind}, got {text!r}") from None
+        return cls(**values)
 
 
 def decode_headers(paths: Sequence[Path], tags: Sequence[str], decoding: DicomDecoding) -> list[dict[str, Any]]:

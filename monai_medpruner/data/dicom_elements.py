@@ -39,7 +39,7 @@ _NUMBERS = {
     0x00280102: "high_bit",
     0x00280103: "pixel_representation",
 }
-_FRAMES, _PHOTOMETRIC = 0x00280008, 0x00280004
+_FRAMES, _PHOTOMETRIC, _MODALITY_LUT = 0x00280008, 0x00280004, 0x00283000
 
 
 class ElementError(ValueError):
@@ -54,6 +54,7 @@ class StoredPixels:
         syntax: TransferSyntaxUID; empty if absent.
         length: bytes of the pixels; None without pixels, -1 if undefined, as for compressed pixels.
         element: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
+        modality_lut: whether stored values are converted by a table (ModalityLUTSequence).
         repeated: whether one of these elements occurs more than once.
     """
 
@@ -70,6 +71,7 @@ class StoredPixels:
     high_bit: int | None = None
     pixel_representation: int | None = None
     photometric_interpretation: str | None = None
+    modality_lut: bool = False
     repeated: bool = False
 
 
@@ -152,6 +154,7 @@ class _Elements:
             if wanted:
                 found.repeated |= tag in seen
                 seen.add(tag)
+            found.modality_lut |= tag == _MODALITY_LUT
             if tag in _PIXELS:
                 found.length = -1 if length == _UNDEFINED else length
                 found.element = ("FloatPixelData", "DoubleFloatPixelData", "PixelData")[_PIXELS.index(tag)]

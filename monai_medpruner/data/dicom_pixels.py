@@ -53,6 +53,8 @@ def _layout_fault(header: SliceHeader, stored: StoredPixels) -> str | None:
         return "its header states size or type of the pixels twice"
     if stored.length is None:
         return "it holds no pixels"
+    if stored.modality_lut:
+        return "its stored values are converted by a table (ModalityLUTSequence), which is not supported"
     if stored.element != "PixelData":
         return f"its pixels are {stored.element}, which is not supported; convert it to integers"
     if (stored.columns, stored.rows) != header.shape[:2]:

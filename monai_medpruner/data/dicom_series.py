@@ -60,7 +60,7 @@ def read_dicom(
         VolumeShapeError: if the pixels are not scalar.
     """
     files = sorted(i for i in path.iterdir() if i.is_file()) if path.is_dir() else [path]
-    decoding = decoding or DicomDecoding()
+    decoding = decoding or DicomDecoding.from_environment()
     headers, notes = find_series(files, path.name, decoding)
     if path.is_dir() and (folders := sum(i.is_dir() for i in path.iterdir())):
         notes.append(f"subfolders are not searched: {folders}")

@@ -73,10 +73,10 @@ class VolumeReader(ImageReader):
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that contains several series.
         decoding: where and within what limits DICOM files are decoded; None for the defaults of
-            :py:class:`DicomDecoding`: in another process.
+            :py:class:`DicomDecoding`, in another process, or what its environment variables say.
 
     Raises:
-        SettingsError: if ``series_uid`` is not a string.
+        SettingsError: if ``series_uid`` is not a string, or an environment variable is not valid.
 
     Note:
         :py:class:`monai.transforms.LoadImage` converts this reader's errors to RuntimeError if the reader is passed to
@@ -88,7 +88,7 @@ class VolumeReader(ImageReader):
         if series_uid is not None and not isinstance(series_uid, str):
             raise SettingsError(f"series_uid must be a string, found {type(series_uid).__name__}")
         self.series_uid = series_uid or None
-        self.decoding = decoding or DicomDecoding()
+        self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return whether every path is a NIfTI or .npy file by name, a folder, or a DICOM file by content."""

@@ -11,7 +11,6 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, TransformBackends
 
-from monai_medpruner.data.dicom_decoding import DicomDecoding
 from monai_medpruner.data.volume_reader import VolumeReader
 from monai_medpruner.transforms.each_key import EachKeyd
 
@@ -26,15 +25,13 @@ class LoadVolume(Transform):
 
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
-        decoding: where and within what limits DICOM files are decoded; see
-            :py:class:`monai_medpruner.data.VolumeReader`.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, series_uid: str | None = None, decoding: DicomDecoding | None = None) -> None:
+    def __init__(self, series_uid: str | None = None) -> None:
         self.series_uid = series_uid
-        self.reader = VolumeReader(series_uid, decoding)
+        self.reader = VolumeReader(series_uid)
 
     def __call__(self, path: PathLike) -> torch.Tensor:
         """Read one volume.
@@ -65,19 +62,12 @@ class LoadVolumed(EachKeyd):
         keys: keys of the paths.
         series_uid: see :py:class:`LoadVolume`.
         allow_missing_keys: whether a missing key is passed over.
-        decoding: see :py:class:`LoadVolume`.
     """
 
     backend = LoadVolume.backend
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        series_uid: str | None = None,
-        allow_missing_keys: bool = False,
-        decoding: DicomDecoding | None = None,
-    ) -> None:
-        super().__init__(keys, LoadVolume(series_uid, decoding), allow_missing_keys)
+    def __init__(self, keys: KeysCollection, series_uid: str | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, LoadVolume(series_uid), allow_missing_keys)
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

@@ -82,7 +82,7 @@ def decoders():
 
 
 @pytest.fixture(autouse=True)
-def no_process_left(monkeypatch):
+def no_process_left():
     decoder_process._pool.close()
     before = set(os.listdir(tempfile.gettempdir()))
     yield
@@ -300,3 +300,15 @@ def test_decoder_that_cannot_start(tmp_path, monkeypatch):
 def test_settings_are_checked(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         DicomDecoding(**wrong)
+
+
+def test_environment(monkeypatch):
+    monkeypatch.setenv("MEDPRUNER_DICOM_SEPARATE", "0")
+    monkeypatch.setenv("MEDPRUNER_DICOM_FILE_SECONDS", "5.5")
+    assert VolumeReader().decoding == DicomDecoding(separate=False, file_seconds=5.5)
+    assert VolumeReader(decoding=DicomDecoding()).decoding == DicomDecoding()
+    for variable, value in (("SEPARATE", "no"), ("MEMORY_GIB", "2 GiB"), ("SERIES_SECONDS", "-1")):
+        monkeypatch.setenv(f"MEDPRUNER_DICOM_{variable}", value)
+        with pytest.raises(SettingsError, match=rf"(?i){variable}"):
+            DicomDecoding.from_environment()
+        monkeypatch.delenv(f"MEDPRUNER_DICOM_{variable}")

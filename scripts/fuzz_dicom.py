@@ -242,6 +242,10 @@ def expected(path: Path) -> np.ndarray | None:
     """Return the values that pydicom finds, (rows, columns); None where it cannot tell."""
     try:
         dataset = pydicom.dcmread(path)
+        if "RescaleIntercept" in dataset and "RescaleSlope" not in dataset:
+            dataset.RescaleSlope = 1  # pydicom would rescale by neither; the reader notes what it takes as 1
+        if "RescaleSlope" in dataset and "RescaleIntercept" not in dataset:
+            dataset.RescaleIntercept = 0
         values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float64)
         # bytes beyond the first frame are no frames, unless NumberOfFrames says so
         return values[0] if values.ndim == 3 and int(dataset.get("NumberOfFrames", None) or 1) == 1 else values
@@ -273,7 +277,7 @@ def outcome(path: Path, reader: VolumeReader) -> str:
 
 
 def run(seeds: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """Read the mutants of some seeds; return kind and outcome of each."""
+    """Read the mutants of some seeds and print findings; return kind and outcome of each."""
     reader = VolumeReader(decoding=DicomDecoding(file_seconds=10, series_seconds=20, memory_gib=1))
     found = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -283,6 +287,9 @@ def run(seeds: Iterable[int]) -> dict[int, tuple[str, str]]:
             path = Path(folder) / "mutant.dcm"
             path.write_bytes(content)
             found[seed] = kind, outcome(path, reader)
+            if found[seed][1].startswith("FINDING"):
+                sys.stdout.write(f"seed {seed}, {kind}: {found[seed][1]}\n")
+                sys.stdout.flush()
     return found
 
 
@@ -294,9 +301,6 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds = range(arguments.seed, arguments.seed + arguments.count)
     found = run(tqdm(seeds, file=sys.stderr))
-    for seed, (kind, text) in found.items():
-        if text.startswith("FINDING"):
-            sys.stdout.write(f"seed {seed}, {kind}: {text}\n")
     for text, count in Counter(text.split(":")[0] for _, text in found.values()).most_common():
         sys.stdout.write(f"{count} {text}\n")
     sys.exit(any(text.startswith("FINDING") for _, text in found.values()))

@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "DuplicateSlicesError",
     "EmptyFolderError",
+    "EncodedStudyError",
     "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
@@ -86,6 +87,10 @@ class MixedRunError(OutputFolderError):
 
 class IncompletePredictionsError(OutputFolderError):
     """Some items of a finished run have no prediction."""
+
+
+class EncodedStudyError(MedPrunerError, OSError):
+    """A file is not an encoded study, or is a damaged one."""
 
 
 # data sets

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,18 @@ def _shared(kind: str, name: str) -> Path:
 def shared_data():
     """Return a function: name below ``shared/data`` -> path; skips the test where it is absent."""
     return lambda name: _shared("data", name)
+
+
+@pytest.fixture
+def shared_case(tmp_path):
+    """Return a function: name of a generator in ``shared/cases``, its options -> folder with the files it wrote."""
+
+    def generate(name, *options):
+        folder = tmp_path / "case"
+        subprocess.run([sys.executable, str(_shared("cases", name)), str(folder), *options], check=True, timeout=120)
+        return folder
+
+    return generate
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,21 @@ def test_several_questions(ask, tmp_path):
     assert [text for text in printed.splitlines() if text.startswith("> ")] == ["> a?", "> b?", "> c?"]
 
 
+def test_what_was_kept_and_the_notes_are_on_standard_error(shared_data, tmp_path, capsys):
+    image, folder = shared_data("ct_torso_nifti/ct_small.nii.gz"), tmp_path / "out"
+    words = ["ask", "--image", str(image), "--output_dir", str(folder), "--model", "tiny", "--question", "a?"]
+    command_line.main([*words, "--slices", "3:7", "--gamma", "none", "--max_new_tokens", "4"])
+    written = capsys.readouterr()
+    (line,) = [json.loads(text) for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert written.out.strip() == line["answer"]
+    kept = f"kept: 4 of 30 slices (largest gap {line['slices']['largest_gap_mm']:.1f} mm), {line['tokens']['kept']} of"
+    assert kept in written.err
+    assert "; seconds: " in written.err
+    assert line["notes"]
+    assert all(f"note: {note}\n" in written.err for note in line["notes"])
+    assert "Writing model shards" not in written.err
+
+
 @pytest.mark.parametrize(
     ("model_type", "bundle"),
     [
@@ -105,10 +120,31 @@ def test_fields_of_the_pruner(ask):
     ],
     ids=str,
 )
-def test_errors_are_one_line(ask, capsys, words, message):
+def test_errors_are_one_line(ask, capsys, tmp_path, words, message):
     with pytest.raises(SystemExit) as exit_:
         ask(*(words if "--model" in words else ["--model", "tiny", *words]))
     assert exit_.value.code == 1
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "medpruner ask: error: " in last
-    assert message in last
+    written = capsys.readouterr().err.strip().splitlines()
+    assert "medpruner ask: error: " in written[-1]
+    assert message in written[-1]
+    assert not any("terminating" in line or "object at 0x" in line for line in written)
+    assert not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_a_study_of_an_earlier_run(ask, tmp_path):
+    """The second run loads and encodes nothing, says so, and answers the same; other settings find nothing."""
+    words = ["--model", "tiny", "--question", "a?", "b?", "--slices", "2:9", "--cache_dir", str(tmp_path / "cache")]
+    _, first = ask(*words)
+    _, later = ask(*words)
+    _, other = ask(*words, "--tau", "0.5")
+    shared = ("load", "filter", "encode", "select")
+    assert all(first[0]["seconds"][stage] > 0 for stage in shared)
+    assert all(line["seconds"][stage] == 0 for line in later for stage in shared)
+    assert other[0]["seconds"]["encode"] > 0
+    assert all(any("study cache" in note for note in line["notes"]) for line in later)
+    for before, after in zip(first, later, strict=True):
+        apart = ("seconds", "notes", "peak_memory_mb")
+        assert {name: value for name, value in before.items() if name not in apart} == {
+            name: value for name, value in after.items() if name not in apart
+        }
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
@@ -30,6 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         MedPrunerError: an image, a question, a setting or the model is invalid.
     """
+    from ignite.engine import Events
+
     from monai_medpruner.bundles import open_bundle
     from monai_medpruner.data import question_items, require_items
 
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     overrides = setting_overrides(folder, dict(given_settings(arguments)))
     workflow = open_bundle(folder, overrides, items=items)
     workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
+    workflow.evaluator.add_event_handler(Events.ITERATION_COMPLETED, _write_summary)
     workflow.run()
 
 
@@ -51,6 +55,21 @@ def _chosen_bundle(arguments: argparse.Namespace) -> Path:
     if arguments.model in (None, TINY):
         return bundle_folders()[DEFAULT_BUNDLE]
     return bundle_for_checkpoint(arguments.model, arguments.revision)
+
+
+def _write_summary(engine: Any) -> None:
+    """Write what was kept, the seconds and the notes of each study to standard error."""
+    from tqdm import tqdm
+
+    from monai_medpruner.report import kept_text, seconds_text
+
+    for study in engine.state.output["pred"]:
+        summary = study.record.summary()
+        seconds = [study.record.seconds, *(answer.seconds for answer in study.answers)]
+        spent = {stage: sum(one.get(stage, 0.0) for one in seconds) for one in seconds for stage in one}
+        lines = [f"{kept_text(summary['slices'], summary['tokens'])}; {seconds_text([spent])}"]
+        lines += [f"note: {note}" for note in summary["notes"]]
+        tqdm.write("\n".join(lines), file=sys.stderr)  # a progress bar may be on the line
 
 
 class _Answers:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -14,8 +15,10 @@ from monai_medpruner import __version__
 from monai_medpruner.cli import (
     answers,
     ask,
+    benchmark,
     compare,
     convert_hulumed,
+    evaluate,
     label_app,
     phantom,
     prepare_wordnet,
@@ -31,9 +34,11 @@ COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
     "convert_hulumed": convert_hulumed,
+    "evaluate": evaluate,
     "score": score,
     "compare": compare,
     "sweep": sweep,
+    "benchmark": benchmark,
     "prepare_wordnet": prepare_wordnet,
     "phantom": phantom,
     "label_app": label_app,
@@ -65,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.further = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # ignite logs an error that passes through an engine, and the engine's caller again; it is written once, below
+    logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)
     try:
         COMMANDS[arguments.command].run(arguments)
     except Exception as raised:

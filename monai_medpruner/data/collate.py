@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.data.utils import collate_meta_tensor
 from torch.nn.functional import pad
 
-from monai_medpruner.data.volume_meta import collatable
+from monai_medpruner.data.volume_meta import ENCODED_STUDY, collatable
 from monai_medpruner.errors import VolumeShapeError
 
 __all__ = ["collate_volumes"]
@@ -39,6 +39,7 @@ def collate_volumes(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _collate(values: list[Any]) -> Any:
     if not all(isinstance(value, torch.Tensor) for value in values):
         return values
+    values = _in_one_form(values)
     if len({value.shape[:-1] for value in values}) > 1:
         raise VolumeShapeError(
             f"volumes of a batch may differ only in depth, got {[tuple(value.shape) for value in values]}; "
@@ -51,3 +52,26 @@ def _collate(values: list[Any]) -> Any:
         if isinstance(volume, MetaTensor):
             volume.meta = collatable(volume.meta)
     return collate_meta_tensor(padded).movedim(2, -1)
+
+
+def _in_one_form(values: list[Any]) -> list[Any]:
+    """Give volumes without voxels, whose study stands in their metadata, the shape and entries of the others.
+
+    MONAI keeps only those entries of the metadata that all volumes of a batch have.
+    """
+    empty = [isinstance(value, MetaTensor) and bool(value.meta.get(ENCODED_STUDY)) for value in values]
+    if all(empty) or not any(empty):
+        return values
+    first = values[empty.index(False)]
+    meta = _meta(first)
+    formed = []
+    for value, without in zip(values, empty, strict=True):
+        voxels = value.as_tensor().expand(*first.shape[:-1], 1) if without else value
+        own = {**meta, ENCODED_STUDY: value.meta[ENCODED_STUDY]} if without else {**_meta(value), ENCODED_STUDY: []}
+        formed.append(MetaTensor(voxels, meta=own))
+    return formed
+
+
+def _meta(value: torch.Tensor) -> dict[str, Any]:
+    """A volume's metadata, empty for a plain tensor."""
+    return value.meta if isinstance(value, MetaTensor) else {}

@@ -132,7 +132,8 @@ def pair_questions(
         # different spellings of a path are the same image; the first spelling is kept
         key = os.path.realpath(os.path.expanduser(image))
         item = grouped.setdefault(key, {"image": image, "question": [], "question_id": []})
-        if text is not None:
+        # an image's own question in a CSV may be among those for all images; one with an id is asked as often as stated
+        if text is not None and (identity is not None or text not in item["question"]):
             item["question"].append(text)
             item["question_id"].append(identity)
 
@@ -150,7 +151,8 @@ def pair_questions(
     unasked = [number for number, item in enumerate(grouped.values()) if not item["question"]]
     if unasked:
         raise QuestionError(
-            f"no question for {len(unasked)} of {len(grouped)} images; the first is number {unasked[0] + 1}"
+            f"no question for {len(unasked)} of {len(grouped)} images; the first is number {unasked[0] + 1}. "
+            "Add --question or --questions_file"
         )
     identified = any(identity is not None for item in grouped.values() for identity in item["question_id"])
     keys = ("image", "question", "question_id") if identified else ("image", "question")

@@ -18,7 +18,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from monai_medpruner.errors import MedPrunerError, SpacingError, UnreadableVolumeError, VolumeShapeError
+from monai_medpruner.data.nifti_geometry import nifti_geometry
+from monai_medpruner.errors import MedPrunerError, UnreadableVolumeError, VolumeShapeError
 from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["NIFTI_SUFFIXES", "read_nifti"]
@@ -26,7 +27,8 @@ __all__ = ["NIFTI_SUFFIXES", "read_nifti"]
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540  # size of the NIfTI-2 header, the longer one
-_LENGTH_UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}  # xyzt_units & 7; 2 is mm; 0, unknown, is read as mm
+_EXTENSION_FLAG_BYTES = 4  # between the header and the voxels, or the extensions
+_SINGLE_FILE_MAGIC = (b"n+1", b"n+2\0\r\n\032\n")
 _FLOAT32_EXACT = 2**24
 _DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, HeaderTypeError)
 
@@ -41,13 +43,13 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
 
     Returns:
         voxels (X, Y, Z) or (X, Y, Z, C), float32, scaled by ``scl_slope`` and ``scl_inter``, NaN and Inf unchanged;
-        affine (4, 4) float64, RAS mm; metadata ``nonuniform`` (False) and ``notes``.
+        affine (4, 4) float64, RAS mm; metadata as :func:`~.nifti_geometry.nifti_geometry` gives it, and ``notes``.
 
     Raises:
         UnreadableVolumeError: if the file is empty, truncated, damaged, in another format than its name states, or
             larger than the memory.
         VolumeShapeError: if the array does not have three spatial axes (and at most one channel axis) of scalar voxels.
-        SpacingError: if the only orientation is the quaternion and its voxel sizes are not positive.
+        SpacingError, SliceGeometryError: see :func:`~.nifti_geometry.nifti_geometry`.
     """
     compressed = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
@@ -69,41 +71,50 @@ def _read_stream(file: io.BufferedIOBase, name: str) -> tuple[np.ndarray, np.nda
         if nifti is None:
             raise UnreadableVolumeError(f"{name} has no NIfTI header")
         raw = nifti.header_class(start[: nifti.header_class.sizeof_hdr], check=False)
-        file.seek(0)
-        image = nifti.from_file_map(nifti.make_file_map({"image": file}), mmap=False)
-        _check_header(image, raw, name)
+        image, notes = _open_image(nifti, raw, file)
+        _check_header(image, name)
+        affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
         while file.read(2**20):  # the checksum of a gzip file is at its end
             pass
-    notes = []
+    if trailing := stored.ndim - 4 if stored.ndim > 4 else 0:
+        stored = stored.reshape(stored.shape[:-trailing])
     if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
         largest = max(abs(int(stored.max())), abs(int(stored.min())))
         if largest > _FLOAT32_EXACT:
             notes.append(f"voxels up to {largest}: beyond {_FLOAT32_EXACT} float32 rounds them")
-    affine = np.array(image.affine, dtype=np.float64)
-    if int(raw["sform_code"]) <= 0 and int(raw["qform_code"]) <= 0:
-        notes.append("the NIfTI header gives no orientation: nibabel's default is used (x to the left, y front, z up)")
-    unit = _LENGTH_UNITS.get(int(raw["xyzt_units"]) & 7)
-    if unit is not None:
-        affine[:3] *= unit[1]
-        notes.append(f"the NIfTI header gives lengths in {unit[0]}: converted to mm")
-    return stored.astype(np.float32, copy=False), affine, {"nonuniform": False, "notes": notes}
+    return stored.astype(np.float32, copy=False), affine, {**meta, "notes": [*notes, *geometry_notes]}
 
 
-def _check_header(image: nib.Nifti1Image, raw: nib.Nifti1Header, name: str) -> None:
+def _open_image(
+    nifti: type[nib.Nifti1Image], raw: nib.Nifti1Header, file: io.BufferedIOBase
+) -> tuple[nib.Nifti1Image, list[str]]:
+    """Return nibabel's image, and a note where the header's place of the voxels had to be corrected."""
+    missing = raw["magic"].item() in _SINGLE_FILE_MAGIC and float(raw["vox_offset"]) == 0
+    first = int(raw.sizeof_hdr) + _EXTENSION_FLAG_BYTES
+    file.seek(int(raw.sizeof_hdr))
+    if missing and any(file.read(_EXTENSION_FLAG_BYTES)):
+        raise UnreadableVolumeError("the NIfTI header does not say where the voxels begin (vox_offset is 0)")
+    file.seek(0)
+    image = nifti.from_file_map(nifti.make_file_map({"image": file}), mmap=False)
+    if not missing:
+        return image, []
+    header = image.header.copy()
+    header["vox_offset"] = first
+    note = f"the NIfTI header does not say where the voxels begin (vox_offset is 0): read from byte {first}"
+    return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), image.affine, header), [note]
+
+
+def _check_header(image: nib.Nifti1Image, name: str) -> None:
     """Raise if the header shows that the file is not a supported volume, before the voxels are read."""
     shape, dtype = image.shape, image.get_data_dtype()
-    if len(shape) not in (3, 4) or min(shape) < 1:
+    if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
         raise VolumeShapeError(
             f"{name} has shape {tuple(int(i) for i in shape)}; expected three spatial axes and at most one channel axis"
         )
     if dtype.kind not in "iufb":
         kind = "complex" if dtype.kind == "c" else "color"
         raise VolumeShapeError(f"{name} has {kind} voxels; expected one real number per voxel")
-    sizes = np.asarray(raw["pixdim"][1:4], dtype=float)
-    # nibabel would silently replace such sizes by a spacing that was never measured
-    if int(raw["sform_code"]) <= 0 and not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise SpacingError(f"{name} has voxel sizes {sizes.tolist()} mm; expected three positive numbers")
     stored: Any = image.dataobj
     scaled = stored.slope != 1 or stored.inter != 0
     # bytes per voxel: as stored (twice while unpacking), scaled in float64, as float32

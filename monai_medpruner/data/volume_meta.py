@@ -13,7 +13,8 @@ each of its slices. ``range_depth``: slices of the range that was chosen of it; 
 were. ``slice_distances``: of each of its slices, what the slice rule measured (the anchor rule: its
 distance to the anchor); NaN for a slice that the rule was not given. ``slice_rules``: the rules that chose slices, each
 with its name and fields. ``body_extents``, ``body_grid``: where the body lies in each slice, and on which grid
-(:mod:`~monai_medpruner.transforms.find_body`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
+(:mod:`~monai_medpruner.transforms.find_body`). ``body_mask``: its shape on a coarse grid, packed
+(:mod:`~monai_medpruner.transforms.body_tokens`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
 the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal".
 ``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``:
 what was seen and how it was handled.
@@ -28,7 +29,10 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-__all__ = ["PerVolumeList", "append_note", "collatable", "positions_from_affine", "range_depth"]
+__all__ = ["ENCODED_STUDY", "PerVolumeList", "append_note", "collatable", "positions_from_affine", "range_depth"]
+
+#: entry of an empty volume's metadata: a list of the encoded study that stands for the volume
+ENCODED_STUDY = "encoded_study"
 
 
 class PerVolumeList(list):

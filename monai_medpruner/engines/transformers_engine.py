@@ -15,6 +15,7 @@ from transformers import TextStreamer
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
+from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.results import Answer, PruningRecord, StageTimes
 
 __all__ = ["TransformersEngine"]
@@ -23,15 +24,21 @@ __all__ = ["TransformersEngine"]
 class TransformersEngine(nn.Module):
     """Greedy decoding with transformers, one question at a time.
 
+    What the language model makes of the instruction and the slices is kept for further questions about the same study,
+    as long as the caller keeps the study: keys and values of one study, in the memory of the model's device. Threads
+    may share an engine. See :class:`~monai_medpruner.networks.prompt_prefix.PromptPrefix`.
+
     Args:
         checkpoint: checkpoint of the model, loaded on first use. An encoder in this process may share it.
         max_new_tokens: maximum length of an answer.
+        reuse_prefix: False runs the whole prompt for each question, in one part. So does a model whose cache does not
+            allow the reuse; :meth:`describe` tells.
 
     Raises:
         SettingsError: ``max_new_tokens`` is not positive, or the checkpoint is loaded without its language model.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int = 256) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int = 256, reuse_prefix: bool = True) -> None:
         super().__init__()
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -39,6 +46,8 @@ class TransformersEngine(nn.Module):
             raise SettingsError("the engine needs a checkpoint with its language model: parts must be 'all'")
         self.checkpoint = checkpoint
         self.max_new_tokens = max_new_tokens
+        self.reuse_prefix = reuse_prefix
+        self._prefix = PromptPrefix()
 
     @property
     def context_length(self) -> int:
@@ -59,7 +68,12 @@ class TransformersEngine(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return the engine's name and settings as JSON values."""
-        return {"name": "transformers", "max_new_tokens": self.max_new_tokens, "do_sample": False}
+        return {
+            "name": "transformers",
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": False,
+            "prefix_reuse": self.reuse_prefix and PromptPrefix.possible(self.checkpoint.model),
+        }
 
     def prompt_text(self, study: EncodedStudy, conversation: Conversation) -> str:
         """Return the text of the prompt, with placeholders for all tokens of the kept slices.
@@ -90,6 +104,7 @@ class TransformersEngine(nn.Module):
         output = model.generate(
             encoded=study.slices,
             on_record=records.append,
+            prefix=self._prefix if self.reuse_prefix else None,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=self.max_new_tokens,
@@ -103,6 +118,7 @@ class TransformersEngine(nn.Module):
             prompt_tokens=pruned_length,
             visual_tokens=sum(study.record.kept_tokens),
             new_tokens=output.shape[1] - length,
+            reused_tokens=records[0].reused_tokens,
         )
 
     def _check_length(self, length: int) -> None:

@@ -190,6 +190,9 @@ def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
         names = list(dict.fromkeys((*earlier, *now)))
         parts = ((one, earlier.get(one), now.get(one)) for one in names)
         return [text for one, old, new in parts for text in _differences(old, new, f"{name}.{one}".strip("."))]
+    if isinstance(earlier, list) and isinstance(now, list) and len(earlier) == len(now):
+        pairs = zip(earlier, now, strict=True)
+        return [text for number, (old, new) in enumerate(pairs) for text in _differences(old, new, f"{name}.{number}")]
     return [] if earlier == now else [f"{name} was {_short(earlier)} and is {_short(now)}"]
 
 

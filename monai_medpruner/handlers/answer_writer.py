@@ -63,7 +63,8 @@ class AnswerWriter:
             (self.output_dir / "records").mkdir(parents=True, exist_ok=True)
             if self.answers_file.exists():
                 self.answers_file.rename(self._name_for_earlier_answers())
-            self.answers_file.touch()
+            self.answers_file.touch()  # fails now where the folder cannot be written, and not after the first volume
+            self.answers_file.unlink()
         except OSError as error:
             raise OutputFolderError(f"cannot write to the output folder {self.output_dir}: {error.strerror}") from error
 

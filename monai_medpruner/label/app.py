@@ -18,7 +18,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monai_medpruner.errors import UnknownTaskError, own_error
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.server import check_server_version, patch_server, quiet_server_log
-from monai_medpruner.label.studies import Study, StudyDatastore, datastore_study, session_study, uploaded_study
+from monai_medpruner.label.studies import StudyDatastore, datastore_study, session_study
 from monai_medpruner.label.study_model import StudyModel
 from monai_medpruner.label.tasks import AskTask, OverlayTask, ReportTask
 
@@ -103,12 +103,13 @@ class MedPrunerApp(MONAILabelApp):
         except Exception as raised:
             if (error := own_error(raised)) is None:
                 raise
-            raise type(error)(str(error).replace(str(study.path), study.path.name)) from raised
+            raise type(error)(str(error).replace(str(study), study.name)) from raised
         return {"label": file, "tag": "", "file": file, "params": answer}
 
-    def _study(self, request: Mapping[str, Any], datastore: Any) -> Study:
+    def _study(self, request: Mapping[str, Any], datastore: Any) -> Path:
+        """The file or folder of the study that a request is about."""
         if request.get("file"):
-            return uploaded_study(Path(request["file"]))
+            return Path(request["file"])
         if request.get("session_id"):
             return session_study(self.sessions(), request["session_id"])
         return datastore_study(datastore, request.get("image") or "")

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,12 @@ from monai_medpruner.data.image_stack import is_image_folder
 from monai_medpruner.errors import RequestError, UnknownStudyError
 from monai_medpruner.label.parameters import check_identifier
 
-__all__ = ["UPLOAD_SUFFIXES", "Study", "StudyDatastore", "datastore_study", "session_study", "uploaded_study"]
+__all__ = ["UPLOAD_SUFFIXES", "StudyDatastore", "datastore_study", "session_study"]
 
 #: allowed suffixes of an uploaded file; a DICOM series is uploaded through a session
 UPLOAD_SUFFIXES = (".nii.gz", ".nii", ".npy", ".dcm")
 _IMAGE_SUFFIXES = (".nii.gz", ".nii", ".npy")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Study:
-    """The study of a request.
-
-    Args:
-        path: file or folder of the study.
-        key: cache key that identifies the content.
-    """
-
-    path: Path
-    key: tuple[str, ...]
 
 
 class StudyDatastore(LocalDatastore):
@@ -76,8 +61,8 @@ class StudyDatastore(LocalDatastore):
         return identifier, suffix
 
 
-def datastore_study(datastore: Any, identifier: str) -> Study:
-    """Return the study with the given datastore id; recently added files are found as well.
+def datastore_study(datastore: Any, identifier: str) -> Path:
+    """Return the file or folder of the study with the given datastore id; recently added files are found as well.
 
     Raises:
         RequestError: the id could be a path.
@@ -94,8 +79,8 @@ def datastore_study(datastore: Any, identifier: str) -> Study:
     return _stored_study(Path(path))
 
 
-def session_study(sessions: Any, identifier: str) -> Study:
-    """Return the study that a client uploaded to a session.
+def session_study(sessions: Any, identifier: str) -> Path:
+    """Return the file or folder of the study that a client uploaded to a session.
 
     Raises:
         RequestError: the id does not have the format of a session id.
@@ -107,15 +92,6 @@ def session_study(sessions: Any, identifier: str) -> Study:
     if session is None:
         raise UnknownStudyError("there is no such session; it may have expired")
     return _stored_study(Path(session.image))
-
-
-def uploaded_study(file: Path) -> Study:
-    """Return the study of a file uploaded with the request, identified by its content."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return Study(file, ("upload", digest.hexdigest()))
 
 
 def upload_name(filename: str | None) -> str:
@@ -131,16 +107,11 @@ def upload_name(filename: str | None) -> str:
     return f"upload{suffixes[0]}"
 
 
-def _stored_study(path: Path) -> Study:
-    """Return a study on disk, identified by its path and by file attributes that change with its content."""
+def _stored_study(path: Path) -> Path:
+    """Return the path of a study if it is still there."""
     if not path.exists():
         raise UnknownStudyError("the image is listed, but its file no longer exists")
-    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
-    facts = []
-    for file in files:
-        status = file.stat()
-        facts.append((file.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    return Study(path, (str(path), hashlib.sha256(repr(facts).encode()).hexdigest()))
+    return path
 
 
 def _is_study_folder(folder: Path) -> bool:

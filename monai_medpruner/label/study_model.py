@@ -17,13 +17,14 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import CommonKeys
 
 from monai_medpruner.bundles import open_bundle
+from monai_medpruner.data.file_digests import FileDigests
+from monai_medpruner.data.volume_meta import ENCODED_STUDY
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.label.configuration import Configuration
 from monai_medpruner.label.overlay import is_sheared, overlay, present_labels, write_overlay
 from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.request_settings import adjust, adjustable
-from monai_medpruner.label.study_cache import StudyCache
-from monai_medpruner.networks import EncodedStudy
+from monai_medpruner.networks import CachedEncoder, CachedPreprocessing, EncodedStudy, StudyCache
 from monai_medpruner.results import STAGES
 
 __all__ = ["StudyModel"]
@@ -32,6 +33,9 @@ _SHEAR_NOTE = (
     "the slices are sheared against each other (gantry tilt): viewers built on ITK, such as 3D Slicer, refuse this"
     " overlay as NIfTI"
 )
+
+# what the encoder spends; nothing where it found the study by its voxels
+_ENCODING = ("encode", "select")
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +51,25 @@ class StudyModel:
 
     Args:
         workflow: initialized workflow of a bundle; its network is a :class:`VolumeQA`.
-        cache_bytes: see :class:`StudyCache`.
+        cache_bytes: limit of the studies in memory; see :class:`~monai_medpruner.networks.StudyCache`. If the workflow
+            has a cache folder, the folder is used as well.
     """
 
     def __init__(self, workflow: ConfigWorkflow, cache_bytes: int) -> None:
         self.preprocessing: Any = workflow.preprocessing
         self.network: VolumeQA = workflow.network_def
-        self.encoder: Any = self.network.encoder
+        encoder: Any = self.network.encoder
+        self.cache = StudyCache(memory_bytes=cache_bytes)
+        if isinstance(encoder, CachedEncoder):
+            folder = encoder.cache
+            self.cache = StudyCache(folder.folder, disk_bytes=folder.disk_bytes, memory_bytes=cache_bytes)
+            encoder = encoder.encoder
+        self.encoder: Any = encoder
+        self.network.encoder = CachedEncoder(encoder, self.cache)
+        self._digests = FileDigests()
         self._asked_with = {name: self.network.describe()[name] for name in ("prompt", "engine")}
         #: settings that a request may change, with the server's values
         self.adjustable = adjustable(self.preprocessing, self.encoder.pruner)
-        self.cache = StudyCache(cache_bytes)
         self._lock = threading.Lock()
         self._numbers = count(1)
 
@@ -73,7 +85,6 @@ class StudyModel:
     def ask(
         self,
         image: Path,
-        key: tuple[str, ...],
         question: str,
         history: Sequence[tuple[str, str]] = (),
         settings: Mapping[str, float] | None = None,
@@ -82,7 +93,6 @@ class StudyModel:
 
         Args:
             image: file or folder of the study.
-            key: identifies the content of the study in the cache.
             question: plain text.
             history: earlier questions with their answers, oldest first.
             settings: "gamma", "tau" or "temperature", replacing the server's values.
@@ -98,21 +108,18 @@ class StudyModel:
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "a question"):
-            study, seconds = self._encoded(image, key, settings or {}, number)
+            study, seconds = self._encoded(image, settings or {}, number)
             turns = [text for turn in history for text in turn]
             answer = self.network.answer(study, [*turns, question])
             spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
         return {"answer": answer.text, **self._described(study, {**spent, **seconds})}
 
-    def write_overlay(
-        self, image: Path, key: tuple[str, ...], form: OverlayParameters, folder: Path
-    ) -> tuple[Path, dict[str, Any]]:
+    def write_overlay(self, image: Path, form: OverlayParameters, folder: Path) -> tuple[Path, dict[str, Any]]:
         """Write the kept slices and tokens of a study as a label map on the study's grid.
 
         Args:
             image: file or folder of the study.
-            key: as in :meth:`ask`.
             form: format of the file, and settings as in :meth:`ask`.
             folder: where to write the file.
 
@@ -125,7 +132,7 @@ class StudyModel:
         """
         number = next(self._numbers)
         with _Turn(self._lock, number, "an overlay"):
-            study, seconds = self._encoded(image, key, form.settings, number)
+            study, seconds = self._encoded(image, form.settings, number)
             labels, affine = overlay(study.record)
             file = folder / f"pruning_overlay_{study.record.volume_id[:12]}{form.extension}"
             write_overlay(labels.astype(form.dtype), affine, file, form.compress)
@@ -136,27 +143,26 @@ class StudyModel:
         return file, {"label_names": present_labels(labels), **described}
 
     def _encoded(
-        self, image: Path, key: tuple[str, ...], settings: Mapping[str, float], number: int
+        self, image: Path, settings: Mapping[str, float], number: int
     ) -> tuple[EncodedStudy, dict[str, float]]:
         """Return the encoded study, and the seconds per stage that this request spent on it."""
         preprocessing, pruner = adjust(self.preprocessing, self.encoder.pruner, self.adjustable, settings)
-        key = (*key, *(str(value) for value in {**self.adjustable, **settings}.values()))
-        study = self.cache.get(key)
-        if study is not None:
+        encoder = CachedEncoder(self.encoder.with_pruner(pruner), self.cache)
+        load = CachedPreprocessing(preprocessing, encoder, digests=self._digests)
+        volume = load({CommonKeys.IMAGE: str(image)})[CommonKeys.IMAGE]
+        if ENCODED_STUDY in volume.meta:
             logger.info(f"request {number}: the study is in the cache")
-            return study, {}
-        volume = preprocessing({CommonKeys.IMAGE: str(image)})[CommonKeys.IMAGE]
+            return encoder.encode(volume), {}
         loaded: dict[str, float] = dict(volume.meta["seconds"])
         logger.info(
             f"request {number}: {volume.shape[-1]} of {volume.meta.get('source_depth', volume.shape[-1])} slices kept "
             f"({sum(loaded.values()):.1f} s); encoding"
         )
-        (study,) = self.encoder.encode_each(volume, [pruner])
-        self.cache.put(key, study)
+        study = encoder.encode(volume)
         record, spent = study.record, study.record.seconds
         logger.info(
             f"request {number}: {sum(record.kept_tokens)} of {record.unpruned_tokens} tokens kept "
-            f"({spent['encode'] + spent['select']:.1f} s)"
+            f"({spent.get('encode', 0.0) + spent.get('select', 0.0):.1f} s)"
         )
         return study, dict(spent)
 

@@ -75,7 +75,7 @@ class AskTask(StudyTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Return None for the file, and the answer."""
         study, params = request["study"], request["params"]
-        return None, self.model.ask(study.path, study.key, params.question, params.history, params.settings)
+        return None, self.model.ask(study, params.question, params.history, params.settings)
 
 
 class ReportTask(StudyTask):
@@ -91,7 +91,7 @@ class ReportTask(StudyTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Return None for the file, and the report as ``answer`` together with its ``prompt``."""
         study = request["study"]
-        answer = self.model.ask(study.path, study.key, REPORT_PROMPT, settings=request["params"])
+        answer = self.model.ask(study, REPORT_PROMPT, settings=request["params"])
         return None, {"prompt": REPORT_PROMPT, **answer}
 
 
@@ -110,5 +110,5 @@ class OverlayTask(StudyTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Return the file of the label map, and a description of the pruning."""
         study = request["study"]
-        file, described = self.model.write_overlay(study.path, study.key, request["params"], request["result_dir"])
+        file, described = self.model.write_overlay(study, request["params"], request["result_dir"])
         return str(file), described

@@ -71,6 +71,7 @@ def block_signals(
     signals: Iterable[BlockSignal],
     captured: Mapping[Block, Calls],
     grids: list[tuple[int, int]],
+    inside: list[torch.Tensor] | None = None,
 ) -> dict[Signal, torch.Tensor]:
     """Compute signals from what was captured; see :mod:`monai_medpruner.pruners.signals` for what each one is.
 
@@ -79,15 +80,16 @@ def block_signals(
         signals: to be computed.
         captured: the calls of each block's attention, from :func:`capture_blocks`.
         grids: rows and columns of each slice's tokens.
+        inside: per slice, bool ``(N_i,)`` on the CPU: the tokens whose patches were encoded; None if all were.
 
     Returns:
-        Per signal ``(S, M, ...)``, padded with zeros.
+        Per signal ``(S, M, ...)``, padded with zeros, which also stand for tokens that were not encoded.
 
     Raises:
         NonFiniteAttentionError: the attention overflowed in the model's type.
         SettingsError: the encoder has no class token and a signal needs one.
     """
-    read = _Reader(family, captured, grids)
+    read = _Reader(family, captured, grids, inside)
     found: dict[Signal, torch.Tensor] = {signal: _READERS[type(signal)](read, signal.block) for signal in signals}
     attention = [values for signal, values in found.items() if isinstance(signal, (ReceivedAttention, ClassAttention))]
     if attention and not torch.stack([values.isfinite().all() for values in attention]).all():
@@ -101,10 +103,17 @@ def block_signals(
 class _Reader:
     """Reads signals off captured calls; queries and keys of a block are computed once."""
 
-    def __init__(self, family: ModelFamily, captured: Mapping[Block, Calls], grids: list[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        family: ModelFamily,
+        captured: Mapping[Block, Calls],
+        grids: list[tuple[int, int]],
+        inside: list[torch.Tensor] | None,
+    ) -> None:
         self.family = family
         self.captured = captured
         self.grids = grids
+        self.inside = inside
         self._pairs: dict[Block, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
     def received_attention(self, block: Block) -> torch.Tensor:
@@ -136,11 +145,27 @@ class _Reader:
         Returns:
             ``(S, N)`` or ``(S, N, d)``, padded with zeros.
         """
+        if self.inside is not None:
+            return self._per_token_inside(slices, per_patch, self.inside)
         values: list[torch.Tensor] = []
         for grid, group in groupby(zip(slices, self.grids, strict=True), key=lambda item: item[1]):
             stacked = map(torch.stack, zip(*(parts for parts, _ in group), strict=True))
             averaged = self.family.group_patches(per_patch(*stacked), grid).mean(-1)
             values += averaged if averaged.ndim == 2 else averaged.transpose(-1, -2)
+        return pad_sequence(values, batch_first=True)
+
+    def _per_token_inside(
+        self, slices: Iterable[tuple[torch.Tensor, ...]], per_patch: Callable[..., torch.Tensor], inside: list[Any]
+    ) -> Any:
+        """The same slice by slice, where patches were left out: those that were encoded go to their places."""
+        values: list[torch.Tensor] = []
+        for parts, grid, mask in zip(slices, self.grids, inside, strict=True):
+            found = per_patch(*(one[None] for one in parts))[0]
+            patches = found.shape[-1] // int(mask.sum())
+            places = self.family.inside_patches(mask, grid, patches).to(found.device)
+            whole = found.new_zeros((*found.shape[:-1], len(mask) * patches)).index_copy(-1, places, found)
+            averaged = self.family.group_patches(whole[None], grid).mean(-1)[0]
+            values.append(averaged if averaged.ndim == 1 else averaged.transpose(-1, -2))
         return pad_sequence(values, batch_first=True)
 
 

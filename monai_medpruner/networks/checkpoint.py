@@ -120,7 +120,8 @@ class Checkpoint(nn.Module):
         model = self.model
         return {
             "model_id": self.name,
-            "revision": self.revision,
+            # the commit where no revision was asked for, since that of a branch moves
+            "revision": self.revision or getattr(model.config, "_commit_hash", None),
             "digest": self._digest,
             "model_type": model.config.model_type,
             "random_weights": bool(getattr(model.config, RANDOM_WEIGHTS, False)),

@@ -7,50 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+from monai_medpruner.atomic_write import atomic_write
+from monai_medpruner.errors import EncodedStudyError, SettingsError
 from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.networks.study_key import StudyKey
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import StageTimes, StudyRecord
 
-__all__ = ["EncodedStudy", "StudyKey"]
+__all__ = ["EncodedStudy"]
 
-
-@dataclass(frozen=True)
-class StudyKey:
-    """What an encoded study was made from; equal keys mean equal tokens on the same kind of device.
-
-    Args:
-        volume: hash of the volume's content.
-        preprocessing: description of what was done to the volume, as JSON; where it is not known, ``volume`` is the
-            hash of the preprocessed voxels.
-        model: description of the encoder, as JSON: checkpoint, revision, and how slices become its input.
-        pruner: description of the pruner, as JSON; "null" for none.
-        dtype: of the encoder's weights.
-        question: hash of the question for a pruner that needs it; None for any other.
-        budget: description of the token budget, as JSON; "null" for none.
-    """
-
-    volume: str
-    preprocessing: str
-    model: str
-    pruner: str
-    dtype: str
-    question: str | None = None
-    budget: str = "null"
-
-    @property
-    def digest(self) -> str:
-        """64 hexadecimal digits of SHA-256, for the name of a file."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    def for_question(self, question: str) -> StudyKey:
-        """The key of the same study, pruned for a question."""
-        return replace(self, question=hashlib.sha256(question.encode()).hexdigest())
+_FORMAT = "monai_medpruner.EncodedStudy/1"
+_RECORD = "record."
+# the hash of a file stands in its own header, in the place of these zeros
+_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_UNSEALED = "0" * 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +78,12 @@ class EncodedStudy:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of tokens and DeepStack rows; the slices of a batch are views of one storage, which counts once."""
+        """Bytes of tokens, DeepStack rows and what is pending; views of one storage count once."""
         tensors = [*self.tokens, *(rows for layer in self.deepstack_features for rows in layer)]
+        if self.pending is not None:
+            scored = self.pending[1]
+            tensors += [*scored.encoded.tokens, *scored.encoded.encoder_tokens, *scored.signals.values()]
+            tensors += [rows for layer in scored.encoded.deepstack_features for rows in layer]
         storages = {tensor.data_ptr(): tensor for tensor in map(torch.Tensor.untyped_storage, tensors)}
         return sum(storage.nbytes() for storage in storages.values())
 
@@ -118,3 +103,88 @@ class EncodedStudy:
             tokens=tuple(self.tokens[place] for place in places),
             deepstack_features=tuple(tuple(layer[place] for place in places) for layer in self.deepstack_features),
         )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the study as safetensors, atomically, with a hash of every byte of the file.
+
+        Raises:
+            SettingsError: the study waits for a question.
+            OSError: the file cannot be written.
+        """
+        if self.pending is not None:
+            raise SettingsError("a study that waits for its question cannot be saved; save that of for_question")
+        target = Path(path)
+        packed, facts = self.record.packed()
+        tensors = {f"{_RECORD}{name}": one for name, one in packed.items()}
+        layers = {f"deepstack.{number}": rows for number, rows in enumerate(self.deepstack_features)}
+        for name, rows in {"tokens": self.tokens, **layers}.items():
+            tensors[name] = torch.cat(list(rows)).detach().cpu().contiguous()
+        described = {
+            "format": _FORMAT,
+            "key": json.dumps(asdict(self.key)),
+            "preserve_position_ids": json.dumps(self.preserve_position_ids),
+            "record": json.dumps(facts),
+            "sha256": _UNSEALED,
+        }
+        atomic_write(target, _sealed(save(tensors, described)))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> EncodedStudy:
+        """Read a study that :meth:`save` wrote; its tensors lie on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            EncodedStudyError: the file is damaged, or is not an encoded study.
+        """
+        try:
+            content = Path(path).read_bytes()
+            described = _checked(content)
+            tensors = load(content)
+            key = StudyKey(**json.loads(described["key"]))
+            own = {name.removeprefix(_RECORD): one for name, one in tensors.items() if name.startswith(_RECORD)}
+            record = StudyRecord.unpacked(own, json.loads(described["record"]))
+            counts = record.kept_tokens
+            layers = sorted((name for name in tensors if name.startswith("deepstack.")), key=_layer_number)
+            return cls(
+                key=key,
+                record=record,
+                tokens=tensors["tokens"].split(counts),
+                deepstack_features=tuple(tensors[name].split(counts) for name in layers),
+                preserve_position_ids=json.loads(described["preserve_position_ids"]),
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise EncodedStudyError(f"{Path(path).name} cannot be read as an encoded study: {error}") from error
+
+
+def _layer_number(name: str) -> int:
+    return int(name.rpartition(".")[2])
+
+
+def _sealed(content: bytes) -> bytes:
+    """The file with its own hash in the header."""
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(f'"sha256":"{_UNSEALED}"'.encode(), f'"sha256":"{digest}"'.encode(), 1)
+
+
+def _checked(content: bytes) -> Mapping[str, Any]:
+    """The texts in the header of a file whose every byte is as it was written.
+
+    Raises:
+        ValueError: it has another format, or its hash is not that of its content.
+    """
+    size = int.from_bytes(content[:8], "little")
+    found = _SEAL.search(content, 8, min(8 + size, len(content)))
+    if found is None:
+        raise ValueError("it holds no hash of its content")
+    digest = hashlib.sha256(memoryview(content)[: found.start(1)])
+    digest.update(_UNSEALED.encode())
+    digest.update(memoryview(content)[found.end(1) :])
+    if digest.hexdigest() != found.group(1).decode():
+        raise ValueError("its hash is not that of its content")
+    described = json.loads(content[8 : 8 + size])["__metadata__"]
+    if described.get("format") != _FORMAT:
+        raise ValueError(f"its format is {described.get('format')!r}, expected {_FORMAT!r}")
+    return described

@@ -18,13 +18,13 @@ from monai_medpruner.networks.block_signals import block_signals, capture_blocks
 from monai_medpruner.networks.families import EncodedSlices, ModelFamily
 from monai_medpruner.networks.packed_attention import packed_attention
 from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.networks.slice_signals import slice_signals
 from monai_medpruner.pruners import (
     BlockSignal,
     PrunedTokens,
     QuestionEmbedding,
     ReceivedAttention,
     Signal,
-    SlicePositions,
     SliceTokens,
     TokenPruner,
 )
@@ -103,6 +103,7 @@ def encode_scored(
     inputs: dict[str, Any],
     vision_batch_size: int | None = None,
     slice_positions_mm: Sequence[float] | None = None,
+    inside: Sequence[torch.Tensor] | None = None,
 ) -> ScoredSlices:
     """Encode slices and compute what some pruners ask for, so that :func:`prune_scored` can prune them later.
 
@@ -116,11 +117,13 @@ def encode_scored(
         vision_batch_size: slices encoded at once; None takes as many as hold 32,768 patches. It bounds the encoder's
             activations and does not change the result.
         slice_positions_mm: position of each slice along the slice axis, for pruners that ask for it.
+        inside: per slice, bool ``(N_i,)``: the tokens whose patches are encoded, at least one; the others are left out
+            of the encoder's sequence, and no pruner sees them. None encodes all.
 
     Raises:
         SettingsError: ``vision_batch_size`` is not positive, a signal cannot be computed, or there is no slice.
     """
-    batches = _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm)
+    batches = _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm, inside)
     parts = [batch.needed_by(pruners) for batch in batches]
     if not parts:
         raise SettingsError("there are no slices to encode")
@@ -164,6 +167,7 @@ def encode_and_prune_each(
     slice_positions_mm: Sequence[float] | None = None,
     question: torch.Tensor | None = None,
     max_tokens: int | None = None,
+    inside: Sequence[torch.Tensor] | None = None,
 ) -> list[PrunedSlices]:
     """Encode slices once, batch by batch, and keep of each batch only what each pruner leaves.
 
@@ -181,6 +185,7 @@ def encode_and_prune_each(
         slice_positions_mm: likewise.
         question: as in :func:`prune_scored`; the same for all pruners.
         max_tokens: limit for what each pruner keeps of all slices of the call; None is no limit.
+        inside: as in :func:`encode_scored`.
 
     Returns:
         What each pruner leaves. The time of the encoder, which all share, stands in each.
@@ -197,7 +202,7 @@ def encode_and_prune_each(
     parts: list[list[PrunedSlices]] = [[] for _ in pruners]
     waiting: list[ScoredSlices] = []
     start = 0
-    for batch in _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm):
+    for batch in _scored_batches(family, pruners, inputs, vision_batch_size, slice_positions_mm, inside):
         for pruner, now, pruned in zip(pruners, at_once, parts, strict=True):
             if now:
                 pruned.append(_prune(family, pruner, batch, start))
@@ -219,6 +224,7 @@ def _scored_batches(
     inputs: dict[str, Any],
     vision_batch_size: int | None,
     slice_positions_mm: Sequence[float] | None,
+    inside: Sequence[torch.Tensor] | None,
 ) -> Iterator[ScoredSlices]:
     """Encode slices batch by batch and compute the signals that some pruner asks for, except the question."""
     if vision_batch_size is not None and vision_batch_size < 1:
@@ -227,25 +233,16 @@ def _scored_batches(
     patches_per_token = family.patches_per_token_in(inputs)
     wanted: frozenset[Signal] = frozenset().union(*(pruner.signals for pruner in pruners if pruner is not None))
     of_blocks = [signal for signal in wanted if isinstance(signal, BlockSignal)]
-    positions = _slice_positions(family, slice_positions_mm, len(grids)) if SlicePositions() in wanted else None
+    known = slice_signals(family, wanted, inputs, grids, patches_per_token, slice_positions_mm)
     for start, stop in _batches(grids, patches_per_token, vision_batch_size):
         seconds = StageTimes()
         images = family.slice_inputs(inputs, start, stop)
-        encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds)
-        if positions is not None:
-            signals[SlicePositions()] = positions[start:stop]
-        yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds)
-
-
-def _slice_positions(family: ModelFamily, slice_positions_mm: Sequence[float] | None, slices: int) -> torch.Tensor:
-    """Positions as a tensor on the model's device, one per slice."""
-    if slice_positions_mm is None:
-        raise SettingsError("a pruner needs the slices' positions: give slice_positions_mm, one number per slice")
-    if len(slice_positions_mm) != slices:
-        raise SettingsError(
-            f"slice_positions_mm must hold one number per slice, got {len(slice_positions_mm)} for {slices} slices"
-        )
-    return torch.as_tensor(slice_positions_mm, dtype=torch.float32, device=family.model.device)
+        among = None if inside is None else [one.cpu() for one in inside[start:stop]]
+        if among is not None:
+            images = family.inside_inputs(images, among)
+        encoded, signals = _encode_batch(family, images, grids[start:stop], of_blocks, seconds, among)
+        signals |= {signal: values[start:stop] for signal, values in known.items()}
+        yield ScoredSlices(encoded, grids[start:stop], patches_per_token, signals, seconds, among)
 
 
 def _encode_batch(
@@ -254,6 +251,7 @@ def _encode_batch(
     grids: list[tuple[int, int]],
     wanted: Sequence[BlockSignal],
     seconds: StageTimes,
+    inside: list[torch.Tensor] | None,
 ) -> tuple[EncodedSlices, dict[Signal, torch.Tensor]]:
     """Encode one batch of slices, compute signals of its blocks, and add the time of both."""
     device = family.model.device
@@ -261,8 +259,22 @@ def _encode_batch(
         with capture_blocks(family, wanted) as captured:
             encoded = family.encode(images)
     with seconds.stage("select", device):
-        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids).items())
-    return encoded, signals
+        signals = dict[Signal, torch.Tensor](block_signals(family, wanted, captured, grids, inside).items())
+    return (encoded if inside is None else _spread(encoded, inside)), signals
+
+
+def _spread(encoded: EncodedSlices, inside: list[torch.Tensor]) -> EncodedSlices:
+    """The encoder's output with the tokens that were left out as zeros in their places."""
+    places = [one.nonzero().flatten() for one in inside]
+
+    def whole(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [
+            one.new_zeros((len(mask), *one.shape[1:])).index_copy(0, place.to(one.device), one)
+            for one, place, mask in zip(rows, places, inside, strict=True)
+        ]
+
+    layers = [whole(layer) for layer in encoded.deepstack_features]
+    return EncodedSlices(whole(encoded.tokens), layers, whole(encoded.encoder_tokens))
 
 
 def _batches(
@@ -306,18 +318,38 @@ def _kept(
 ) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
     """The tokens of each slice that are kept, the DeepStack rows that go with them, and the slices' records."""
     encoded = scored.encoded
+    if pruner is None and scored.inside is not None:
+        return _kept_inside(scored, scored.inside)
     if pruner is None:
         return encoded.tokens, encoded.deepstack_features, [SliceRecord.unpruned(grid) for grid in scored.grids]
     pruned = pruner(_slice_tokens(pruner, scored, start, question), max_tokens)
     importance = scored.signals[ReceivedAttention()] if ReceivedAttention() in pruner.signals else None
-    keep, records = _records(scored.grids, pruned, importance)
     # the mask is on the host already: on the device, each use of it would be a transfer
-    counts = keep.sum(1).tolist()
+    keep, counts, records = _records(scored.grids, pruned, importance)
     places = keep.flatten().nonzero().flatten().to(pruned.tokens.device)
     kept = pruned.tokens.flatten(0, 1)[places]
     tokens = (family.project(kept) if pruner.merge_space == "encoder" else kept).split(counts)
     layers = [list(pad_sequence(rows, True).flatten(0, 1)[places].split(counts)) for rows in encoded.deepstack_features]
     return list(tokens), layers, records
+
+
+def _kept_inside(
+    scored: ScoredSlices, inside: list[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[list[torch.Tensor]], list[SliceRecord]]:
+    """All tokens that were encoded, the rows that go with them, and the slices' records."""
+    places = [one.nonzero().flatten() for one in inside]
+    parts = [scored.encoded.tokens, *scored.encoded.deepstack_features]
+    tokens, *layers = ([one[place.to(one.device)] for one, place in zip(rows, places, strict=True)] for rows in parts)
+    records = [
+        SliceRecord(
+            grid,
+            primary=mask,
+            contextual=torch.zeros_like(mask),
+            merged_into=torch.where(mask, torch.arange(len(mask)), -1),
+        )
+        for grid, mask in zip(scored.grids, inside, strict=True)
+    ]
+    return tokens, layers, records
 
 
 def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, question: torch.Tensor | None) -> SliceTokens:
@@ -326,9 +358,12 @@ def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, questio
     given: dict[Signal, torch.Tensor] = dict(scored.signals)
     if question is not None:
         given[QuestionEmbedding()] = question
+    inside = [torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens]
+    if scored.inside is not None:
+        inside = [mask.to(one.device) for mask, one in zip(scored.inside, inside, strict=True)]
     return SliceTokens(
         tokens=pad_sequence(encoded.encoder_tokens if pruner.merge_space == "encoder" else encoded.tokens, True),
-        valid=pad_sequence([torch.ones(len(one), dtype=torch.bool, device=one.device) for one in encoded.tokens], True),
+        valid=pad_sequence(inside, True),
         grids=scored.grids,
         signals={signal: values for signal, values in given.items() if signal in pruner.signals},
         patches_per_token=scored.patches_per_token,
@@ -338,14 +373,21 @@ def _slice_tokens(pruner: TokenPruner, scored: ScoredSlices, start: int, questio
 
 def _records(
     grids: list[tuple[int, int]], pruned: PrunedTokens, importance: torch.Tensor | None
-) -> tuple[torch.Tensor, list[SliceRecord]]:
-    """The bool mask ``(S, M)`` of the kept tokens and each slice's record, on the CPU, in one transfer."""
+) -> tuple[torch.Tensor, list[int], list[SliceRecord]]:
+    """The bool mask of the kept tokens ``(S, M)``, how many each slice has, and the records; one transfer."""
+    filtered = torch.zeros_like(pruned.primary[:, 0]) if pruned.dropped is None else pruned.dropped
     parts = [pruned.primary.int(), pruned.contextual.int(), pruned.merged_into.int()]
+    parts.append(filtered[:, None].expand_as(pruned.primary).int())
     if importance is not None:
         parts.append(importance.float().view(torch.int32))  # the bits of the numbers
-    primary, contextual, merged_into, *bits = torch.stack(parts).cpu()
-    fields = [primary.bool(), contextual.bool(), merged_into.long(), *(one.view(torch.float32) for one in bits)]
+    primary, contextual, merged_into, every, *bits = torch.stack(parts).cpu()
+    fields = {"primary": primary.bool(), "contextual": contextual.bool(), "merged_into": merged_into.long()}
+    if bits:
+        fields["importance"] = bits[0].view(torch.float32)
+    keep = fields["primary"] | fields["contextual"]
+    counts, dropped = torch.stack([keep.sum(1), every[:, 0].long()]).tolist()
     records = [
-        SliceRecord(grid, *(one[index, : grid[0] * grid[1]] for one in fields)) for index, grid in enumerate(grids)
+        SliceRecord(grid, dropped=bool(gone), **{name: one[index, : grid[0] * grid[1]] for name, one in fields.items()})
+        for index, (grid, gone) in enumerate(zip(grids, dropped, strict=True))
     ]
-    return fields[0] | fields[1], records
+    return keep, counts, records

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -13,26 +15,35 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from monai_medpruner.errors import PromptError
+from monai_medpruner.networks.caller_prompt import CallersPrompt
 from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.generation import CachedPrompt, FirstStepClock, shift_length_limits
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt, slices_by_prompt
+from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
 
 __all__ = ["PrunedVLM"]
 
+#: attributes that code for Hugging Face models assigns
+_SET_ON_THE_MODEL = ("config", "generation_config")
+
 
 class PrunedVLM(nn.Module):
     """A stock Hugging Face vision-language model whose visual tokens are pruned before the language model.
 
-    It is a drop-in replacement for the model: :meth:`forward` and :meth:`generate` take the outputs of the model's
-    processor. The model is not changed. While slices are encoded it has one hook, which is removed afterward, also
-    after an exception.
+    It is a drop-in replacement for the model: :meth:`forward` and :meth:`generate` take what those of the model take,
+    and every other attribute (``device``, ``config``, ``generation_config``, ``save_pretrained``, …) is the model's.
+    The model is not changed. While slices are encoded it has one hook, which is removed afterward, also after an
+    exception.
+
+    Slices are encoded without gradients: training through the wrapper trains the language model, and a warning says so
+    where a vision parameter asks for a gradient.
 
     .. code-block:: python
 
@@ -92,6 +103,22 @@ class PrunedVLM(nn.Module):
         )
         return cls(model, pruner, vision_batch_size, preserve_position_ids)
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # copying and unpickling ask for attributes before there is a model
+            model = self.__dict__.get("_modules", {}).get("model")
+            if model is None or (name.startswith("__") and name.endswith("__")):
+                raise
+            return getattr(model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SET_ON_THE_MODEL:
+            setattr(self.model, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         # a cache belongs to the network whose generate returned it, not to copies of the network
         return {name: value for name, value in self.__dict__.items() if name != "_cached"}
@@ -136,6 +163,7 @@ class PrunedVLM(nn.Module):
 
     def forward(
         self,
+        input_ids: torch.Tensor | None = None,
         *,
         encoded: PrunedSlices | None = None,
         on_record: Callable[[PruningRecord], object] | None = None,
@@ -144,9 +172,10 @@ class PrunedVLM(nn.Module):
         """Run the model on the pruned prompt.
 
         Args:
+            input_ids: the prompts, ``(B, L)``.
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
             on_record: called with the record of this call, in the calling thread; see :meth:`generate`.
-            inputs: the outputs of the model's processor, and other arguments of the model's forward. Per-token inputs
+            inputs: further outputs of the processor, and other arguments of the model's forward. Per-token inputs
                 (``labels``, ``position_ids``, token types) are pruned in the same way.
 
         Returns:
@@ -157,10 +186,13 @@ class PrunedVLM(nn.Module):
         Raises:
             PromptError: the inputs are inconsistent.
         """
+        inputs = _named({"input_ids": input_ids}, inputs)
         if (stock := self._stock_record(encoded, inputs)) is not None:
             output = self.model(**self._on_device(inputs))
             _report(on_record, stock)
             return output
+        if torch.is_grad_enabled():
+            self._warn_of_missing_gradients()
         pruned, record = self._prune(inputs, encoded)
         seconds = StageTimes(record.seconds)
         with seconds.stage("prefill", self.model.device):
@@ -171,19 +203,31 @@ class PrunedVLM(nn.Module):
     @torch.no_grad()
     def generate(
         self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
         *,
         encoded: PrunedSlices | None = None,
         on_record: Callable[[PruningRecord], object] | None = None,
-        **inputs: Any,
+        prefix: PromptPrefix | None = None,
+        **arguments: Any,
     ) -> Any:
         """Generate from the pruned prompt.
 
         Args:
+            inputs: the prompts, ``(B, L)``; the same as ``input_ids``.
+            generation_config: as in the model's ``generate``.
+            logits_processor: as in the model's ``generate``. Like stopping criteria, a prefix function and a streamer,
+                it sees the unpruned prompt followed by the new tokens.
+            stopping_criteria: as in the model's ``generate``.
             encoded: slices that :meth:`encode` returned, used instead of the image inputs.
             on_record: called with the complete record of this call (kept tokens, seconds per stage), in the thread of
                 the call. ``records.append`` of a list also works if ``generate`` runs in a thread of its own, as with
                 a streamer.
-            inputs: the outputs of the model's processor, and other arguments of the model's ``generate``.
+            prefix: with ``encoded``, holds what the language model made of the prompt up to its last visual token, for
+                the next prompt about the same slices. None runs the prompt in one part.
+            arguments: the outputs of the model's processor, and other arguments of the model's ``generate``.
                 ``max_length`` and ``min_length`` count the unpruned prompt, as with the stock model.
 
         To continue a conversation, generate with ``return_dict_in_generate=True``. In the next call, pass
@@ -197,35 +241,53 @@ class PrunedVLM(nn.Module):
         Raises:
             PromptError: the inputs are inconsistent.
         """
-        if (stock := self._stock_record(encoded, inputs)) is not None:
-            output = self.model.generate(**self._on_device(inputs))
+        if inputs is not None:
+            arguments = _named({"input_ids": inputs}, arguments)
+        own = {"generation_config": generation_config, "logits_processor": logits_processor}
+        arguments = _named({**own, "stopping_criteria": stopping_criteria}, arguments)
+        if (stock := self._stock_record(encoded, arguments)) is not None:
+            output = self.model.generate(**self._on_device(arguments))
             _report(on_record, stock)
             return output
-        ids = inputs["input_ids"].to(self.model.device)
-        pruned, record = self._prune(inputs, encoded)
+        _refuse_second_model(arguments)
+        pruned, record = self._prune(arguments, encoded)
+        ids = arguments["input_ids"].to(self.model.device)
         length = pruned["input_ids"].shape[1]
         shift_length_limits(pruned, ids.shape[1] - length)
+        prompt = CallersPrompt(ids, length)
+        prompt.adapt(pruned)
         clock = FirstStepClock(self.model.device)
         pruned["stopping_criteria"] = StoppingCriteriaList([*(pruned.get("stopping_criteria") or ()), clock])
         start = perf_counter()
-        output = self.model.generate(**pruned)
+        with self._with_prefix(prefix, pruned, encoded) as (shortened, reused):
+            output = self.model.generate(**shortened)
         synchronize(self.model.device)
         spent = {"prefill": clock.first_step - start, "decode": perf_counter() - clock.first_step}
-        _report(on_record, replace(record, seconds={**record.seconds, **spent}))
-        return self._with_callers_prompt(output, ids, pruned, record.keep)
+        _report(on_record, replace(record, seconds={**record.seconds, **spent}, reused_tokens=reused))
+        return self._with_callers_prompt(output, prompt, pruned, record.keep)
+
+    @contextmanager
+    def _with_prefix(
+        self, prefix: PromptPrefix | None, pruned: dict[str, Any], encoded: PrunedSlices | None
+    ) -> Iterator[tuple[dict[str, Any], int]]:
+        """The arguments of generation, and how many tokens of the prompt need not run."""
+        if prefix is None or encoded is None or "mm_encoder_outputs" not in pruned:
+            yield pruned, 0
+            return
+        with prefix.shared(self.family, pruned, encoded) as shared:
+            yield shared
 
     def _with_callers_prompt(
-        self, output: Any, ids: torch.Tensor, pruned: dict[str, Any], keep: torch.Tensor
+        self, output: Any, prompt: CallersPrompt, pruned: dict[str, Any], keep: torch.Tensor
     ) -> torch.Tensor | Any:
         """Replace the pruned prompt in the output by the caller's, and register the output's cache for a next turn."""
         new_tokens = output if isinstance(output, torch.Tensor) else output.sequences
-        prompts = ids.repeat_interleave(len(new_tokens) // len(ids), dim=0)
-        sequences = torch.cat([prompts, new_tokens[:, pruned["input_ids"].shape[1] :]], dim=1)
+        sequences = prompt.sequences(new_tokens)
         if isinstance(output, torch.Tensor):
             return sequences
         output.sequences = sequences
         # the cache of a beam search has a row per beam, so that no further turn fits
-        beams = getattr(output, "beam_indices", None) is not None or len(sequences) != len(ids)
+        beams = getattr(output, "beam_indices", None) is not None or len(sequences) != len(prompt.ids)
         if output.past_key_values is not None and not beams:
             self._cached[output.past_key_values] = CachedPrompt.of_answer(self.family, pruned, keep, sequences)
         return output
@@ -288,8 +350,11 @@ class PrunedVLM(nn.Module):
         # add the token types that the processor would return: without them some models treat visual tokens as text
         complete = {**self.family.token_types(checked["input_ids"]), **checked}
         pruned = prune_prompt(complete, keep, self.family, encoded.grids, self.preserve_position_ids)
-        # a new output, because generate expands it in place for beams
-        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(encoded.tokens, encoded.deepstack_features)}
+        # a study that was saved lies on the CPU. New lists and a new output: generate expands them in place for beams
+        tokens, *layers = (
+            [rows.to(self.model.device) for rows in one] for one in (encoded.tokens, *encoded.deepstack_features)
+        )
+        pruned["mm_encoder_outputs"] = {"image": self.family.encoder_output(tokens, layers)}
         return pruned, keep
 
     def _follow_up(self, checked: dict[str, Any], cache: Any) -> tuple[dict[str, Any], PruningRecord]:
@@ -303,9 +368,39 @@ class PrunedVLM(nn.Module):
         others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
         return {**others, **further}, PruningRecord(keep, [[] for _ in keep])
 
+    def _warn_of_missing_gradients(self) -> None:
+        language = {*self.model.get_decoder().parameters(), *self.model.get_output_embeddings().parameters()}
+        if any(one.requires_grad and one not in language for one in self.model.parameters()):
+            warnings.warn(
+                "slices are encoded without gradients: the vision encoder and the projector are not trained. Freeze "
+                "them (requires_grad_(False)), or train the stock model",
+                stacklevel=3,
+            )
+
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self.model.device
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def _named(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Add arguments that were given by position or by an own name.
+
+    Raises:
+        TypeError: one was given twice.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if arguments.get(name) is not None:
+            raise TypeError(f"{name} was given twice")
+    return {**arguments, **given}
+
+
+def _refuse_second_model(arguments: Mapping[str, Any]) -> None:
+    if arguments.get("assistant_model") is not None:
+        raise PromptError(
+            "assistant_model is not supported with pruning: the assistant would read the pruned prompt without the "
+            "slices. Leave it out, or use prompt_lookup_num_tokens"
+        )
 
 
 def _report(on_record: Callable[[PruningRecord], object] | None, record: PruningRecord) -> None:

@@ -28,6 +28,8 @@ class ScoredSlices:
         patches_per_token: image patches that form one token.
         signals: per signal ``(S, M, ...)``, padded, or ``(S,)``; see :mod:`monai_medpruner.pruners.signals`.
         seconds: of the stages "encode" and "select", the signals being part of the latter.
+        inside: per slice, bool ``(N_i,)`` on the CPU: the tokens that were encoded; tokens, rows and signals of the
+            others are 0. None where all were.
     """
 
     encoded: EncodedSlices
@@ -35,6 +37,7 @@ class ScoredSlices:
     patches_per_token: int
     signals: Mapping[Signal, torch.Tensor] = field(default_factory=dict)
     seconds: StageTimes = field(default_factory=StageTimes)
+    inside: list[torch.Tensor] | None = None
 
     def needed_by(self, pruners: Sequence[TokenPruner | None]) -> ScoredSlices:
         """The same slices without what none of these pruners needs, so that it can be freed."""
@@ -68,6 +71,7 @@ class ScoredSlices:
             patches_per_token=batches[0].patches_per_token,
             signals={signal: _joined([batch.signals[signal] for batch in batches]) for signal in batches[0].signals},
             seconds=seconds,
+            inside=None if batches[0].inside is None else [one for batch in batches for one in batch.inside or ()],
         )
 
 

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from typing import Any, Literal, Protocol
 
@@ -19,15 +18,17 @@ from torch import nn
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
-from monai_medpruner.networks.encoded_study import EncodedStudy, StudyKey
+from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each, encode_scored, prune_scored
 from monai_medpruner.networks.fast_images import fast_image_inputs
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.networks.study_key import StudyKey, VolumeSource
 from monai_medpruner.networks.study_record import study_record
 from monai_medpruner.networks.volume_limit import VolumeLimit, volume_limit
 from monai_medpruner.pruners import TokenBudget, TokenPruner, pruner_settings
 from monai_medpruner.results import StageTimes
+from monai_medpruner.transforms.body_tokens import body_tokens
 
 __all__ = ["SliceEncoder", "TransformersEncoder"]
 
@@ -129,7 +130,7 @@ class TransformersEncoder(nn.Module):
         self, volume: torch.Tensor, pruners: Sequence[TokenPruner | None], limit: VolumeLimit | None = None
     ) -> list[EncodedStudy]:
         """Encode the slices of a volume, as many as the limit allows, and prune them with each pruner."""
-        content = _content(volume)
+        source = VolumeSource.of_volume(volume)  # before slices are taken away for the budget, which the key has
         max_tokens = unpruned = None
         if limit is not None:
             volume, max_tokens, unpruned = limit.selected(volume), limit.tokens, limit.slice_tokens
@@ -137,11 +138,14 @@ class TransformersEncoder(nn.Module):
         seconds = StageTimes()
         with seconds.stage("encode"):
             inputs = self.image_inputs(volume)
-            if unpruned is None and "crop" in meta:
-                # of cropped slices, the record has to know how many tokens whole ones would have
+            if unpruned is None and "uncropped_size" in meta:
+                # of cropped or shrunk slices, the record has to know how many tokens whole ones would have
                 unpruned = self.unpruned_tokens(*map(int, meta["uncropped_size"]))
         positions = meta.get("slice_positions_mm")
-        pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, positions, max_tokens)
+        size = (int(volume.shape[1]), int(volume.shape[2]))
+        inside = body_tokens(meta, size, self.checkpoint.family.token_grids(inputs)) if "body_mask" in meta else None
+        options = {"slice_positions_mm": positions, "max_tokens": max_tokens, "inside": inside}
+        pruned, pending, notes = self._encode_in_memory(volume.shape[-1], pruners, inputs, options)
         settings = self._settings(meta)
         studies = []
         for pruner, one, scored in zip(pruners, pruned, pending, strict=True):
@@ -150,18 +154,10 @@ class TransformersEncoder(nn.Module):
             spent.add(one.seconds)
             described = pruner_settings(pruner)
             own = {**settings, "pruner": described}
-            record = study_record(volume, content, one.records, own, spent, notes, unpruned)
-            key = StudyKey(
-                volume=content,
-                preprocessing=_as_json(settings["preprocessing"]),
-                model=_as_json({**settings["model"], "token_budget": self.token_budget}),
-                pruner=_as_json(described),
-                dtype=settings["model"]["dtype"],
-                budget=_as_json(settings["budget"]),
-            )
+            record = study_record(volume, source.content, one.records, own, spent, notes, unpruned)
             studies.append(
                 EncodedStudy(
-                    key=key,
+                    key=StudyKey.of(source, {**self.describe(), "pruner": described}),
                     record=record,
                     tokens=tuple(one.tokens),
                     deepstack_features=tuple(tuple(layer) for layer in one.deepstack_features),
@@ -216,6 +212,12 @@ class TransformersEncoder(nn.Module):
         inputs = dict(processor(images=slice_images(volume), return_tensors="pt", **size))
         return {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
 
+    def with_pruner(self, pruner: TokenPruner | None) -> TransformersEncoder:
+        """The same encoder, with the same checkpoint, and another pruner behind it."""
+        other = copy(self)
+        other.pruner = pruner
+        return other
+
     def unpruned_tokens(self, height: int, width: int) -> int:
         """Visual tokens of one slice, at the image processor's own size and without pruning.
 
@@ -232,7 +234,7 @@ class TransformersEncoder(nn.Module):
     def describe(self) -> dict[str, Any]:
         """What encodes and prunes: ``model``, the checkpoint with its settings, ``pruner``, ``budget``, ``preset``."""
         model = {**self.checkpoint.describe(), "token_budget": self.token_budget}
-        model["preserve_position_ids"] = self.preserve_position_ids
+        model |= {"preserve_position_ids": self.preserve_position_ids, "image_processing": self.image_processing}
         budget = None if self.budget is None else asdict(self.budget)
         return {"model": model, "pruner": pruner_settings(self.pruner), "budget": budget, "preset": self.preset}
 
@@ -245,7 +247,7 @@ class TransformersEncoder(nn.Module):
         """What the budget allows each pruner of a volume."""
         meta = volume.meta if isinstance(volume, MetaTensor) else {}
         encoded = self.unpruned_tokens(int(volume.shape[1]), int(volume.shape[2]))
-        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "crop" in meta else encoded
+        whole = self.unpruned_tokens(*map(int, meta["uncropped_size"])) if "uncropped_size" in meta else encoded
         return [volume_limit(budget, pruner, volume, whole, encoded) for pruner in pruners]
 
     def _encode_in_memory(
@@ -253,13 +255,12 @@ class TransformersEncoder(nn.Module):
         count: int,
         pruners: Sequence[TokenPruner | None],
         inputs: dict[str, Any],
-        positions: Sequence[float] | None,
-        max_tokens: int | None,
+        options: dict[str, Any],
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None], tuple[str, ...]]:
         """Encode and prune; where memory runs out, once more with fewer slices at a time, which a note tells."""
         batch_size = self.vision_batch_size
         try:
-            return *self._encode_and_prune(pruners, inputs, batch_size, positions, max_tokens), ()
+            return *self._encode_and_prune(pruners, inputs, batch_size, **options), ()
         except Exception as error:
             at_once = min(batch_size or count, count)
             if not is_out_of_memory(error) or at_once == 1:
@@ -272,39 +273,32 @@ class TransformersEncoder(nn.Module):
         # outside the handler, whose traceback holds on to the memory
         logger.warning(note)
         release_memory()
-        return *self._encode_and_prune(pruners, inputs, fewer, positions, max_tokens), (note,)
+        return *self._encode_and_prune(pruners, inputs, fewer, **options), (note,)
 
     def _encode_and_prune(
         self,
         pruners: Sequence[TokenPruner | None],
         inputs: dict[str, Any],
         batch_size: int | None,
-        positions: Sequence[float] | None,
+        slice_positions_mm: Sequence[float] | None,
         max_tokens: int | None,
+        inside: Sequence[torch.Tensor] | None,
     ) -> tuple[list[PrunedSlices], list[ScoredSlices | None]]:
         """What each pruner leaves; for one that needs the question every token, and what it needs later."""
         family = self.checkpoint.family
         later = [pruner for pruner in pruners if pruner is not None and pruner.needs_question]
         if not later:
             pruned = encode_and_prune_each(
-                family, pruners, inputs, batch_size, slice_positions_mm=positions, max_tokens=max_tokens
+                family,
+                pruners,
+                inputs,
+                batch_size,
+                slice_positions_mm=slice_positions_mm,
+                max_tokens=max_tokens,
+                inside=inside,
             )
             return pruned, [None for _ in pruners]
-        scored = encode_scored(family, pruners, inputs, batch_size, positions)
+        scored = encode_scored(family, pruners, inputs, batch_size, slice_positions_mm, inside)
         waiting = [scored if pruner in later else None for pruner in pruners]
         now = [None if pruner in later else pruner for pruner in pruners]
         return [prune_scored(family, pruner, scored, max_tokens=max_tokens) for pruner in now], waiting
-
-
-def _content(volume: torch.Tensor) -> str:
-    """Hash of the volume; SHA-256 of the voxels as they are here where its preprocessing is not known."""
-    meta = volume.meta if isinstance(volume, MetaTensor) else {}
-    if "preprocessing" in meta and "volume_id" in meta:
-        return str(meta["volume_id"])
-    voxels = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-    content = voxels.detach().to("cpu", torch.float32).contiguous().numpy()
-    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).hexdigest()
-
-
-def _as_json(description: Any) -> str:
-    return json.dumps(description, sort_keys=True)

@@ -12,11 +12,13 @@ from monai_medpruner.pruners.budget import TokenBudget, slice_share
 from monai_medpruner.pruners.cdpruner import CDPrunerPruner
 from monai_medpruner.pruners.divprune import DivPrunePruner
 from monai_medpruner.pruners.hiprune import HiPrunePruner
+from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
 from monai_medpruner.pruners.registry import PRUNERS, find_pruner, pruner_names, pruner_settings, select_pruner
 from monai_medpruner.pruners.signals import (
+    AnchorSlices,
     BlockSignal,
     ClassAttention,
     HiddenStates,
@@ -30,6 +32,7 @@ from monai_medpruner.pruners.visionzip import VisionZipPruner
 
 __all__ = [
     "PRUNERS",
+    "AnchorSlices",
     "AveragePoolingPruner",
     "BlockSignal",
     "CDPrunerPruner",
@@ -38,6 +41,7 @@ __all__ = [
     "HiPrunePruner",
     "HiddenStates",
     "Keys",
+    "MedPrunerReleasedPruner",
     "NucleusPruner",
     "PrunedTokens",
     "QuestionEmbedding",

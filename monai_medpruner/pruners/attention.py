@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 #: a fused route gives the scores of queries, keys and a scale
 FusedRoute = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 _FUSED_TOLERANCE = 1e-3  # relative, against the plain route
+_TOKENS_IN_TURN = 128  # fewer, and the loop over heads costs more than it saves
 _FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDEST_HEAD = 256  # a tile of wider heads does not fit a GPU's shared memory
 
 
 @torch.no_grad()  # autograd would store every block of rows, in sum the whole matrix
 def attention_received(
-    query: torch.Tensor, key: torch.Tensor, scale: float | None = None, chunk: int = 128
+    query: torch.Tensor, key: torch.Tensor, scale: float | None = None, chunk: int = 256
 ) -> torch.Tensor:
     """Attention that each of M tokens receives, relative to uniform (MedPruner, eq. 3, times M).
 
@@ -35,8 +36,8 @@ def attention_received(
     row of S sums to one, so the scores average exactly 1: a token at 1 receives what uniform attention would give it.
 
     The rows of S are computed ``chunk`` at a time and summed at once, each against all keys, so the result is exact and
-    the largest temporary is ``heads * chunk * M`` numbers instead of ``heads * M * M``. On a CUDA device with Triton, a
-    fused kernel does the same without a temporary, within 1e-3 relative.
+    the largest temporary is ``heads * chunk * M`` numbers instead of ``heads * M * M``, on a CPU ``chunk * M``. On a
+    CUDA device with Triton, a fused kernel does the same without a temporary, within 1e-3 relative.
 
     Args:
         query: queries, shape ``(..., heads, M, d)``, any floating type, after rotary embedding where there is one.
@@ -63,7 +64,26 @@ def attention_received(
         fused = _fused_route(query.device, query.dtype)
         if fused is not None:
             return fused(query, key, scale)
-    return _received_in_chunks(query, key, scale, chunk)
+    in_turn = query.device.type == "cpu" and query.shape[-2] >= _TOKENS_IN_TURN
+    route = _received_head_by_head if in_turn else _received_in_chunks
+    return route(query, key, scale, chunk)
+
+
+def _received_head_by_head(query: torch.Tensor, key: torch.Tensor, scale: float, chunk: int) -> torch.Tensor:
+    """Compute each head by itself, for a CPU: a block of its rows stays in the cache from the product to the sum."""
+    heads, tokens, width = query.shape[-3:]
+    received = torch.zeros(query.shape[:-3].numel(), tokens)
+    block = torch.empty(min(chunk, tokens), tokens)
+    pairs = zip(query.reshape(-1, heads, tokens, width), key.reshape(-1, heads, tokens, width), strict=True)
+    with torch.autocast("cpu", enabled=False):
+        for scores, (queries, keys) in zip(received, pairs, strict=True):
+            for one_query, one_key in zip(queries, keys, strict=True):
+                columns = one_key.float().T
+                for rows in (one_query.float() * scale).split(chunk):
+                    weights = block[: len(rows)]
+                    torch.mm(rows, columns, out=weights)
+                    scores += torch.softmax(weights, dim=-1, out=weights).sum(0)
+    return received.reshape(*query.shape[:-3], tokens) / heads
 
 
 def _received_in_chunks(query: torch.Tensor, key: torch.Tensor, scale: float, chunk: int) -> torch.Tensor:

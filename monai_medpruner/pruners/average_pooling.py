@@ -85,10 +85,13 @@ class AveragePoolingPruner(TokenPruner):
         )
 
     def _merged_into(self, slices: SliceTokens) -> torch.Tensor:
-        """Index of the first token of each token's cell, int64 ``(S, M)``; -1 at padding."""
+        """Index of the first valid token of each token's cell, int64 ``(S, M)``; -1 at padding and holes."""
         device = slices.valid.device
         columns = torch.tensor([columns for _, columns in slices.grids], device=device)[:, None]
         place = torch.arange(slices.valid.shape[1], device=device)
         row, column = place // columns, place % columns
-        first = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
-        return torch.where(slices.valid, first, -1)
+        cell = (row // self.pool * self.pool) * columns + column // self.pool * self.pool
+        cell = cell.clamp(max=len(place) - 1)  # beyond the end of a shorter slice
+        held = torch.where(slices.valid, place, len(place))
+        first = torch.full_like(cell, len(place)).scatter_reduce(1, cell, held, "amin")
+        return torch.where(slices.valid, first.gather(1, cell), -1)

@@ -27,7 +27,7 @@ class SliceTokens:
 
     Args:
         tokens: shape ``(S, M, C)``, M being the tokens of the longest slice; projected ones, or the encoder's.
-        valid: bool mask ``(S, M)``, False at padding.
+        valid: bool mask ``(S, M)``, False at padding, and at tokens that were not encoded, anywhere in the grid.
         grids: rows and columns of each slice's tokens, S pairs; token j lies at row ``j // columns``.
         signals: what else the pruner asked for; see :mod:`monai_medpruner.pruners.signals` for the shapes. Values at
             padding mean nothing.
@@ -66,12 +66,15 @@ class PrunedTokens:
         primary: bool mask ``(S, M)`` of the selected tokens.
         contextual: bool mask ``(S, M)`` of the tokens that others were merged into.
         merged_into: int64 ``(S, M)``, index of the token that carries each one now; -1 where it vanished or is padding.
+        dropped: bool ``(S,)``, slices that a slice filter in the pruner dropped, all but one token; None for a pruner
+            without one.
     """
 
     tokens: torch.Tensor
     primary: torch.Tensor
     contextual: torch.Tensor
     merged_into: torch.Tensor
+    dropped: torch.Tensor | None = None
 
     @property
     def keep(self) -> torch.Tensor:

@@ -57,4 +57,5 @@ class RandomTokensPruner(TokenPruner):
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the share with the highest scores."""
         count = (slices.valid.sum(1, keepdim=True) * self.keep_ratio).ceil()
+        score = score.masked_fill(~slices.valid, -1)  # tokens that were not encoded have a number, too
         return score.argsort(dim=1, descending=True).argsort(dim=1) < count

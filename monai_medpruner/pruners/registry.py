@@ -14,6 +14,7 @@ from monai_medpruner.pruners.base import TokenPruner
 from monai_medpruner.pruners.cdpruner import CDPrunerPruner
 from monai_medpruner.pruners.divprune import DivPrunePruner
 from monai_medpruner.pruners.hiprune import HiPrunePruner
+from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.nucleus import NucleusPruner
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
 from monai_medpruner.pruners.visionzip import VisionZipPruner
@@ -23,6 +24,7 @@ __all__ = ["ENTRY_POINT_GROUP", "PRUNERS", "find_pruner", "pruner_names", "prune
 #: every pruner of this package by the name that configurations use; a new one adds its line here
 PRUNERS: dict[str, type[TokenPruner]] = {
     "nucleus": NucleusPruner,
+    "medpruner_released": MedPrunerReleasedPruner,
     "average_pooling": AveragePoolingPruner,
     "random_tokens": RandomTokensPruner,
     "visionzip": VisionZipPruner,

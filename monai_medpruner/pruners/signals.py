@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from monai_medpruner.errors import SettingsError
 
 __all__ = [
+    "AnchorSlices",
     "BlockSignal",
     "ClassAttention",
     "HiddenStates",
@@ -84,6 +86,27 @@ class Keys(BlockSignal):
 @dataclass(frozen=True)
 class SlicePositions(Signal):
     """Position of each slice along the slice axis in mm, float32 ``(S,)``."""
+
+
+@dataclass(frozen=True)
+class AnchorSlices(Signal):
+    """Which slices the anchor rule keeps (MedPruner, eq. 2) on the pixels that the encoder gets, bool ``(S,)``.
+
+    The first slice is True. A later one is True, and becomes the anchor, where its mean absolute difference to the
+    anchor is greater than the threshold, or where it has another size. All slices of a call are one volume.
+
+    Args:
+        threshold: γ, finite and at least 0, in the units of the image processor's output: about [-1, 1].
+
+    Raises:
+        SettingsError: the threshold is not as described.
+    """
+
+    threshold: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.threshold) and self.threshold >= 0):
+            raise SettingsError(f"the threshold must be finite and at least 0, got {self.threshold}")
 
 
 @dataclass(frozen=True)

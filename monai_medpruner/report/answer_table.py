@@ -14,9 +14,9 @@ from typing import Any
 from monai_medpruner.errors import BenchmarkError, OutputFolderError
 from monai_medpruner.results import read_lines
 
-__all__ = ["answer_table"]
+__all__ = ["answer_table", "kept_text", "seconds_text"]
 
-_UNKNOWN = "?"
+_UNKNOWN = "(unknown)"
 _FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settings"}
 
 
@@ -27,10 +27,11 @@ def answer_table(answers: Path, truth: Path | None = None) -> str:
         answers: ``answers.jsonl``, or the folder that contains it.
         truth: folder of phantoms, or a table with the columns "Image Path", "Question" and "Answer" of M3D-VQA. A row
             belongs to a volume if the volume's path ends with the row's path. An answer is right if it equals the
-            row's, ignoring case. Questions without a row have the truth "?".
+            row's, ignoring case. Questions without a row have the truth "(unknown)".
 
     Returns:
-        For each volume: the model, one line per question, the kept slices and tokens, and the seconds per stage.
+        For each volume: the model, one line per question, the kept slices and tokens, the seconds per stage, and the
+        notes.
 
     Raises:
         OutputFolderError: there are no answers, or the file was not written by a bundle's inference.
@@ -90,16 +91,38 @@ def _volume(
     text.append("")
     if right:
         text.append(f"right: {sum(right)} of {len(right)}")
+    text += [kept_text(slices, tokens), seconds_text([line["seconds"] for line in lines])]
+    notes = dict.fromkeys(note for line in lines for note in line.get("notes", ()))
+    return [*text, *(f"note: {note}" for note in notes), ""]
+
+
+def kept_text(slices: Mapping[str, Any], tokens: Mapping[str, Any]) -> str:
+    """Return a line with the kept slices and tokens.
+
+    Args:
+        slices: the field "slices" of a result line.
+        tokens: its field "tokens".
+    """
     share = 100 * tokens["kept"] / tokens["unpruned"]
     gap = slices.get("largest_gap_mm")  # null without geometry
     largest = "" if gap is None else f" (largest gap {gap:.1f} mm)"
-    text.append(
-        f"kept: {slices['kept']} of {slices['total']} slices{largest}, {tokens['kept']:,} of {tokens['unpruned']:,} "
-        f"visual tokens ({share:.1f} %)"
+    dropped = len(slices.get("dropped_after_encoding", ()))
+    encoded = "" if not dropped else f", and one token of each of {dropped} others"
+    return (
+        f"kept: {slices['kept'] - dropped} of {slices['total']} slices{largest}{encoded}, "
+        f"{tokens['kept']:,} of {tokens['unpruned']:,} visual tokens ({share:.1f} %)"
     )
-    spent = {stage: sum(line["seconds"].get(stage, 0.0) for line in lines) for stage in lines[0]["seconds"]}
-    listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent.items())
-    return [*text, f"seconds: {sum(spent.values()):.2f} ({listed})", ""]
+
+
+def seconds_text(seconds: Sequence[Mapping[str, float]]) -> str:
+    """Return a line with the seconds of the stages, summed over some answers.
+
+    Args:
+        seconds: the fields "seconds" of result lines.
+    """
+    spent = {stage: sum(one.get(stage, 0.0) for one in seconds) for stage in seconds[0]}
+    listed = ", ".join(f"{stage} {value:.2f}" for stage, value in spent.items())
+    return f"seconds: {sum(spent.values()):.2f} ({listed})"
 
 
 def _truth_of(image: str, question: str, known: Sequence[Mapping[str, str]]) -> str | None:

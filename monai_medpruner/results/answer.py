@@ -28,6 +28,7 @@ class Answer:
         prompt_tokens: number of tokens of the pruned prompt, including visual tokens.
         visual_tokens: number of visual tokens in the pruned prompt.
         new_tokens: number of generated tokens.
+        reused_tokens: number of tokens at the beginning of the prompt that an earlier question about the study had run.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Answer:
     prompt_tokens: int = 0
     visual_tokens: int = 0
     new_tokens: int = 0
+    reused_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text

@@ -24,11 +24,13 @@ class PruningRecord:
             dropped tokens and padding.
         slices: one list per prompt of the batch, with one record per slice.
         seconds: seconds of the stages "encode", "select", "prefill" and "decode" that were part of the call.
+        reused_tokens: number of tokens at the beginning of the pruned prompt that an earlier call had run.
     """
 
     keep: torch.Tensor
     slices: list[list[SliceRecord]]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reused_tokens: int = 0
 
     @property
     def unpruned_tokens(self) -> int:

@@ -22,6 +22,7 @@ class SliceRecord:
         contextual: bool ``(N,)``, kept tokens into which others were merged.
         merged_into: int64 ``(N,)``, index of the kept token that each token is part of; -1 for dropped tokens.
         importance: received attention relative to uniform attention, float32 ``(N,)``; None if no scores were computed.
+        dropped: whether a slice filter behind the encoder dropped the slice, all but one token.
     """
 
     grid: tuple[int, int]
@@ -29,6 +30,7 @@ class SliceRecord:
     contextual: torch.Tensor
     merged_into: torch.Tensor
     importance: torch.Tensor | None = None
+    dropped: bool = False
 
     @classmethod
     def unpruned(cls, grid: tuple[int, int]) -> SliceRecord:

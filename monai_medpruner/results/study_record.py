@@ -133,15 +133,20 @@ class StudyRecord:
         return {"slices": slices, "tokens_per_kept_slice": overall / slices, "overall": overall}
 
     @property
+    def dropped_slices(self) -> tuple[int, ...]:
+        """Indices of the slices that were encoded and then dropped, all but one token, by a filter in the pruner."""
+        return tuple(index for index, one in zip(self.slice_indices, self.slices, strict=False) if one.dropped)
+
+    @property
     def largest_gap(self) -> SliceGap | None:
         """The largest stretch without a kept slice, the ends of the volume included; None without geometry.
 
-        See :func:`~monai_medpruner.results.largest_gap`.
+        :attr:`dropped_slices` do not count as kept. See :func:`~monai_medpruner.results.largest_gap`.
         """
         positions = self.geometry.slice_positions_mm
         if not positions or self.source in _UNPLACED_SOURCES:
             return None
-        return largest_gap(positions, self.slice_indices)
+        return largest_gap(positions, sorted(set(self.slice_indices) - set(self.dropped_slices)))
 
     @property
     def largest_gap_mm(self) -> float | None:
@@ -165,6 +170,7 @@ class StudyRecord:
                 **({} if self.range_slices is None else {"range": self.range_slices}),
                 "kept": len(self.slice_indices),
                 "indices": list(self.slice_indices),
+                **({"dropped_after_encoding": list(self.dropped_slices)} if self.dropped_slices else {}),
                 "largest_gap_mm": None if self.largest_gap_mm is None else round(self.largest_gap_mm, 3),
             },
             "tokens": {
@@ -173,8 +179,16 @@ class StudyRecord:
                 "per_slice": self.kept_tokens,
             },
             "retention": {name: round(value, 6) for name, value in self.retention.items()},
-            "notes": [*self.notes, *self._gap_note()],
+            "notes": [*self.notes, *self._dropped_note(), *self._gap_note()],
         }
+
+    def _dropped_note(self) -> list[str]:
+        if not self.dropped_slices:
+            return []
+        return [
+            f"{len(self.dropped_slices)} of the {len(self.slice_indices)} encoded slices were dropped behind the "
+            "encoder: one token of each is left."
+        ]
 
     def _gap_note(self) -> list[str]:
         gap = self.largest_gap
@@ -192,6 +206,13 @@ class StudyRecord:
             OSError: the file cannot be written.
         """
         target = Path(path)
+        tensors, facts = self.packed()
+        facts |= {"format": _FORMAT, "versions": package_versions()}
+        atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
+        return target
+
+    def packed(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The record as tensors, and as facts that JSON can hold; :meth:`unpacked` makes a record of them."""
         geometry = self.geometry
         tensors = {
             "slice_indices": torch.tensor(self.slice_indices, dtype=torch.int64),
@@ -206,13 +227,14 @@ class StudyRecord:
         importance = [one.importance for one in self.slices if one.importance is not None]
         if len(importance) == len(self.slices):
             tensors["importance"] = torch.cat(importance)
+        if self.dropped_slices:
+            tensors["dropped"] = torch.tensor([one.dropped for one in self.slices])
         if self.slice_distances is not None:
             tensors["slice_distances"] = torch.tensor(self.slice_distances, dtype=torch.float64)
         facts = {name: getattr(self, name) for name in _FACTS}
-        facts |= {"format": _FORMAT, "shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
-        facts |= {"settings": self.settings, "seconds": self.seconds, "versions": package_versions()}
-        atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
-        return target
+        facts |= {"shape": geometry.shape, "crop": geometry.crop, "notes": self.notes}
+        facts |= {"settings": self.settings, "seconds": self.seconds}
+        return tensors, facts
 
     @classmethod
     def load(cls, path: str | Path) -> StudyRecord:
@@ -229,6 +251,16 @@ class StudyRecord:
             raise OutputFolderError(f"{path} cannot be read as a study record: {error}") from error
         if facts.get("format") != _FORMAT:
             raise OutputFolderError(f"{path} is not a study record: its format is {facts.get('format')!r}")
+        return cls.unpacked(tensors, facts)
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> StudyRecord:
+        """Make a record of what :meth:`packed` returned.
+
+        Args:
+            tensors: by name.
+            facts: by name, after a way through JSON.
+        """
         crop = facts["crop"]
         geometry = VolumeGeometry(
             shape=tuple(facts["shape"]),
@@ -256,6 +288,8 @@ def _slice_records(tensors: Mapping[str, torch.Tensor]) -> tuple[SliceRecord, ..
     sizes = [rows * columns for rows, columns in grids]
     names = [name for name in ("primary", "contextual", "merged_into", "importance") if name in tensors]
     parts = [tensors[name].split(sizes) for name in names]
+    dropped = tensors["dropped"].tolist() if "dropped" in tensors else [False] * len(grids)
     return tuple(
-        SliceRecord(grid, **dict(zip(names, own, strict=True))) for grid, *own in zip(grids, *parts, strict=True)
+        SliceRecord(grid, dropped=gone, **dict(zip(names, own, strict=True)))
+        for grid, gone, *own in zip(grids, dropped, *parts, strict=True)
     )

@@ -11,7 +11,7 @@ from monai_medpruner.testing.check_pruner import check_pruner
 from monai_medpruner.testing.check_slice_rule import check_slice_rule
 from monai_medpruner.testing.masking_oracle import masked_greedy, masked_logits
 from monai_medpruner.testing.random_inputs import padded_batch, prompt_inputs, random_slices, randomize_weights
-from monai_medpruner.testing.tiny_checkpoint import TINY, save_tiny_checkpoint
+from monai_medpruner.testing.tiny_checkpoint import TINY, save_parts, save_tiny_checkpoint
 from monai_medpruner.testing.tiny_models import TINY_MODELS, TinyModel, tiny_model
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "prompt_inputs",
     "random_slices",
     "randomize_weights",
+    "save_parts",
     "save_tiny_checkpoint",
     "tiny_model",
 ]

@@ -10,6 +10,7 @@ import pickle
 
 import torch
 
+from monai_medpruner.errors import BudgetError
 from monai_medpruner.pruners import PrunedTokens, SliceTokens, TokenPruner
 from monai_medpruner.testing.random_inputs import padded_batch, random_slices
 
@@ -23,6 +24,8 @@ def check_pruner(pruner: TokenPruner) -> None:
 
     - It is a frozen dataclass that its fields rebuild, and that can be pickled.
     - Slices in a batch give what each gives alone; of a pruner of whole volumes only that padding changes nothing.
+    - Tokens that were not encoded, which are holes in the grid, are neither kept nor merged.
+    - A limit of tokens is kept, and only selected tokens give way to it; one that is too small is refused.
     - No slice is left empty, padding is never kept, and ``merged_into`` leads from every token to one that is kept.
     - The same slices give the same result, and are not changed.
     - Tokens in half precision stay so, are finite, and selected ones are left as they are.
@@ -39,6 +42,8 @@ def check_pruner(pruner: TokenPruner) -> None:
     together = padded_batch(slices)
     _check_result(together, pruner(together))
     _check_batch(pruner, slices)
+    _check_holes(pruner, together)
+    _check_limit(pruner, together)
     for dtype in (torch.float16, torch.bfloat16):
         _check_dtype(pruner, together, dtype)
 
@@ -95,6 +100,45 @@ def _check_result(slices: SliceTokens, pruned: PrunedTokens) -> None:
         torch.equal(pruned.tokens[pruned.primary], slices.tokens[pruned.primary]),
         "selected tokens must stay as they are",
     )
+
+
+def _check_holes(pruner: TokenPruner, slices: SliceTokens) -> None:
+    """Tokens inside the grid that were not encoded are as padding is."""
+    drawn = torch.rand(slices.valid.shape, generator=torch.Generator().manual_seed(9)) < 0.6
+    drawn[:, 0] |= ~(drawn & slices.valid).any(1)  # something is left of every slice
+    pierced = dataclasses.replace(slices, valid=slices.valid & drawn)
+    pruned = pruner(pierced)
+    _check_result(pierced, pruned)
+    holes = slices.valid & ~drawn
+    _require(not (pruned.keep & holes).any(), "tokens that were not encoded must never be kept")
+    _require(bool((pruned.merged_into[holes] == -1).all()), "merged_into must be -1 where a token was not encoded")
+    changed = slices.tokens.masked_fill(holes[..., None], 7.0)
+    kept = pruned.tokens[pruned.keep]
+    _require(
+        torch.equal(pruner(dataclasses.replace(pierced, tokens=changed)).tokens[pruned.keep], kept),
+        "tokens that were not encoded must not change others",
+    )
+
+
+def _check_limit(pruner: TokenPruner, slices: SliceTokens) -> None:
+    """At every limit from the least that the slices can keep to more than the pruner keeps by itself."""
+    free = pruner(slices)
+    kept = int(free.keep.sum())
+    least = sum(pruner.least_tokens(rows * columns) for rows, columns in slices.grids)
+    _require(least >= len(slices.grids), "least_tokens must be at least one for every slice")
+    roomy = pruner(slices, kept + 1)
+    _require(torch.equal(_masks(roomy), _masks(free)), "a limit above what is kept must change nothing")
+    for limit in sorted({least, (least + kept) // 2, max(least, kept - 1)}):
+        limited = pruner(slices, limit)
+        _check_result(slices, limited)
+        _require(
+            int(limited.keep.sum()) <= limit, f"{int(limited.keep.sum())} tokens are kept under a limit of {limit}"
+        )
+    try:
+        pruner(slices, len(slices.grids) - 1)
+    except BudgetError:
+        return
+    raise AssertionError("a limit below one token for every slice must be refused with a BudgetError")
 
 
 def _check_determinism(pruner: TokenPruner, slices: list[SliceTokens]) -> None:

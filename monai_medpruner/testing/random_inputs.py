@@ -14,6 +14,7 @@ from PIL import Image
 
 from monai_medpruner.networks.families import ModelFamily
 from monai_medpruner.pruners import (
+    AnchorSlices,
     ClassAttention,
     HiddenStates,
     Keys,
@@ -123,6 +124,8 @@ def random_slices(
                 values[signal] = torch.randn(1, length, channels, generator=generator)
             elif isinstance(signal, SlicePositions):
                 values[signal] = torch.tensor([number * _SPACING])
+            elif isinstance(signal, AnchorSlices):
+                values[signal] = torch.tensor([number % 2 == 0])
             elif isinstance(signal, QuestionEmbedding):
                 values[signal] = question
         result.append(
@@ -157,7 +160,7 @@ def padded_batch(slices: Sequence[SliceTokens], padding: int = 2, filler: float 
     signals: dict[Signal, torch.Tensor] = {}
     for signal in slices[0].signals:
         parts = [one.signal(signal) for one in slices]
-        if isinstance(signal, SlicePositions):
+        if parts[0].ndim == 1:
             signals[signal] = torch.cat(parts)
         else:
             signals[signal] = parts[0] if isinstance(signal, QuestionEmbedding) else padded(parts, filler)

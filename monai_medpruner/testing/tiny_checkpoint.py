@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText
+from transformers.utils import logging
 
 from monai_medpruner.networks.checkpoint import RANDOM_WEIGHTS
 from monai_medpruner.testing.byte_tokenizer import byte_tokenizer
 from monai_medpruner.testing.tiny_models import TinyModel, tiny_model
 
-__all__ = ["TINY", "save_tiny_checkpoint"]
+__all__ = ["TINY", "save_parts", "save_tiny_checkpoint"]
 
 #: the model id that stands for a tiny checkpoint
 TINY = "tiny"
@@ -52,6 +56,35 @@ def save_tiny_checkpoint(model_type: str | TinyModel, folder: str | Path, seed: 
     model.should_save_on_this_rank = lambda _: True
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    for part in (model, tokenizer, tiny.image_processor()):
-        part.save_pretrained(folder)
+    save_parts(folder, model, tokenizer, tiny.image_processor())
     return Path(folder)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Suppress the progress bar of transformers, which says nothing about a file of some kilobytes."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def save_parts(folder: str | Path, model: Any, tokenizer: Any, image_processor: Any) -> None:
+    """Write the parts of a checkpoint so that ``transformers.AutoProcessor`` reads them as well.
+
+    Args:
+        folder: where to write them.
+        model: with its configuration.
+        tokenizer: of the model.
+        image_processor: of the model.
+    """
+    with _without_progress_bar():
+        for part in (model, tokenizer, image_processor):
+            part.save_pretrained(folder)
+    tokens = getattr(model.config, "mm_tokens_per_image", None)
+    if tokens is not None:  # Gemma 3's processor takes 256 unless it is told the number of tokens
+        own = {"processor_class": "Gemma3Processor", "image_seq_length": tokens}
+        (Path(folder) / "processor_config.json").write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import
 from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.testing import TinyModel, byte_tokenizer, tiny_model
+from monai_medpruner.testing import TinyModel, byte_tokenizer, save_parts, tiny_model
 
 __all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
 
@@ -163,6 +163,5 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
         tiny.initialize(model)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    for part in (model, tokenizer, _image_processor(model_type)):
-        part.save_pretrained(folder)
+    save_parts(folder, model, tokenizer, _image_processor(model_type))
     return Path(folder)

@@ -18,6 +18,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
 from torch import nn
 
 from monai_medpruner.networks import Checkpoint
+from monai_medpruner.testing import save_parts
 from monai_medpruner.training.small_models import save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 
@@ -117,6 +118,4 @@ def save_trained(network: Checkpoint, folder: str) -> None:
         network: network with the trained model; its own weights stay in float32.
         folder: folder of the checkpoint.
     """
-    deepcopy(network.model).half().save_pretrained(folder)
-    network.tokenizer.save_pretrained(folder)
-    network.image_processor.save_pretrained(folder)
+    save_parts(folder, deepcopy(network.model).half(), network.tokenizer, network.image_processor)

@@ -15,6 +15,12 @@ from monai_medpruner.transforms.anchor_filter import (
 from monai_medpruner.transforms.check_volume import CheckVolume, CheckVolumeD, CheckVolumed, CheckVolumeDict
 from monai_medpruner.transforms.crop_body import CropBody, CropBodyD, CropBodyd, CropBodyDict
 from monai_medpruner.transforms.describe import describe_transform
+from monai_medpruner.transforms.downsample_slices import (
+    DownsampleSlices,
+    DownsampleSlicesD,
+    DownsampleSlicesd,
+    DownsampleSlicesDict,
+)
 from monai_medpruner.transforms.find_body import FindBody, FindBodyD, FindBodyd, FindBodyDict
 from monai_medpruner.transforms.hu_windows import HU_WINDOWS, HUWindows, HUWindowsD, HUWindowsd, HUWindowsDict
 from monai_medpruner.transforms.intensity_windows import (
@@ -45,6 +51,10 @@ __all__ = [
     "CropBodyD",
     "CropBodyDict",
     "CropBodyd",
+    "DownsampleSlices",
+    "DownsampleSlicesD",
+    "DownsampleSlicesDict",
+    "DownsampleSlicesd",
     "FindBody",
     "FindBodyD",
     "FindBodyDict",

@@ -24,14 +24,9 @@ from monai_medpruner.transforms.slice_reader import SliceReader
 
 __all__ = ["GAMMA_GRID", "AnchoredSlices", "anchor_slices", "exact_mean", "guarded_slices", "smallest_threshold"]
 
-#: γ that :func:`smallest_threshold` tries, for intensities in [0, 1]: 0 to 0.05 in steps of 0.0025, to 0.1 in steps of
-#: 0.005, to 0.2 in steps of 0.01, to 1 in steps of 0.05. No distance is above 1: the last keeps the first slice alone.
-GAMMA_GRID = (
-    *(step / 400 for step in range(21)),
-    *(step / 200 for step in range(11, 21)),
-    *(step / 100 for step in range(11, 21)),
-    *(step / 20 for step in range(5, 21)),
-)
+#: γ that every search tries, for intensities in [0, 1]: 0, then 0.001 to 1 in steps of 10 percent, and the γ that are
+#: used by themselves, 0.025, 0.05 and 0.1. No distance is above 1: the last keeps the first slice alone.
+GAMMA_GRID = tuple(sorted({0.0, *(round(0.001 * 1.1**step, 6) for step in range(73)), 0.025, 0.05, 0.1, 1.0}))
 
 _COLUMNS = 1024  # a slice is summed in so many columns, and these in float64: few roundings in its own precision
 

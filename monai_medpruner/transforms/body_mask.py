@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
-__all__ = ["body_extents", "body_mask", "connected_components"]
+__all__ = ["body_extents", "body_mask", "connected_components", "extents_of", "find_body"]
 
 _GRID_MM = 4.0
 _AIR_TO_WATER = -500.0  # HU, halfway
@@ -23,26 +23,49 @@ _PART_HU = -150.0
 _REGROWN = 3
 
 
-def body_extents(voxels: torch.Tensor, spacing: Sequence[float]) -> np.ndarray | None:
-    """Find the rows and columns of each slice that the body covers.
+def find_body(voxels: torch.Tensor, spacing: Sequence[float]) -> tuple[np.ndarray, tuple[int, int, int]] | None:
+    """Find the body on the coarse grid.
 
     Args:
         voxels: ``(H, W, D)`` in HU, slices last.
         spacing: of its axes, in mm.
 
     Returns:
-        int64 ``(D, 4)``: first row, last row plus one, first column, last column plus one; all 0 for a slice without
-        body. Edges lie on the coarse grid, outside the body. None where the volume holds no air: then nothing tells the
-        body from its surroundings.
+        :func:`body_mask`, and how many voxels of each axis of ``voxels`` form one of the mask. None where the volume
+        holds no air: then nothing tells the body from its surroundings.
     """
     steps = coarse_steps(spacing)
     coarse = coarse_means(voxels, steps)
     if not bool((coarse < _AIR_TO_WATER).any()):
         return None
-    body = body_mask(coarse)
+    return body_mask(coarse), steps
+
+
+def body_extents(voxels: torch.Tensor, spacing: Sequence[float]) -> np.ndarray | None:
+    """Find the rows and columns of each slice that the body covers; arguments as in :func:`find_body`.
+
+    Returns:
+        :func:`extents_of` the body; None where the volume holds no air.
+    """
+    found = find_body(voxels, spacing)
+    return None if found is None else extents_of(*found, voxels.shape)
+
+
+def extents_of(body: np.ndarray, steps: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Return the rows and columns of each slice that the body covers.
+
+    Args:
+        body: bool ``(D, H, W)`` on the coarse grid, of :func:`find_body`.
+        steps: likewise.
+        shape: H, W and D of the volume.
+
+    Returns:
+        int64 ``(D, 4)``: first row, last row plus one, first column, last column plus one; all 0 for a slice without
+        body. Edges lie on the coarse grid, outside the body.
+    """
     rows = _ends(body.max(axis=2)) * steps[0]
     columns = _ends(body.max(axis=1)) * steps[1]
-    height, width, depth = voxels.shape
+    height, width, depth = shape
     extents = np.concatenate([rows.clip(max=height), columns.clip(max=width)], axis=1)
     return extents.repeat(steps[2], axis=0)[:depth]
 

@@ -45,7 +45,7 @@ class CropBody(CropForeground):
     Not lazy: other metadata depend on the outcome.
 
     Args:
-        crop: "body", or None to do nothing.
+        crop: "body", or "body_patches", which crops alike; or None to do nothing.
         margin_mm: added on each side of the body, whose edges lie on a grid of about 4 mm, outside the skin.
         square: widen the shorter side of the box to the longer one, as far as the slice allows, for encoders that
             resize every image to a square.
@@ -65,11 +65,12 @@ class CropBody(CropForeground):
         self.margin_mm = margin_mm
         self.square = square
 
-    def __call__(self, img: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, img: torch.Tensor, lazy: bool | None = None) -> torch.Tensor:  # type: ignore[override]
         """Crop ``img``.
 
         Args:
             img: ``(C, H, W, D)``, slices along the last axis; a MetaTensor that went through FindBody.
+            lazy: what ``Compose`` hands to every cropping transform; the crop is done at once in any case.
 
         Returns:
             The box of every slice, a view of ``img``; ``img`` itself with ``crop=None`` or without metadata tracking.
@@ -118,7 +119,7 @@ class CropBody(CropForeground):
         for key in ("body_extents", "body_grid"):
             out.meta.pop(key, None)
         if "kept_indices" not in image.meta:
-            out.meta.update(_source_meta(image))
+            out.meta.update(source_meta(image))
         if out.shape != image.shape:
             out.meta["crop"] = PerVolumeList([int(start[axis]), int(end[axis])] for axis in (0, 1))
             out.meta["uncropped_size"] = PerVolumeList(image.shape[1:3])
@@ -149,7 +150,7 @@ class CropBody(CropForeground):
         return out
 
 
-def _source_meta(image: MetaTensor) -> dict[str, Any]:
+def source_meta(image: MetaTensor) -> dict[str, Any]:
     """What the first selection of slices would record: the volume before it was cropped is the source."""
     depth = image.shape[-1]
     positions = image.meta.get("slice_positions_mm", positions_from_affine(image.affine, 2, depth))

@@ -38,8 +38,13 @@ def describe_transform(transform: Callable) -> dict[str, Any] | list[Any]:
           object holds under their names. A dictionary form of this package has the name of its array form. An argument
           that a transform of another package does not keep under its name is left out.
 
+        A transform that stands for another one, with the same result, has that one under ``described_as`` and is
+        described by it.
+
         Values that JSON cannot hold are told by the name of their class.
     """
+    if (other := getattr(transform, "described_as", None)) is not None:
+        return describe_transform(other)
     if type(transform) is Compose:
         return [describe_transform(child) for child in transform.transforms]
     stage = getattr(transform, "stage", None)

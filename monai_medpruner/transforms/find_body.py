@@ -15,7 +15,8 @@ from monai.utils import TransformBackends, convert_to_tensor
 
 from monai_medpruner.data.volume_meta import PerVolumeList, append_note
 from monai_medpruner.errors import SettingsError
-from monai_medpruner.transforms.body_mask import body_extents
+from monai_medpruner.transforms.body_mask import extents_of, find_body
+from monai_medpruner.transforms.body_tokens import packed_mask
 from monai_medpruner.transforms.each_key import EachKeyd
 from monai_medpruner.transforms.hu_windows import require_one_channel
 from monai_medpruner.transforms.stored_range import STORED_RANGES
@@ -36,7 +37,8 @@ class FindBody(Transform):
     stored and a CT without air are left as they are, which ``meta["notes"]`` says; their slices stay whole.
 
     Args:
-        crop: "body", or None to do nothing.
+        crop: "body"; "body_patches", which also records the body's shape, ``meta["body_mask"]``, by which an encoder of
+            variable length leaves out the patches beside it; or None to do nothing.
         modality: "ct", "mr" or "auto": as ``meta["modality"]`` says, CT where it says nothing.
         assume_hu: take the voxels for HU whatever the metadata say.
 
@@ -72,10 +74,14 @@ class FindBody(Transform):
             raise SettingsError("slices were selected before: find the body first, then choose ranges and filters.")
         out: MetaTensor = MetaTensor(image.as_tensor()).copy_meta_from(image)
         depth, reason = image.shape[-1], self._not_in_hu(image)
-        extents = None
+        extents = found = None
         if reason is None:
             spacing = torch.linalg.vector_norm(image.affine[:3, :3], dim=0).tolist()
-            extents, reason = body_extents(image.as_tensor()[0], spacing), "it holds no air"
+            found, reason = find_body(image.as_tensor()[0], spacing), "it holds no air"
+        if found is not None:
+            extents = extents_of(*found, image.shape[1:])
+            if self.crop == "body_patches":
+                out.meta["body_mask"] = packed_mask(*found)
         if extents is None:
             append_note(out.meta, f"The volume was not cropped to the body: {reason}.")
         whole = [0, image.shape[1], 0, image.shape[2]]
@@ -96,9 +102,9 @@ class FindBody(Transform):
 
 
 def check_crop(crop: str | None) -> None:
-    """Raise SettingsError unless ``crop`` is "body" or None."""
-    if crop not in ("body", None):
-        raise SettingsError(f"crop must be 'body', or None for whole slices, got {crop!r}.")
+    """Raise SettingsError unless ``crop`` is "body", "body_patches" or None."""
+    if crop not in ("body", "body_patches", None):
+        raise SettingsError(f"crop must be 'body', 'body_patches', or None for whole slices, got {crop!r}.")
 
 
 def plane_grid(image: MetaTensor) -> PerVolumeList:

@@ -20,6 +20,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 from monai_medpruner.errors import IntensityUnitsError, SettingsError, VolumeShapeError
 from monai_medpruner.transforms.check_volume import voxel_range
 from monai_medpruner.transforms.each_key import EachKeyd
+from monai_medpruner.transforms.padding import hide_padding, recorded_padding_mask
 
 __all__ = [
     "HU_WINDOWS",
@@ -107,6 +108,8 @@ def require_one_channel(img: NdarrayOrTensor) -> None:
 class HUWindows(Transform):
     """Show a CT volume through HU windows: each (low, high) becomes a channel ``clip((x - low) / (high - low), 0, 1)``.
 
+    Padding that the header states (``meta["padding"]``) becomes 0, and is noted.
+
     Args:
         windows: a preset of :data:`HU_WINDOWS`, or a list of preset names and (low, high) pairs in HU.
         assume_hu: skip the test whether the voxels can be HU.
@@ -136,7 +139,8 @@ class HUWindows(Transform):
         require_one_channel(img)
         if not self.assume_hu:
             self._check_units(img)
-        return rescale_channels(img, self.windows)
+        padding, note = recorded_padding_mask(img)  # without a record, no window shows -2000 HU and air apart
+        return hide_padding(rescale_channels(img, self.windows), padding, note)
 
     def _check_units(self, img: NdarrayOrTensor) -> None:
         modality = img.meta.get("modality") if isinstance(img, MetaTensor) else None

@@ -18,6 +18,7 @@ from monai_medpruner.errors import IntensityUnitsError, SettingsError, ZeroVaria
 from monai_medpruner.transforms.check_volume import voxel_range
 from monai_medpruner.transforms.each_key import EachKeyd
 from monai_medpruner.transforms.hu_windows import HUWindows, Windows, require_one_channel, rescale_channels
+from monai_medpruner.transforms.padding import hide_padding, looks_like_hu, padding_mask
 from monai_medpruner.transforms.slice_min_max import SliceMinMax
 from monai_medpruner.transforms.stored_range import STORED_RANGES, scale_stored_range
 
@@ -32,11 +33,11 @@ __all__ = [
     "PercentileWindowd",
 ]
 
-_LOWEST_PLAUSIBLE_HU = -200.0  # below fat (about -100 HU): a CT holds lung or the air around the patient, -1000 HU
-
 
 class PercentileWindow(Transform):
     """Scale the interval between two percentiles of the voxels to [0, 1], clipped: for MR, whose units are arbitrary.
+
+    Padding (:func:`~.padding.padding_mask`) is left out of the percentiles, becomes 0, and is noted.
 
     Args:
         lower: percentile that becomes 0.
@@ -67,20 +68,23 @@ class PercentileWindow(Transform):
         require_one_channel(img)
         # MONAI's percentile is exact at any size: it leaves torch.quantile, limited to 2**24 values, for numpy's
         voxels = convert_to_tensor(img, track_meta=False, dtype=torch.float32).detach()
-        low, high = torch.as_tensor(percentile(voxels, [self.lower, self.upper])).tolist()
+        padding, note = padding_mask(img)
+        measured = voxels if padding is None else voxels[~padding]
+        low, high = torch.as_tensor(percentile(measured, [self.lower, self.upper])).tolist()
         if low == high:
             raise ZeroVarianceError(
                 f"percentiles {self.lower:g} and {self.upper:g} of the voxels are both {low:g}: nearly all voxels have "
                 "the same value. Choose wider percentiles or crop the background."
             )
-        return rescale_channels(img, [(low, high)])
+        return hide_padding(rescale_channels(img, [(low, high)]), padding, note)
 
 
 class IntensityWindows(Transform):
     """Choose and apply the scaling: HU windows for CT, percentiles for MR.
 
     With ``modality="auto"`` the modality is ``meta["modality"]``. Where that is absent (NIfTI), voxels below -200 mean
-    CT, which is noted in ``meta["notes"]``; others could be anything, and are refused rather than guessed.
+    CT (:func:`~.padding.looks_like_hu`), which is noted in ``meta["notes"]``; others could be anything, and are refused
+    rather than guessed.
 
     Voxels that were scaled before they were stored have no such units. Where the reader says so in
     ``meta["intensity"]``, "auto" only brings them to [0, 1], whatever the modality; so do, for any volume,
@@ -171,10 +175,10 @@ class IntensityWindows(Transform):
                 "modality='mr' or windows='percentile'."
             )
         lowest, _ = voxel_range(img)
-        if lowest >= _LOWEST_PLAUSIBLE_HU:
+        if not looks_like_hu(img):
             raise IntensityUnitsError(
-                f"the file names no modality and its voxels start at {lowest:g}, which does not look like Hounsfield "
-                "units. Pass --modality mr, or --modality ct for a CT in HU."
+                f"the file names no modality, and its voxels, which start at {lowest:g}, do not look like Hounsfield "
+                "units (few or none of them are air or lung). Pass --modality mr, or --modality ct for a CT in HU."
             )
         return "ct", f"The file names no modality; voxels reach down to {lowest:g}, so it was taken for CT in HU."
 

@@ -15,6 +15,7 @@ from monai.utils import TransformBackends, convert_to_tensor
 
 from monai_medpruner.transforms.each_key import EachKeyd
 from monai_medpruner.transforms.hu_windows import require_one_channel
+from monai_medpruner.transforms.padding import hide_padding, padding_mask
 
 __all__ = ["SliceMinMax", "SliceMinMaxD", "SliceMinMaxDict", "SliceMinMaxd"]
 
@@ -22,7 +23,8 @@ __all__ = ["SliceMinMax", "SliceMinMaxD", "SliceMinMaxDict", "SliceMinMaxd"]
 class SliceMinMax(Transform):
     """Scale each slice along the last axis to [0, 1] by its own minimum and maximum, as Hulu-Med does; any modality.
 
-    A slice with one value throughout becomes 0. Intensities of different slices can no longer be compared.
+    A slice with one value throughout becomes 0. Intensities of different slices can no longer be compared. Padding
+    (:func:`~.padding.padding_mask`) is left out of the minimum and maximum, becomes 0, and is noted.
 
     Raises:
         VolumeShapeError: when called on more than one channel.
@@ -44,11 +46,17 @@ class SliceMinMax(Transform):
         voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
         out = voxels.to(torch.float32, copy=True)
         within = tuple(range(out.ndim - 1))
-        low, high = out.amin(within), out.amax(within)
+        padding, note = padding_mask(image)
+        if padding is None:
+            low, high = out.amin(within), out.amax(within)
+        else:  # a slice of padding alone has no finite extremes; it becomes 0 in any case
+            low = out.masked_fill(padding, torch.inf).amin(within).nan_to_num(posinf=0.0)
+            high = out.masked_fill(padding, -torch.inf).amax(within).nan_to_num(neginf=0.0)
         # not 1: a slice may span less than that
         span = (high - low).clamp_min_(torch.finfo(out.dtype).tiny)
         out.sub_(low).div_(span).clamp_(0.0, 1.0)
-        return MetaTensor(out).copy_meta_from(image) if isinstance(image, MetaTensor) else out
+        scaled = MetaTensor(out).copy_meta_from(image) if isinstance(image, MetaTensor) else out
+        return hide_padding(scaled, padding, note)
 
 
 class SliceMinMaxd(EachKeyd):

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from monai_medpruner.data.phantom import PRESETS, QUESTIONS, generate_phantom, phantom_command, phantom_seed
 from monai_medpruner.engines import VolumeQA
+from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks.slice_images import slice_images
+from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.training import PHANTOM_PROMPT, TOKEN_PIXELS, training_phantom
 from monai_medpruner.training.small_models import save_small_checkpoint
 
@@ -77,7 +81,8 @@ def test_shipped_models_have_the_architecture_of_training(tmp_path, family):
         for part in (config, *(value for value in config.values() if isinstance(value, dict))):
             part.pop("dtype", None)
     assert configs[0] == configs[1]
-    for name in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
+    names = ["tokenizer.json", "chat_template.jinja", "preprocessor_config.json"]
+    for name in [*names, *(path.name for path in tmp_path.glob("processor_config.json"))]:
         assert (MODELS / family / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
@@ -101,3 +106,16 @@ def test_answers_equal_the_recorded_answers(bundle, tmp_path, family):
     phantom_command(3, 9200, tmp_path / "phantoms", PRESETS["small"])
     recorded = json.loads((Path(__file__).parent / "phantom_answers.json").read_text(encoding="utf-8"))
     assert answers_now(bundle, tmp_path / "phantoms", family) == recorded[family]
+
+
+def test_the_stock_processor_reads_a_shipped_model():
+    """Gemma 3's processor must know how many tokens a slice has; those of the others need torchvision."""
+    processor = AutoProcessor.from_pretrained(MODELS / "gemma3")
+    content = [{"type": "image", "image": Image.new("L", (96, 96))}, {"type": "text", "text": "Which organ?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    model = PrunedVLM(AutoModelForImageTextToText.from_pretrained(MODELS / "gemma3"), NucleusPruner(tau=0.5))
+    records = []
+    model.generate(**inputs, max_new_tokens=1, on_record=records.append)
+    assert records[0].unpruned_tokens == model.model.config.mm_tokens_per_image == 36

@@ -48,7 +48,7 @@ def parsed(bundle, *names, **values):
 
 def limits(parser):
     """γ, τ, the limit, the share and the gap of slices, and the budget, as the objects of a configuration have them."""
-    slices, limit, _ = (one.array_form for one in parser.get_parsed_content("preprocessing").transforms[1].transforms)
+    slices, limit, *_ = (one.array_form for one in parser.get_parsed_content("preprocessing").transforms[1].transforms)
     pruner = parser.get_parsed_content("token_pruner")
     return (
         slices.threshold,

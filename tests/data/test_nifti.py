@@ -224,9 +224,17 @@ def test_header_without_orientation_is_noted(tmp_path):
 
 @pytest.mark.parametrize(("unit", "factor", "noted"), [(0, 1, 0), (1, 1000, 1), (2, 1, 0), (3, 0.001, 1), (10, 1, 0)])
 def test_lengths_are_in_mm(tmp_path, unit, factor, noted):
-    _, meta = read(write(tmp_path / "v.nii", xyzt_units=unit))
-    np.testing.assert_allclose(meta["affine"][:3], AFFINE[:3] * factor, rtol=1e-6)
+    stored = AFFINE / factor
+    _, meta = read(write(tmp_path / "v.nii", affine=np.vstack([stored[:3], AFFINE[3]]), xyzt_units=unit))
+    np.testing.assert_allclose(meta["affine"][:3], AFFINE[:3], rtol=1e-6)
     assert sum("converted to mm" in i for i in meta["notes"]) == noted
+
+
+@pytest.mark.parametrize("unit", [1, 3])
+def test_unit_that_gives_impossible_sizes_is_noted_and_not_used(tmp_path, unit):
+    _, meta = read(write(tmp_path / "v.nii", xyzt_units=unit))
+    np.testing.assert_allclose(meta["affine"], AFFINE, rtol=1e-6)
+    assert ["taken as mm" in i for i in meta["notes"]] == [True]
 
 
 @pytest.mark.parametrize(("largest", "noted"), [(2**24, 0), (-(2**24) - 1, 1), (2**24 + 1, 1)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from label_server import TINY_CONF, write_study
 
 from monai_medpruner.cli import main as command_line
@@ -22,10 +22,7 @@ from monai_medpruner.errors import RequestError
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.overlay import is_sheared
 from monai_medpruner.label.parameters import OverlayParameters
-from monai_medpruner.label.study_cache import StudyCache
 from monai_medpruner.label.study_model import StudyModel
-from monai_medpruner.networks import EncodedStudy, StudyKey
-from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
 ENCODING = ("load", "filter", "encode", "select")
 
@@ -36,14 +33,15 @@ def model():
 
 
 @pytest.fixture
-def study(tmp_path):
-    return write_study(tmp_path / "study.nii.gz")
+def study(tmp_path, request):
+    """A study of each test's own: one of the same content would be known already."""
+    return write_study(tmp_path / "study.nii.gz", seed=zlib.crc32(request.node.name.encode()))
 
 
 def test_answers_are_those_of_the_bundle(model, study, tmp_path):
     """Compared with the bundle's run, which has neither cache nor conversations."""
     questions = ["Is there a lesion?", "Which organ? $x", "Is there a lesion?"]
-    answers = [model.ask(study, ("a",), text) for text in questions]
+    answers = [model.ask(study, text) for text in questions]
     words = ["--image", str(study), "--model", "tiny", "--question", *questions[:2]]
     for name, value in TINY_CONF.items():
         words += [f"--{name}", value] if name != "model" else []
@@ -58,11 +56,11 @@ def test_answers_are_those_of_the_bundle(model, study, tmp_path):
 
 
 def test_only_the_first_question_is_encoded(model, study):
-    first = model.ask(study, ("b",), "Is there a lesion?")
+    first = model.ask(study, "Is there a lesion?")
     assert all(first["seconds"][stage] > 0 for stage in (*ENCODING, "prefill", "decode"))
     turn = [("Is there a lesion?", "Yes.")]
     for history in ([], turn):
-        later = model.ask(study, ("b",), "Where?", history)
+        later = model.ask(study, "Where?", history)
         assert [later["seconds"][stage] for stage in ENCODING] == [0.0] * 4
         assert later["seconds"]["prefill"] > 0
         assert later["record"] == first["record"]
@@ -71,15 +69,15 @@ def test_only_the_first_question_is_encoded(model, study):
 @pytest.mark.parametrize("changed", [{"tau": 0.2}, {"temperature": 0.002}, {"gamma": 0.4}, {"tau": 0.9, "gamma": 0.0}])
 def test_settings_of_a_request(model, study, changed):
     """The answer is that of a server started with these settings. The server's settings do not change."""
-    before = model.ask(study, ("settings",), "Is it?")
-    answer = model.ask(study, ("settings",), "Is it?", settings=changed)
+    before = model.ask(study, "Is it?")
+    answer = model.ask(study, "Is it?", settings=changed)
     conf = {**TINY_CONF, **{name: str(value) for name, value in changed.items()}}
-    started = StudyModel.from_configuration(configuration(conf)).ask(study, ("settings",), "Is it?")
+    started = StudyModel.from_configuration(configuration(conf)).ask(study, "Is it?")
     assert {**answer, "seconds": {}} == {**started, "seconds": {}}
     assert answer["record"] != before["record"]
     assert answer["seconds"]["encode"] > 0
-    assert model.ask(study, ("settings",), "Is it?", settings=changed)["seconds"]["encode"] == 0
-    after = model.ask(study, ("settings",), "Is it?")
+    assert model.ask(study, "Is it?", settings=changed)["seconds"]["encode"] == 0
+    after = model.ask(study, "Is it?")
     assert {**after, "seconds": {}} == {**before, "seconds": {}}
     assert after["seconds"]["encode"] == 0
 
@@ -87,15 +85,15 @@ def test_settings_of_a_request(model, study, changed):
 @pytest.mark.parametrize("changed", [{"tau": 0.0}, {"tau": 1.5}, {"temperature": -1.0}, {"gamma": -0.1}], ids=str)
 def test_settings_outside_their_range(model, study, changed):
     with pytest.raises(RequestError, match=r"must (lie|be)"):
-        model.ask(study, ("settings",), "Is it?", settings=changed)
+        model.ask(study, "Is it?", settings=changed)
 
 
 def test_server_without_pruning_has_no_pruning_settings(study):
     model = StudyModel.from_configuration(configuration({**TINY_CONF, "pruner": "none", "gamma": "none"}))
     assert model.adjustable == {}
-    assert model.ask(study, ("a",), "Is it?")["slices"]["kept"] == 12
+    assert model.ask(study, "Is it?")["slices"]["kept"] == 12
     with pytest.raises(RequestError, match="no tau to change"):
-        model.ask(study, ("a",), "Is it?", settings={"tau": 0.5})
+        model.ask(study, "Is it?", settings={"tau": 0.5})
 
 
 def test_requests_run_one_at_a_time(model, study, monkeypatch):
@@ -116,7 +114,7 @@ def test_requests_run_one_at_a_time(model, study, monkeypatch):
     for owner, name in ((model.encoder, "encode_each"), (model.network, "answer")):
         monkeypatch.setattr(owner, name, alone(getattr(owner, name)))
     with ThreadPoolExecutor(4) as clients:
-        list(clients.map(lambda index: model.ask(study, ("parallel",), f"{index}?"), range(8)))
+        list(clients.map(lambda index: model.ask(study, f"{index}?"), range(8)))
     assert together == [1] * 9
     assert sum(encoded) == 1
 
@@ -124,8 +122,8 @@ def test_requests_run_one_at_a_time(model, study, monkeypatch):
 @pytest.mark.parametrize("extension", [".nii.gz", ".nii", ".nrrd"])
 def test_overlay_of_a_flipped_study(model, study, tmp_path, extension):
     """Compared with record and file, token by token, without the transforms of this package."""
-    answer = model.ask(study, ("c",), "Is there a lesion?")
-    file, described = model.write_overlay(study, ("c",), OverlayParameters(extension), tmp_path)
+    answer = model.ask(study, "Is there a lesion?")
+    file, described = model.write_overlay(study, OverlayParameters(extension), tmp_path)
     source = nib.load(study)
     labels = read_labels(file)
     assert labels.shape == source.shape
@@ -189,7 +187,7 @@ def same_place(file, study):
 def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
     pydicom = pytest.importorskip("pydicom")
     folder = shared_data(name)
-    file, described = model.write_overlay(folder, (name,), OverlayParameters(), tmp_path)
+    file, described = model.write_overlay(folder, OverlayParameters(), tmp_path)
     headers = [pydicom.dcmread(one, stop_before_pixels=True) for one in folder.iterdir()]
     normal = np.cross(*np.reshape(headers[0].ImageOrientationPatient, (2, 3)).astype(float))
     headers.sort(key=lambda header: float(np.dot(normal, header.ImagePositionPatient)))
@@ -204,7 +202,7 @@ def test_overlay_of_a_dicom_series(model, shared_data, tmp_path, name):
     assert is_sheared(image.affine) is tilted
     assert any("sheared" in note for note in described["notes"]) is tilted
     if tilted:
-        nrrd, _ = model.write_overlay(folder, (name,), OverlayParameters(".nrrd"), tmp_path)
+        nrrd, _ = model.write_overlay(folder, OverlayParameters(".nrrd"), tmp_path)
         assert np.array_equal(read_labels(nrrd), np.asarray(image.dataobj))
 
 
@@ -213,34 +211,39 @@ def test_reported_settings_have_no_path(study, tmp_path):
 
     folder = save_tiny_checkpoint("qwen3_vl", tmp_path / "my_model")
     model = StudyModel.from_configuration(configuration({"model": str(folder)}))
-    answer = model.ask(study, ("a",), "Is it?")
+    answer = model.ask(study, "Is it?")
     assert answer["settings"]["model"]["model_id"] == "my_model"
     assert str(tmp_path / "my_model") not in json.dumps(answer)
 
 
-def cached(rows, seed=0):
-    tokens = torch.rand(rows, 8, generator=torch.Generator().manual_seed(seed))
-    geometry = VolumeGeometry((1, 1, 1), torch.eye(4), torch.eye(4))
-    record = StudyRecord("ab12", 1, (0,), (SliceRecord.unpruned((1, rows)),), geometry)
-    key = StudyKey("ab12", "[]", "{}", "null", "float32")
-    return EncodedStudy(key, record, tuple(tokens.split(1)), ((tokens.clone(),),))
-
-
-def test_cache_is_bounded_and_evicts_the_oldest():
-    cache = StudyCache(limit=2 * 2 * 4 * 8 * 4)  # two studies of 4 rows of 8 float32, and as many side rows
-    for name in "abc":
-        cache.put((name,), cached(4))
-        cache.get(("a",))
-    assert cache.get(("b",)) is None
-    assert cache.get(("a",)) is not None
-    assert (len(cache), cache.size) == (2, cache.limit)
-    cache.put(("big",), cached(9))
-    assert cache.get(("big",)) is None
-    assert len(cache) == 2
-
-
 def test_study_larger_than_the_cache_is_answered(study):
     model = StudyModel.from_configuration(configuration({**TINY_CONF, "cache_mb": "0"}))
-    answers = [model.ask(Path(study), ("a",), "Is it?") for _ in range(2)]
+    answers = [model.ask(Path(study), "Is it?") for _ in range(2)]
     assert answers[0]["answer"] == answers[1]["answer"]
     assert all(answer["seconds"]["encode"] > 0 for answer in answers)
+
+
+def test_a_folder_serves_the_next_server(study, tmp_path):
+    """A server that starts anew finds what an earlier one encoded, and says so; its answers are the same."""
+    conf = {**TINY_CONF, "cache_dir": str(tmp_path / "cache")}
+    first = StudyModel.from_configuration(configuration(conf)).ask(study, "Is it?")
+    assert all(first["seconds"][stage] > 0 for stage in ENCODING)
+    later = StudyModel.from_configuration(configuration(conf)).ask(study, "Is it?")
+    assert all(later["seconds"][stage] == 0 for stage in ENCODING)
+    (note,) = (note for note in later["notes"] if "study cache" in note)
+    later["notes"].remove(note)
+    assert {**later, "seconds": {}} == {**first, "seconds": {}}
+
+
+def test_a_study_is_known_by_its_content(model, study, tmp_path):
+    """Not by its name or place; another study of the same name is another study."""
+    first = model.ask(study, "Is it?")
+    moved = tmp_path / "elsewhere.nii.gz"
+    moved.write_bytes(study.read_bytes())
+    later = model.ask(moved, "Is it?")
+    assert later["seconds"]["encode"] == 0
+    assert {**later, "seconds": {}} == {**first, "seconds": {}}
+    write_study(study, seed=1)
+    other = model.ask(study, "Is it?")
+    assert other["seconds"]["encode"] > 0
+    assert other["study"] != first["study"]

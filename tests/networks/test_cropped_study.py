@@ -13,7 +13,9 @@ from monai_medpruner.engines import VolumeQA
 from monai_medpruner.networks import TransformersEncoder
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.results import StudyRecord
-from monai_medpruner.transforms import CropBody, FindBody, HUWindows, SliceRange
+from monai_medpruner.transforms import CropBody, DownsampleSlices, FindBody, HUWindows, SliceRange
+
+SHRINK = DownsampleSlices(0.25)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,14 @@ def test_fewer_tokens_where_the_number_follows_the_size(network, volume):
         assert sum(after.record.kept_tokens) < 0.5 * sum(before.record.kept_tokens)
     assert after.key.preprocessing == before.key.preprocessing == "[]"
     assert after.key.volume != before.key.volume
+
+
+def test_shrunk_slices_have_fewer_tokens_of_the_same_number(network, volume):
+    """Half as high and wide: the record counts the tokens of whole slices, and what is left of these."""
+    whole = SliceRange("1:5")(HUWindows()(volume))
+    before, after = (TransformersEncoder(network.encoder.checkpoint).encode(one) for one in (whole, SHRINK(whole)))
+    assert after.record.unpruned_tokens == before.record.unpruned_tokens
+    assert after.record.geometry.shape == (128, 192, 6)
+    assert torch.equal(after.record.geometry.affine, before.record.geometry.affine)
+    fixed = before.grids[0][0] == before.grids[0][1]  # an encoder that makes every slice a square of one size
+    assert (after.record.retention["overall"] < 0.7) == (not fixed)

@@ -99,7 +99,14 @@ def test_never_holds_the_attention_matrix(heads, length, chunk):
     query, key = queries_and_keys(heads, length, 4)
     with LargestTensor() as seen:
         attention_received(query, key, chunk=chunk)
-    assert seen.numbers == heads * length * max(chunk, 4)  # a block of rows, or the inputs in float32
+    assert seen.numbers == length * max(chunk, heads * 4)  # a block of one head's rows, or the inputs in float32
+
+
+def test_never_holds_the_attention_matrix_of_few_tokens():
+    query, key = queries_and_keys(4, 100, 4)
+    with LargestTensor() as seen:
+        attention_received(query, key, chunk=16)
+    assert seen.numbers == 4 * 100 * 16
 
 
 def test_autograd_does_not_store_the_attention_matrix():

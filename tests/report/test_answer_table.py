@@ -22,6 +22,7 @@ def answer_line(question, answer, image="some/volumes/a.nii.gz", **seconds):
         "tokens": {"unpruned": 1800, "kept": 90},
         "seconds": {"encode": 0.0, "prefill": 0.25, **seconds},
         "settings": {"model": {"model_type": "gemma3", "model_id": "models/gemma3", "random_weights": False}},
+        "notes": ["gaps are uneven", "no rescale slope"],
     }
 
 
@@ -50,14 +51,16 @@ def test_answers_with_truth(run):
     assert [line.split("  ") for line in first if line.startswith("W")] == [
         ["Which plane?", "axial", "", "Axial"],
         ["Which organ?", "Liver", "", "Spleen", "<- the answer is wrong"],
-        ["What else?", "", "Nothing", "?"],
+        ["What else?", "", "Nothing", "(unknown)"],
     ]
-    assert first[-3:] == [
+    assert first[-5:] == [
         "right: 1 of 2",
         "kept: 20 of 50 slices (largest gap 7.2 mm), 90 of 1,800 visual tokens (5.0 %)",
         "seconds: 2.25 (encode 1.50, prefill 0.75)",
+        "note: gaps are uneven",
+        "note: no rescale slope",
     ]
-    assert second[-4] == "right: 0 of 1"
+    assert second[-6] == "right: 0 of 1"
 
 
 def test_answers_without_truth(run):

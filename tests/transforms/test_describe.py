@@ -31,6 +31,7 @@ OTHER = {
         "max_gap_mm": 10,
     },
     "CropBody": {"crop": None, "margin_mm": 8.0, "square": True},
+    "DownsampleSlices": {"pixel_share": 0.5},
     "FindBody": {"crop": None, "modality": "ct", "assume_hu": True},
     "LoadVolume": {"series_uid": "1.2.3"},
     "PercentileWindow": {"lower": 1, "upper": 99},

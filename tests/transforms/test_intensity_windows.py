@@ -98,7 +98,7 @@ def test_choice(modality, windows, values, recorded, expected, noted):
 @pytest.mark.parametrize(
     ("modality", "windows", "values", "recorded", "found"),
     [
-        ("auto", "auto", MR, None, r"names no modality and its voxels start at 0.*--modality mr"),
+        ("auto", "auto", MR, None, r"names no modality, and its voxels, which start at 0, .*--modality mr"),
         ("auto", "auto", HU.clip(-200, None), None, "start at -200"),
         ("auto", "auto", HU, "US", "modality is US"),
         ("auto", "soft_tissue", MR, "MR", "HU windows were asked for MR"),

@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from monai_medpruner.data.collate import collate_volumes
 from monai_medpruner.transforms import (
     CheckVolumed,
+    DownsampleSlicesd,
     HUWindowsd,
     IntensityWindowsd,
     InterSliceAnchorFilterd,
@@ -37,6 +38,7 @@ SELECTIONS = [
     SliceRanged("image", "2:18"),
     InterSliceAnchorFilterd("image", 1e-4),
     SliceLimitd("image", 5),
+    DownsampleSlicesd("image", 0.3),
 ]
 
 

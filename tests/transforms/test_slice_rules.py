@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from monai_medpruner.errors import NonFiniteVoxelsError, SettingsError, SliceGeometryError, VolumeShapeError
 from monai_medpruner.testing import check_slice_rule
+from monai_medpruner.transforms.anchor_rule import GAMMA_GRID
 from monai_medpruner.transforms.slice_rules import (
     SLICE_RULES,
-    THRESHOLDS,
     AllSlices,
     AnchorRule,
     CumulativeChange,
@@ -191,7 +191,7 @@ def test_smallest_threshold_of_the_grid():
     generator = torch.Generator().manual_seed(3)
     voxels = torch.rand(1, 6, 5, 30, generator=generator) * torch.rand(30, generator=generator)
     stack = SliceStack(voxels, 3, tuple(map(float, range(30))), (1.0, 1.0))
-    counts = {gamma: len(AnchorRule(gamma).choose(stack).kept) for gamma in THRESHOLDS}
+    counts = {gamma: len(AnchorRule(gamma).choose(stack).kept) for gamma in GAMMA_GRID}
     for limit in range(1, 31):
         found = AnchorRule().at_most(stack, limit).threshold
         assert found == min(gamma for gamma, count in counts.items() if count <= limit)
@@ -200,7 +200,7 @@ def test_smallest_threshold_of_the_grid():
 def test_the_number_of_slices_wins_over_the_bounds():
     flicker = stack_of([0, 1] * 10)
     bounded = AnchorRule(0.01, max_gap_mm=2.0, guard_mm=2.0, guard_threshold=0.5)
-    assert bounded.at_most(flicker, 20) == AnchorRule(THRESHOLDS[0], 2.0, 2.0, 0.5)
+    assert bounded.at_most(flicker, 20) == AnchorRule(GAMMA_GRID[0], 2.0, 2.0, 0.5)
     found = bounded.at_most(flicker, 4)
     assert (found.guard_mm, found.threshold) == (None, 1.0)
     assert found.max_gap_mm == 5.0  # 19 mm: 0, 5, 10, 15
@@ -309,3 +309,11 @@ def test_a_rule_that_is_no_dataclass():
 
     with pytest.raises(AssertionError, match="must be a dataclass whose fields rebuild it"):
         check_slice_rule(Plain())
+
+
+def test_a_guard_without_a_threshold_is_noted():
+    """Every slice is kept, and nobody believes that the guard was at work."""
+    stack = SliceStack(torch.rand(1, 8, 8, 5), 3, (0.0, 1.0, 2.0, 3.0, 4.0), (1.0, 1.0))
+    (note,) = AnchorRule(None, guard_mm=4.0).choose(stack).notes
+    assert "guard_mm" in note
+    assert AnchorRule(None).choose(stack).notes == ()

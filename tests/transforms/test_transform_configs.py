@@ -17,6 +17,7 @@ from monai_medpruner import transforms
 SETTINGS = {
     "CheckVolume": {},
     "CropBody": {"crop": None, "margin_mm": 2, "square": True},
+    "DownsampleSlices": {"pixel_share": 0.5},
     "FindBody": {"crop": "body", "modality": "auto"},
     "HUWindows": {"windows": [[-160, 240], "lung"]},
     "IntensityWindows": {"modality": "auto", "windows": "auto"},

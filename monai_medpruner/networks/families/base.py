@@ -13,10 +13,19 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.vision_utils import get_vision_position_ids
 
 from monai_medpruner.errors import SettingsError, UnsupportedModelError
 
-__all__ = ["EncodedSlices", "FamilySummary", "ModelFamily", "packed_segments", "packed_slices", "square_cells"]
+__all__ = [
+    "EncodedSlices",
+    "FamilySummary",
+    "ModelFamily",
+    "packed_inside",
+    "packed_segments",
+    "packed_slices",
+    "square_cells",
+]
 
 
 @dataclass
@@ -228,6 +237,36 @@ class ModelFamily(ABC):
     def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         """The image inputs of slices ``start`` to ``stop`` alone."""
 
+    def inside_inputs(self, inputs: dict[str, Any], inside: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """The image inputs without the patches of some tokens, for :meth:`encode`.
+
+        Positions, windows and segments are those that the patches have in the whole slices. By default refused.
+
+        Args:
+            inputs: the image inputs of some slices.
+            inside: per slice, bool ``(N_i,)`` on the CPU: which tokens are left, at least one.
+
+        Raises:
+            SettingsError: the encoder needs whole slices.
+        """
+        raise SettingsError(
+            f"the vision encoder of {self.model.config.model_type} takes whole slices, so patches beside the body "
+            "cannot be left out: use crop=body, or none"
+        )
+
+    def inside_patches(self, inside: torch.Tensor, grid: tuple[int, int], patches_per_token: int) -> torch.Tensor:
+        """Where the encoder's patches of :meth:`inside_inputs` lie among those of the whole slice, in their order.
+
+        Args:
+            inside: bool ``(N,)`` on the CPU, of one slice.
+            grid: rows and columns of its tokens.
+            patches_per_token: patches that form one token.
+
+        Returns:
+            int64, ascending, in the order in which :meth:`group_patches` takes the patches.
+        """
+        return inside.repeat_interleave(patches_per_token).nonzero().flatten()
+
     @abstractmethod
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """Run the vision encoder and the projector of the stock model on some slices."""
@@ -275,6 +314,31 @@ def packed_slices(inputs: dict[str, Any], start: int, stop: int) -> dict[str, An
     patches = grids.prod(-1).tolist()
     first, last = sum(patches[:start]), sum(patches[:stop])
     return {"pixel_values": inputs["pixel_values"][first:last], "image_grid_thw": grids[start:stop]}
+
+
+def packed_inside(inputs: dict[str, Any], inside: Sequence[torch.Tensor], merge: int) -> dict[str, Any]:
+    """Packed patches of some tokens, merge group by merge group, with the positions and segments of the whole grids.
+
+    The grid of a slice becomes one row of its groups, so that whatever counts patches counts these; what depends on the
+    true grid is handed over beside it.
+
+    Args:
+        inputs: ``pixel_values`` and ``image_grid_thw`` of some slices.
+        inside: per slice, bool ``(N_i,)`` on the CPU: which tokens are left.
+        merge: side of a merge group, in patches.
+    """
+    grids, device = inputs["image_grid_thw"], inputs["pixel_values"].device
+    places = torch.cat(list(inside)).repeat_interleave(merge**2).nonzero().flatten()
+    counts = torch.tensor([int(one.sum()) for one in inside])
+    rows = torch.tensor([[1, merge, merge * int(count)] for count in counts])
+    segments = torch.nn.functional.pad(counts.cumsum(0) * merge**2, (1, 0)).int()
+    return {
+        **inputs,
+        "pixel_values": inputs["pixel_values"][places.to(device)],
+        "image_grid_thw": rows.to(grids.device),
+        "image_position_ids": get_vision_position_ids(grids.cpu(), merge)[places].to(device),
+        "image_cu_seqlens": segments.to(device),
+    }
 
 
 def packed_segments(args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:

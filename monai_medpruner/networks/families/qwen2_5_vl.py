@@ -44,9 +44,38 @@ class Qwen25VLFamily(QwenGeometry):
         """Patches lie group by group, and the groups window by window."""
         return super().group_patches(patches, grid)[..., self._from_windows(grid).to(patches.device), :]
 
+    def inside_inputs(self, inputs: dict[str, Any], inside: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Whole merge groups in the windows of the whole grid; a window without any of them is no segment."""
+        order: list[torch.Tensor] = []
+        lengths: list[torch.Tensor] = []
+        start = 0
+        for grid, kept in zip(self.token_grids(inputs), inside, strict=True):
+            places = self._from_windows(grid)
+            among = kept[places.argsort()]  # window by window
+            order.append((kept.cumsum(0) - 1)[places.argsort()[among]] + start)
+            lengths.append(torch.bincount(self._windows(grid)[among]))
+            start += int(kept.sum())
+        windows = torch.cat(lengths)
+        segments = (windows[windows > 0] * self.patches_per_token).cumsum(0)
+        device = inputs["pixel_values"].device
+        return {
+            **super().inside_inputs(inputs, inside),
+            "image_window_index": torch.cat(order).to(device),
+            "image_cu_window_seqlens": torch.nn.functional.pad(segments, (1, 0)).int().to(device),
+        }
+
+    def inside_patches(self, inside: torch.Tensor, grid: tuple[int, int], patches_per_token: int) -> torch.Tensor:
+        """Window by window."""
+        return super().inside_patches(inside[self._from_windows(grid).argsort()], grid, patches_per_token)
+
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """The model puts the tokens back in their order, but not the groups before the merger."""
         encoded = super().encode(images)
+        if "image_window_index" in images:
+            order = images["image_window_index"].argsort()
+            groups = torch.cat(encoded.encoder_tokens)[order]
+            encoded.encoder_tokens = list(groups.split([len(one) for one in encoded.tokens]))
+            return encoded
         encoded.encoder_tokens = [
             groups[self._from_windows(grid).to(groups.device)]
             for groups, grid in zip(encoded.encoder_tokens, self.token_grids(images), strict=True)
@@ -56,15 +85,23 @@ class Qwen25VLFamily(QwenGeometry):
     def _from_windows(self, grid: tuple[int, int]) -> torch.Tensor:
         """Return the place in window order of each token of a slice, int64 ``(N,)``."""
         vision = self._vision
-        return _window_places(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)
+        return _window_places(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)[0]
+
+    def _windows(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Return the number of the window of each token in window order, int64 ``(N,)``."""
+        vision = self._vision
+        return _window_places(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)[1]
 
 
 @lru_cache(maxsize=64)  # the slices of a volume have few sizes
-def _window_places(grid: tuple[int, int], merge: int, window_size: int, patch_size: int) -> torch.Tensor:
-    window_index, _ = get_vision_window_index(
+def _window_places(
+    grid: tuple[int, int], merge: int, window_size: int, patch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    window_index, segments = get_vision_window_index(
         torch.tensor([[1, grid[0] * merge, grid[1] * merge]]),
         spatial_merge_size=merge,
         window_size=window_size,
         patch_size=patch_size,
     )
-    return window_index.argsort()
+    lengths = segments.diff() // merge**2
+    return window_index.argsort(), torch.arange(len(lengths)).repeat_interleave(lengths)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import ModelOutput
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from monai_medpruner.networks.families.base import FamilySummary
 from monai_medpruner.networks.families.qwen_geometry import QwenGeometry
@@ -28,6 +30,24 @@ class Qwen3VLFamily(QwenGeometry):
         scored_layer="last",
         deepstack_features="DeepStack features",
     )
+
+    def inside_inputs(self, inputs: dict[str, Any], inside: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Whole merge groups, with the learned positions that were interpolated for the whole grid."""
+        vision = self._vision
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            inputs["image_grid_thw"].cpu(),
+            num_grid_per_side=vision.num_grid_per_side,
+            mode=vision.interpolation_mode,
+            align_corners=vision.interpolation_align_corners,
+            spatial_merge_size=vision.spatial_merge_size,
+        )
+        places = torch.cat(list(inside)).repeat_interleave(self.patches_per_token).nonzero().flatten()
+        device = inputs["pixel_values"].device
+        return {
+            **super().inside_inputs(inputs, inside),
+            "image_interp_indices": indices[places].to(device),
+            "image_interp_weights": weights[places].to(device),
+        }
 
     def encoder_output(self, tokens: list[torch.Tensor], deepstack_features: list[list[torch.Tensor]]) -> ModelOutput:
         """Tuples with one entry per slice, as ``get_image_features`` returns them."""

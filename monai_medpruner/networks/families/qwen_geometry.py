@@ -13,7 +13,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.utils import ModelOutput
 
-from monai_medpruner.networks.families.base import EncodedSlices, ModelFamily, packed_segments, packed_slices
+from monai_medpruner.networks.families.base import (
+    EncodedSlices,
+    ModelFamily,
+    packed_inside,
+    packed_segments,
+    packed_slices,
+)
 
 __all__ = ["QwenGeometry"]
 
@@ -80,6 +86,10 @@ class QwenGeometry(ModelFamily):
     def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         """Rows of the packed patches that belong to the slices."""
         return packed_slices(inputs, start, stop)
+
+    def inside_inputs(self, inputs: dict[str, Any], inside: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Whole merge groups."""
+        return packed_inside(inputs, inside, self._vision.spatial_merge_size)
 
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """Tokens, and the merge groups before the merger."""

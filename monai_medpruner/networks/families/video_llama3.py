@@ -18,6 +18,7 @@ from monai_medpruner.networks.families.base import (
     EncodedSlices,
     FamilySummary,
     ModelFamily,
+    packed_inside,
     packed_segments,
     packed_slices,
 )
@@ -116,6 +117,10 @@ class VideoLlama3Family(ModelFamily):
     def slice_inputs(self, inputs: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
         """Rows of the packed patches that belong to the slices."""
         return {**packed_slices(inputs, start, stop), "image_merge_sizes": inputs["image_merge_sizes"][start:stop]}
+
+    def inside_inputs(self, inputs: dict[str, Any], inside: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Whole merge groups; the mean over a group is the same in a row of groups."""
+        return packed_inside(inputs, inside, round(self.patches_per_token_in(inputs) ** 0.5))
 
     def encode(self, images: dict[str, Any]) -> EncodedSlices:
         """Projected tokens, and the merged ones before the projector."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from monai_medpruner.transforms.slice_rules.all_slices import AllSlices
-from monai_medpruner.transforms.slice_rules.anchor import THRESHOLDS, AnchorRule
+from monai_medpruner.transforms.slice_rules.anchor import AnchorRule
 from monai_medpruner.transforms.slice_rules.base import SliceChoice, SliceRule, SliceStack
 from monai_medpruner.transforms.slice_rules.cumulative_change import CumulativeChange
 from monai_medpruner.transforms.slice_rules.evenly_spaced import EvenlySpaced
@@ -25,7 +25,6 @@ from monai_medpruner.transforms.slice_rules.registry import (
 __all__ = [
     "SLICE_RULES",
     "SLICE_RULE_GROUP",
-    "THRESHOLDS",
     "AllSlices",
     "AnchorRule",
     "CumulativeChange",

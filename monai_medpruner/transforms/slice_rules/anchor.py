@@ -12,7 +12,7 @@ from math import inf, isfinite
 import torch
 
 from monai_medpruner.errors import SettingsError, SpacingError, VolumeShapeError
-from monai_medpruner.transforms.anchor_rule import AnchoredSlices, anchor_slices, guarded_slices
+from monai_medpruner.transforms.anchor_rule import GAMMA_GRID, AnchoredSlices, anchor_slices, guarded_slices
 from monai_medpruner.transforms.slice_rules.base import (
     SliceChoice,
     SliceRule,
@@ -22,10 +22,7 @@ from monai_medpruner.transforms.slice_rules.base import (
 )
 from monai_medpruner.transforms.slice_rules.evenly_spaced_mm import fewest_slices, gap_notes, smallest_gap
 
-__all__ = ["THRESHOLDS", "AnchorRule"]
-
-#: γ is searched on this grid: 0.001 to 1, for intensities in [0, 1], in steps of 10 percent
-THRESHOLDS = (*(round(0.001 * 1.1**step, 6) for step in range(73)), 1.0)
+__all__ = ["AnchorRule"]
 
 Decide = Callable[[torch.Tensor, float], AnchoredSlices]
 
@@ -75,6 +72,12 @@ class AnchorRule(SliceRule):
         """
         notes = () if self.max_gap_mm is None else gap_notes(stack, self.max_gap_mm, "max_gap_mm")
         if self.threshold is None:
+            if self.guard_mm is not None:
+                idle = (
+                    "The guard (guard_mm) had nothing to do: without a threshold (gamma none), as under a budget, this "
+                    "rule drops no slice."
+                )
+                notes = (*notes, idle)
             return SliceChoice(list(range(stack.depth)), None, notes)
         if self.max_gap_mm is None:
             decided = self._decide(stack)(stack.slices, self.threshold)
@@ -83,7 +86,9 @@ class AnchorRule(SliceRule):
         return SliceChoice(decided.kept, decided.distances, notes)
 
     def at_most(self, stack: SliceStack, max_slices: int) -> AnchorRule:
-        """Return the rule with the smallest γ of :data:`THRESHOLDS` at which at most ``max_slices`` are kept.
+        """Return the rule with the smallest γ at which at most ``max_slices`` slices are kept.
+
+        γ is one of :data:`~monai_medpruner.transforms.anchor_rule.GAMMA_GRID`.
 
         The number of kept slices is not monotone in γ, hence a grid, searched from below. The number wins over the
         bounds: where ``max_gap_mm`` alone keeps more, it becomes the smallest that does not, and where the guard keeps
@@ -101,7 +106,7 @@ class AnchorRule(SliceRule):
             found = rule._smallest_threshold(stack, max_slices)
         if found is None:
             raise SettingsError(
-                f"no threshold up to {THRESHOLDS[-1]:g} keeps at most {max_slices} slices: scale intensities to [0, 1] "
+                f"no threshold up to {GAMMA_GRID[-1]:g} keeps at most {max_slices} slices: scale intensities to [0, 1] "
                 "first, or choose another slice rule."
             )
         return rule._with(threshold=found)
@@ -129,7 +134,7 @@ class AnchorRule(SliceRule):
             # a distance within rounding of γ may fall on the other side where it is exact
             return len(self._with(threshold=threshold).choose(stack).kept) <= max_slices
 
-        return next(filter(keeps_few, THRESHOLDS), None)
+        return next(filter(keeps_few, GAMMA_GRID), None)
 
     def _bound_keeps(self, stack: SliceStack, anchor: int, index: int) -> bool:
         """Whether ``max_gap_mm`` keeps a slice whose anchor is ``anchor``, whatever its voxels."""

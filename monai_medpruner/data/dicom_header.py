@@ -1,22 +1,36 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reading the header of a single DICOM file."""
+"""Reading the headers of DICOM files."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import itk
-
+from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
 from monai_medpruner.errors import UnreadableVolumeError
 
-__all__ = ["SliceHeader", "is_dicom", "read_slice_header"]
+__all__ = ["SliceHeader", "is_dicom", "read_slice_headers"]
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_TAGS = {
+    "modality": "0008|0060",
+    "thickness": "0018|0050",
+    "tilt": "0018|1120",
+    "series_uid": "0020|000e",
+    "position": "0020|0032",
+    "orientation": "0020|0037",
+    "photometric_interpretation": "0028|0004",
+    "pixel_spacing": "0028|0030",
+    "bits_stored": "0028|0101",
+    "pixel_representation": "0028|0103",
+    "intercept": "0028|1052",
+    "slope": "0028|1053",
+}
 
 
 @dataclass(frozen=True)
@@ -59,78 +73,77 @@ def is_dicom(path: Path) -> bool:
         return file.read(4) == b"DICM"
 
 
-def read_slice_header(path: Path) -> SliceHeader | None:
-    """Read the header of one file.
+def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[SliceHeader | None]:
+    """Read the headers of files.
 
     Args:
-        path: any file.
+        paths: any files.
+        decoding: where and within what limits the files are decoded.
 
     Returns:
-        the header of a DICOM image, or None for any other file, including a DICOMDIR.
+        for each file the header of a DICOM image, or None for any other file, including a DICOMDIR.
 
     Raises:
-        UnreadableVolumeError: if the file should be a DICOM image, judging by its magic number or name, but cannot be
-            read as one, or if a numeric field of its header is not a number.
+        UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but cannot be
+            read as one, if a numeric field of its header is not a number, or if a file ends the decoder.
     """
-    magic = is_dicom(path)
-    if magic and path.name.upper() == "DICOMDIR":
-        return None
-    io = itk.GDCMImageIO.New()
-    io.SetFileName(str(path))
-    try:
-        if io.CanReadFile(str(path)):
-            io.ReadImageInformation()
-            return _parse_header(path, io)
-        cause = None
-    except RuntimeError as error:  # GDCM's error for a damaged header
-        cause = error
+    magic = {path: is_dicom(path) for path in paths}
+    candidates = [path for path in paths if not (magic[path] and path.name.upper() == "DICOMDIR")]
+    found = dict(zip(candidates, decode_headers(candidates, list(_TAGS.values()), decoding), strict=True))
+    return [_slice_header(path, magic[path], found[path]) if path in found else None for path in paths]
+
+
+def _slice_header(path: Path, magic: bool, found: Mapping[str, Any]) -> SliceHeader | None:
+    """Interpret what the decoder found in a file."""
+    if found["image"]:
+        return _parse_header(path, found)
     # Exported files are often named by number or UID: an empty file without a real suffix is a failed copy of an image.
     unnamed = path.stat().st_size == 0 and (not path.suffix or path.suffix[1:].isdigit())
+    cause = found["error"]
     if cause is None and not (magic or unnamed or path.suffix.lower() in _DICOM_SUFFIXES):
         return None
     raise UnreadableVolumeError(
         f"{path.name} should be a DICOM image but cannot be decoded: it is empty, truncated, damaged, or contains no "
         "image. Copy the series again, or move the file out of the folder if it is not an image."
-    ) from cause
+    ) from (None if cause is None else RuntimeError(cause))
 
 
-def _parse_header(path: Path, io: Any) -> SliceHeader:
-    dictionary = io.GetMetaDataDictionary()
+def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
+    def text(name: str) -> str:
+        return found["tags"].get(_TAGS[name], "").strip(" \0")
 
-    def text(tag: str) -> str:
-        return str(dictionary[tag]).strip(" \0") if dictionary.HasKey(tag) else ""
-
-    def numbers(tag: str, count: int) -> tuple[float, ...] | None:
-        if not text(tag):
+    def numbers(name: str, count: int) -> tuple[float, ...] | None:
+        if not text(name):
             return None
+        tag = _TAGS[name].replace("|", ",")
         try:
-            values = tuple(float(i) for i in text(tag).split("\\"))
+            values = tuple(float(i) for i in text(name).split("\\"))
         except ValueError as error:
-            raise UnreadableVolumeError(f"{path.name}: DICOM tag ({tag.replace('|', ',')}) is not a number") from error
+            raise UnreadableVolumeError(f"{path.name}: DICOM tag ({tag}) is not a number") from error
         if len(values) != count or not all(math.isfinite(i) for i in values):
             raise UnreadableVolumeError(
-                f"{path.name}: DICOM tag ({tag.replace('|', ',')}) must contain {count} finite numbers, found {values}"
+                f"{path.name}: DICOM tag ({tag}) must contain {count} finite numbers, found {values}"
             )
         return values
 
-    def number(tag: str) -> float | None:
-        values = numbers(tag, 1)
+    def number(name: str) -> float | None:
+        values = numbers(name, 1)
         return None if values is None else values[0]
 
-    sizes = [int(io.GetDimensions(i)) for i in range(io.GetNumberOfDimensions())] + [1]
-    signed = number("0028|0103") == 1
-    bits = int(number("0028|0101") or 0)
+    sizes = [*found["sizes"], 1]
+    signed = number("pixel_representation") == 1
+    bits = int(number("bits_stored") or 0)
     return SliceHeader(
         path=path,
-        series_uid=text("0020|000e"),
-        modality=text("0008|0060"),
+        series_uid=text("series_uid"),
+        modality=text("modality"),
         shape=(sizes[0], sizes[1], sizes[2]),
-        channels=int(io.GetNumberOfComponents()),
-        position=numbers("0020|0032", 3),
-        orientation=numbers("0020|0037", 6),
-        pixel_spacing=numbers("0028|0030", 2),
-        thickness=number("0018|0050"),
-        tilt=number("0018|1120"),
-        rescale=(number("0028|1053"), number("0028|1052")),
-        inverted_sum=(-1 if signed else 2**bits - 1) if text("0028|0004") == "MONOCHROME1" else None,
+        channels=found["components"],
+        position=numbers("position", 3),
+        orientation=numbers("orientation", 6),
+        pixel_spacing=numbers("pixel_spacing", 2),
+        thickness=number("thickness"),
+        tilt=number("tilt"),
+        rescale=(number("slope"), number("intercept")),
+        inverted_sum=(-1 if signed else 2**bits - 1) if text("photometric_interpretation") == "MONOCHROME1" else None,
     )

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import itk
 import numpy as np
 
-from monai_medpruner.data.dicom_header import SliceHeader, read_slice_header
+from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_pixels
+from monai_medpruner.data.dicom_header import SliceHeader, read_slice_headers
+from monai_medpruner.data.dicom_pixels import check_stored_pixels
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
     EmptyFolderError,
@@ -32,12 +33,16 @@ from monai_medpruner.memory import check_fits_memory
 __all__ = ["find_series", "read_dicom"]
 
 
-def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_dicom(
+    path: Path, series_uid: str | None = None, decoding: DicomDecoding | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read one DICOM series of a folder, or a single file as a stack of one slice.
 
     Args:
         path: file, or folder; files in subfolders are not read.
         series_uid: SeriesInstanceUID to read; required if the folder contains several series.
+        decoding: where and within what limits the files are decoded; None for the defaults of
+            :py:class:`DicomDecoding`.
 
     Returns:
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
@@ -47,14 +52,16 @@ def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, n
     Raises:
         EmptyFolderError: if the folder contains no DICOM image.
         MixedSeriesError: if it contains several series and ``series_uid`` is None or not among them.
-        UnreadableVolumeError: if a file is damaged or lacks fields needed to place its voxels.
+        UnreadableVolumeError: if a file is damaged, ends the decoder, exceeds a limit, holds fewer pixels than its
+            header states, or lacks fields needed to place its voxels.
         IncompleteSeriesError: if some files of the series cannot be used as slices.
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
         DuplicateSlicesError: if two slices have the same position.
         VolumeShapeError: if the pixels are not scalar.
     """
     files = sorted(i for i in path.iterdir() if i.is_file()) if path.is_dir() else [path]
-    headers, notes = find_series(files, path.name)
+    decoding = decoding or DicomDecoding.from_environment()
+    headers, notes = find_series(files, path.name, decoding)
     if path.is_dir() and (folders := sum(i.is_dir() for i in path.iterdir())):
         notes.append(f"subfolders are not searched: {folders}")
     slices = _choose_series(headers, series_uid)
@@ -68,9 +75,7 @@ def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, n
         slices[0].thickness,
     )
     slices = [slices[i] for i in stack.order]
-    voxels = np.empty((len(slices), shape[1], shape[0]), dtype=np.float32)
-    for index, header in enumerate(slices):
-        voxels[index] = _read_pixels(header)
+    voxels = decode_pixels([(i.path, i.inverted_sum) for i in slices], (shape[1], shape[0]), decoding)
     meta: dict[str, Any] = {"slice_axis": 2, "slice_positions_mm": stack.positions_mm, "nonuniform": stack.nonuniform}
     if slices[0].modality:
         meta["modality"] = slices[0].modality
@@ -80,12 +85,13 @@ def read_dicom(path: Path, series_uid: str | None = None) -> tuple[np.ndarray, n
     return voxels.T, stack.affine, meta
 
 
-def find_series(files: Sequence[Path], folder: str) -> tuple[list[SliceHeader], list[str]]:
+def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> tuple[list[SliceHeader], list[str]]:
     """Read the headers of all DICOM images among the given files.
 
     Args:
         files: any files.
         folder: name of their folder, for error messages.
+        decoding: where and within what limits the files are decoded.
 
     Returns:
         the headers, and a note on files that are not DICOM images.
@@ -93,15 +99,10 @@ def find_series(files: Sequence[Path], folder: str) -> tuple[list[SliceHeader], 
     Raises:
         EmptyFolderError: if none of the files is a DICOM image.
         UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but is not
-            readable.
+            readable, or if a file ends the decoder.
     """
-    headers, ignored = [], 0
-    for path in files:
-        header = read_slice_header(path)
-        if header is None:
-            ignored += 1
-        else:
-            headers.append(header)
+    headers = [header for header in read_slice_headers(files, decoding) if header is not None]
+    ignored = len(files) - len(headers)
     if not headers:
         hint = "Pass the folder of a DICOM series, or the path of a NIfTI file."
         raise EmptyFolderError(f"no DICOM image among the {len(files)} files of {folder}. {hint}")
@@ -133,6 +134,8 @@ def _check_slices(slices: Sequence[SliceHeader]) -> None:
             f"multi-frame DICOM ({frames} frames in a file) is not supported: frame positions are not available. "
             "Convert it to single-frame DICOM or to NIfTI."
         )
+    for header in slices:
+        check_stored_pixels(header)
     if any(i.channels != 1 for i in slices):
         raise VolumeShapeError("the DICOM images are in color; expected one value per pixel")
     for name in ("position", "orientation", "pixel_spacing"):
@@ -154,23 +157,6 @@ def _check_slices(slices: Sequence[SliceHeader]) -> None:
                 f"{name.replace('_', ' ')} (a localizer?); the first is {slices[int(differs.argmax())].path.name}. "
                 "Move them out of the folder."
             )
-
-
-def _read_pixels(header: SliceHeader) -> np.ndarray:
-    """Return the rescaled pixels of one file, (rows, columns)."""
-    io = itk.GDCMImageIO.New()
-    try:
-        image = itk.array_from_image(itk.imread(str(header.path), itk.F, imageio=io))
-    except RuntimeError as error:
-        raise UnreadableVolumeError(f"{header.path.name}: its DICOM pixels cannot be decoded") from error
-    pixels = np.asarray(image[0])
-    if pixels.shape != (header.shape[1], header.shape[0]):
-        raise IncompleteSeriesError(f"{header.path.name}: {pixels.shape} pixels, but the header states {header.shape}")
-    if header.inverted_sum is not None:
-        # GDCM inverts the stored values of MONOCHROME1 before rescaling, which would invert HU: undo it
-        slope, intercept = io.GetRescaleSlope(), io.GetRescaleIntercept()
-        pixels = slope * header.inverted_sum + 2 * intercept - pixels.astype(np.float64)
-    return pixels
 
 
 def _header_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]:

@@ -17,6 +17,7 @@ from monai.config import PathLike
 from monai.data.image_reader import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from monai_medpruner.data.dicom_decoding import DicomDecoding
 from monai_medpruner.data.dicom_header import is_dicom
 from monai_medpruner.data.dicom_series import read_dicom
 from monai_medpruner.data.image_stack import is_image_folder, read_image_folder, read_npy
@@ -71,20 +72,23 @@ class VolumeReader(ImageReader):
 
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that contains several series.
+        decoding: where and within what limits DICOM files are decoded; None for the defaults of
+            :py:class:`DicomDecoding`, in another process, or what its environment variables say.
 
     Raises:
-        SettingsError: if ``series_uid`` is not a string.
+        SettingsError: if ``series_uid`` is not a string, or an environment variable is not valid.
 
     Note:
         :py:class:`monai.transforms.LoadImage` converts this reader's errors to RuntimeError if the reader is passed to
         its constructor; :py:class:`monai_medpruner.transforms.LoadVolume` raises them unchanged.
     """
 
-    def __init__(self, series_uid: str | None = None) -> None:
+    def __init__(self, series_uid: str | None = None, decoding: DicomDecoding | None = None) -> None:
         super().__init__()
         if series_uid is not None and not isinstance(series_uid, str):
             raise SettingsError(f"series_uid must be a string, found {type(series_uid).__name__}")
         self.series_uid = series_uid or None
+        self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return whether every path is a NIfTI or .npy file by name, a folder, or a DICOM file by content."""
@@ -131,7 +135,7 @@ class VolumeReader(ImageReader):
             self._refuse_series(path, "a folder of images")
             return "images", read_image_folder(path)
         if path.is_dir() or is_dicom(path):
-            return "DICOM", read_dicom(path, self.series_uid)
+            return "DICOM", read_dicom(path, self.series_uid, self.decoding)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "

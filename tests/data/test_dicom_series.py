@@ -352,7 +352,7 @@ def test_no_patient_data_in_metadata(tmp_path, write_series):
 def test_series_larger_than_memory_is_rejected_before_reading_pixels(tmp_path, write_series, monkeypatch):
     write_series(tmp_path / "s")
     monkeypatch.setattr("monai_medpruner.memory.available_memory", lambda: 16 * 12 * 8 * 4 - 1)
-    monkeypatch.setattr("monai_medpruner.data.dicom_series._read_pixels", lambda header: pytest.fail("pixels read"))
+    monkeypatch.setattr("monai_medpruner.data.dicom_series.decode_pixels", lambda *args: pytest.fail("pixels read"))
     with pytest.raises(MedPrunerError, match="16 x 12 x 8 voxels"):
         read(tmp_path / "s")
 
@@ -363,5 +363,5 @@ def test_undecodable_pixels_raise_a_typed_error(tmp_path, write_series):
         dataset.BitsStored, dataset.HighBit = 12, 11
 
     write_series(tmp_path / "s", edit, stored=np.zeros((8, 12, 16), np.int16))
-    with pytest.raises(UnreadableVolumeError, match="pixels cannot be decoded"):
+    with pytest.raises(UnreadableVolumeError, match="MONOCHROME1 with 12 bits stored in 16"):
         read(tmp_path / "s")

@@ -19,9 +19,13 @@ def benchmark(repository, monkeypatch):
 
 
 def test_the_page_is_the_results(repository, benchmark):
-    results = json.loads((repository / "benchmarks" / "results" / "slice_rules.json").read_text(encoding="utf-8"))
+    folder = repository / "benchmarks" / "results"
+    results, answers = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("slice_rules", "slice_rule_answers")
+    )
     page = (repository / "docs" / "slice_rules.md").read_text(encoding="utf-8")
-    assert page == benchmark("slice_rules_page").page(results)
+    assert page == benchmark("slice_rules_page").page(results, answers)
 
 
 def test_share_of_balls_met(benchmark):

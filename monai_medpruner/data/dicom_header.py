@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
+from monai_medpruner.data.dicom_objects import non_image_kind
 from monai_medpruner.errors import UnreadableVolumeError
 
-__all__ = ["SliceHeader", "is_dicom", "read_slice_headers"]
+__all__ = ["PART_FIELDS", "SliceHeader", "is_dicom", "read_slice_headers"]
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+#: fields that tell apart the volumes of one series, by name; the first that does is used
+PART_FIELDS = {
+    "AcquisitionNumber": "0020|0012",
+    "TemporalPositionIdentifier": "0020|0100",
+    "EchoTime": "0018|0081",
+    "DiffusionBValue": "0018|9087",
+    "TriggerTime": "0018|1060",
+    "ContrastBolusAgent": "0018|0010",
+    "ImageType": "0008|0008",
+    "ConvolutionKernel": "0018|1210",
+}
 _TAGS = {
+    **PART_FIELDS,
+    "padding_value": "0028|0120",
+    "padding_limit": "0028|0121",
     "modality": "0008|0060",
     "thickness": "0018|0050",
     "tilt": "0018|1120",
@@ -50,6 +65,8 @@ class SliceHeader:
         tilt: GantryDetectorTilt in degrees, as stated by the scanner.
         rescale: RescaleSlope and RescaleIntercept, each None if absent.
         inverted_sum: for MONOCHROME1, the sum of a stored value and its inversion by GDCM; otherwise None.
+        padding: PixelPaddingValue and PixelPaddingRangeLimit as stored, lower one first; None if absent.
+        part_fields: texts of :data:`PART_FIELDS`, by name; they may identify a person.
     """
 
     path: Path
@@ -64,6 +81,13 @@ class SliceHeader:
     tilt: float | None
     rescale: tuple[float | None, float | None]
     inverted_sum: int | None
+    padding: tuple[float, float] | None = None
+    part_fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether ImageType says that the image is a localizer (scout)."""
+        return "LOCALIZER" in self.part_fields.get("ImageType", "").upper()
 
 
 def is_dicom(path: Path) -> bool:
@@ -73,7 +97,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(4) == b"DICM"
 
 
-def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[SliceHeader | None]:
+def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[SliceHeader | str | None]:
     """Read the headers of files.
 
     Args:
@@ -81,16 +105,25 @@ def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[S
         decoding: where and within what limits the files are decoded.
 
     Returns:
-        for each file the header of a DICOM image, or None for any other file, including a DICOMDIR.
+        for each file the header of a DICOM image, the kind of a DICOM object that is no image (:func:`non_image_kind`),
+        or None for any other file.
 
     Raises:
         UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but cannot be
             read as one, if a numeric field of its header is not a number, or if a file ends the decoder.
     """
     magic = {path: is_dicom(path) for path in paths}
-    candidates = [path for path in paths if not (magic[path] and path.name.upper() == "DICOMDIR")]
+    kinds = {path: kind for path in paths if magic[path] and (kind := _object_kind(path)) is not None}
+    # such as "._I0001.dcm", which macOS writes beside each file
+    hidden = {path for path in paths if path.name.startswith(".") and not magic[path]}
+    candidates = [path for path in paths if path not in hidden and path not in kinds]
     found = dict(zip(candidates, decode_headers(candidates, list(_TAGS.values()), decoding), strict=True))
-    return [_slice_header(path, magic[path], found[path]) if path in found else None for path in paths]
+    headers = {path: _slice_header(path, magic[path], one) for path, one in found.items()}
+    return [headers.get(path, kinds.get(path)) for path in paths]
+
+
+def _object_kind(path: Path) -> str | None:
+    return "media directory" if path.name.upper() == "DICOMDIR" else non_image_kind(path)
 
 
 def _slice_header(path: Path, magic: bool, found: Mapping[str, Any]) -> SliceHeader | None:
@@ -130,6 +163,7 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         values = numbers(name, 1)
         return None if values is None else values[0]
 
+    padding = [value for name in ("padding_value", "padding_limit") if (value := number(name)) is not None]
     sizes = [*found["sizes"], 1]
     signed = number("pixel_representation") == 1
     bits = int(number("bits_stored") or 0)
@@ -146,4 +180,6 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         tilt=number("tilt"),
         rescale=(number("slope"), number("intercept")),
         inverted_sum=(-1 if signed else 2**bits - 1) if text("photometric_interpretation") == "MONOCHROME1" else None,
+        padding=(min(padding), max(padding)) if padding else None,
+        part_fields={name: text(name) for name in PART_FIELDS},
     )

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_pixels
-from monai_medpruner.data.dicom_header import SliceHeader, read_slice_headers
+from monai_medpruner.data.dicom_header import SliceHeader, is_dicom, read_slice_headers
+from monai_medpruner.data.dicom_objects import non_image_kind, passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
+from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
     EmptyFolderError,
@@ -34,24 +36,32 @@ __all__ = ["find_series", "read_dicom"]
 
 
 def read_dicom(
-    path: Path, series_uid: str | None = None, decoding: DicomDecoding | None = None
+    path: Path,
+    series_uid: str | None = None,
+    decoding: DicomDecoding | None = None,
+    series_part: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read one DICOM series of a folder, or a single file as a stack of one slice.
 
     Args:
-        path: file, or folder; files in subfolders are not read.
+        path: file, or folder. Its subfolders are searched only if the folder itself contains no DICOM image, as the top
+            folder of a CD does.
         series_uid: SeriesInstanceUID to read; required if the folder contains several series.
+        series_part: number of the volume to read, from 1, of a series that contains several, such as contrast phases or
+            echoes; required there.
         decoding: where and within what limits the files are decoded; None for the defaults of
             :py:class:`DicomDecoding`.
 
     Returns:
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
         float64, RAS mm; metadata ``modality``, ``slice_axis``, ``slice_positions_mm``, ``nonuniform``,
-        ``gantry_tilt_degrees`` (only if tilted) and ``notes``.
+        ``gantry_tilt_degrees`` (only if tilted), ``padding`` (only if stated: lowest and highest padding value, in the
+        units of the voxels) and ``notes``.
 
     Raises:
         EmptyFolderError: if the folder contains no DICOM image.
-        MixedSeriesError: if it contains several series and ``series_uid`` is None or not among them.
+        MixedSeriesError: if it contains several series and ``series_uid`` is None or not among them, or a series of
+            several volumes and ``series_part`` is None or not among them.
         UnreadableVolumeError: if a file is damaged, ends the decoder, exceeds a limit, holds fewer pixels than its
             header states, or lacks fields needed to place its voxels.
         IncompleteSeriesError: if some files of the series cannot be used as slices.
@@ -59,12 +69,14 @@ def read_dicom(
         DuplicateSlicesError: if two slices have the same position.
         VolumeShapeError: if the pixels are not scalar.
     """
-    files = sorted(i for i in path.iterdir() if i.is_file()) if path.is_dir() else [path]
     decoding = decoding or DicomDecoding.from_environment()
-    headers, notes = find_series(files, path.name, decoding)
-    if path.is_dir() and (folders := sum(i.is_dir() for i in path.iterdir())):
-        notes.append(f"subfolders are not searched: {folders}")
+    files, notes = _files(path)
+    headers, found = find_series(files, path.name, decoding)
+    notes += found
     slices = _choose_series(headers, series_uid)
+    slices, localizers = _without_localizers(slices)
+    notes += localizers
+    slices = choose_part(slices, series_part)
     _check_slices(slices)
     shape = slices[0].shape
     check_fits_memory((shape[0], shape[1], len(slices)), 4)
@@ -81,8 +93,43 @@ def read_dicom(
         meta["modality"] = slices[0].modality
     if stack.tilt_degrees is not None:
         meta["gantry_tilt_degrees"] = stack.tilt_degrees
+    if (padding := _padding(slices)) is not None:
+        meta["padding"] = padding
     meta["notes"] = notes + stack.notes + _header_notes(slices, stack)
     return voxels.T, stack.affine, meta
+
+
+def _files(path: Path) -> tuple[list[Path], list[str]]:
+    """The files to look at: those of the folder, or all below it where it has no DICOM file of its own; and notes."""
+    if not path.is_dir():
+        return [path], []
+    own = sorted(one for one in path.iterdir() if one.is_file())
+    folders = sum(one.is_dir() for one in path.iterdir())
+    if not folders:
+        return own, []
+    if any(is_dicom(one) and non_image_kind(one) is None for one in own):
+        return own, [f"subfolders are not searched: {folders}"]
+    return sorted(one for one in path.rglob("*") if one.is_file()), []
+
+
+def _without_localizers(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
+    """Leave out the localizers of a series that has other images as well."""
+    others = [one for one in slices if not one.is_localizer]
+    if not others or len(others) == len(slices):
+        return slices, []
+    return others, [f"localizers of the series were passed over: {len(slices) - len(others)}"]
+
+
+def _padding(slices: Sequence[SliceHeader]) -> list[float] | None:
+    """The padding that all slices state alike, in the units of the voxels."""
+    stated = {(one.padding, one.rescale) for one in slices}
+    if len(stated) != 1:
+        return None
+    ((padding, (slope, intercept)),) = stated
+    if padding is None:
+        return None
+    values = [value * (1.0 if slope is None else slope) + (intercept or 0.0) for value in padding]
+    return [min(values), max(values)]
 
 
 def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> tuple[list[SliceHeader], list[str]]:
@@ -94,19 +141,21 @@ def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> 
         decoding: where and within what limits the files are decoded.
 
     Returns:
-        the headers, and a note on files that are not DICOM images.
+        the headers, and notes on files that are not DICOM images.
 
     Raises:
         EmptyFolderError: if none of the files is a DICOM image.
         UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but is not
             readable, or if a file ends the decoder.
     """
-    headers = [header for header in read_slice_headers(files, decoding) if header is not None]
-    ignored = len(files) - len(headers)
+    found = read_slice_headers(files, decoding)
+    headers = [one for one in found if isinstance(one, SliceHeader)]
+    others = passed_over_note(one for one in found if isinstance(one, str))
     if not headers:
         hint = "Pass the folder of a DICOM series, or the path of a NIfTI file."
-        raise EmptyFolderError(f"no DICOM image among the {len(files)} files of {folder}. {hint}")
-    return headers, [f"files that are not DICOM images were ignored: {ignored}"] if ignored else []
+        raise EmptyFolderError(f"no DICOM image among the {len(files)} files of {folder}. {'; '.join([*others, hint])}")
+    ignored = sum(one is None for one in found)
+    return headers, [*others, *([f"files that are not DICOM images were ignored: {ignored}"] if ignored else [])]
 
 
 def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> list[SliceHeader]:
@@ -119,7 +168,8 @@ def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> li
     if series_uid in series:
         return series[series_uid]
     listing = "; ".join(
-        f"{uid or '(no SeriesInstanceUID)'}: {len(i)} files, {i[0].modality or 'unknown modality'}"
+        f"{uid or '(no SeriesInstanceUID)'}: {len(i)} files, {i[0].modality or 'unknown modality'}, "
+        f"{i[0].shape[0]} x {i[0].shape[1]} pixels{', localizer' if i[0].is_localizer else ''}"
         for uid, i in sorted(series.items())
     )
     found = f"{len(series)} DICOM series" if series_uid is None else f"no DICOM series {series_uid}"

@@ -72,22 +72,31 @@ class VolumeReader(ImageReader):
 
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that contains several series.
+        series_part: volume to read of a series that contains several, such as contrast phases, counted from 1.
         decoding: where and within what limits DICOM files are decoded; None for the defaults of
             :py:class:`DicomDecoding`, in another process, or what its environment variables say.
 
     Raises:
-        SettingsError: if ``series_uid`` is not a string, or an environment variable is not valid.
+        SettingsError: if ``series_uid`` or ``series_part`` has the wrong type, or an environment variable is not valid.
 
     Note:
         :py:class:`monai.transforms.LoadImage` converts this reader's errors to RuntimeError if the reader is passed to
         its constructor; :py:class:`monai_medpruner.transforms.LoadVolume` raises them unchanged.
     """
 
-    def __init__(self, series_uid: str | None = None, decoding: DicomDecoding | None = None) -> None:
+    def __init__(
+        self,
+        series_uid: str | None = None,
+        decoding: DicomDecoding | None = None,
+        series_part: int | None = None,
+    ) -> None:
         super().__init__()
         if series_uid is not None and not isinstance(series_uid, str):
             raise SettingsError(f"series_uid must be a string, found {type(series_uid).__name__}")
+        if series_part is not None and (isinstance(series_part, bool) or not isinstance(series_part, int)):
+            raise SettingsError(f"series_part must be a whole number, found {series_part!r}")
         self.series_uid = series_uid or None
+        self.series_part = series_part
         self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
@@ -135,7 +144,7 @@ class VolumeReader(ImageReader):
             self._refuse_series(path, "a folder of images")
             return "images", read_image_folder(path)
         if path.is_dir() or is_dicom(path):
-            return "DICOM", read_dicom(path, self.series_uid, self.decoding)
+            return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "
@@ -143,8 +152,9 @@ class VolumeReader(ImageReader):
         )
 
     def _refuse_series(self, path: Path, kind: str) -> None:
-        if self.series_uid is not None:
-            raise SettingsError(f"series_uid chooses a DICOM series, but {path.name} is {kind}")
+        for name, value in (("series_uid", self.series_uid), ("series_part", self.series_part)):
+            if value is not None:
+                raise SettingsError(f"{name} chooses from a DICOM folder, but {path.name} is {kind}")
 
     def get_data(self, img: Volume) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the voxels, (X, Y, Z) or (X, Y, Z, C) float32, and the metadata of a volume."""

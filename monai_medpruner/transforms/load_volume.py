@@ -25,13 +25,15 @@ class LoadVolume(Transform):
 
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
+        series_part: volume to read of a series that holds several, such as contrast phases, counted from 1.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, series_uid: str | None = None) -> None:
+    def __init__(self, series_uid: str | None = None, series_part: int | None = None) -> None:
         self.series_uid = series_uid
-        self.reader = VolumeReader(series_uid)
+        self.series_part = series_part
+        self.reader = VolumeReader(series_uid, series_part=series_part)
 
     def __call__(self, path: PathLike) -> torch.Tensor:
         """Read one volume.
@@ -61,13 +63,20 @@ class LoadVolumed(EachKeyd):
     Args:
         keys: keys of the paths.
         series_uid: see :py:class:`LoadVolume`.
+        series_part: see :py:class:`LoadVolume`.
         allow_missing_keys: whether a missing key is passed over.
     """
 
     backend = LoadVolume.backend
 
-    def __init__(self, keys: KeysCollection, series_uid: str | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, LoadVolume(series_uid), allow_missing_keys)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        series_uid: str | None = None,
+        series_part: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, LoadVolume(series_uid, series_part), allow_missing_keys)
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from monai_medpruner.errors import PromptError
+from monai_medpruner.errors import PromptError, UnsupportedModelError
 from monai_medpruner.networks.caller_prompt import CallersPrompt
 from monai_medpruner.networks.checkpoint import load_model
 from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
@@ -64,8 +64,11 @@ class PrunedVLM(nn.Module):
             one-dimensional positions are renumbered. The other value is for ablations. Sliding windows always count the
             tokens of the pruned prompt.
 
+    ``torch.compile`` of the wrapper runs it without compiling anything, because prompts of different lengths would be
+    compiled each time. Compile the language model instead: ``vlm.get_decoder().compile()``.
+
     Raises:
-        UnsupportedModelError: no family supports the model.
+        UnsupportedModelError: no family supports the model, it is wrapped by PEFT, or its weights are offloaded.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class PrunedVLM(nn.Module):
         preserve_position_ids: bool | None = None,
     ) -> None:
         super().__init__()
+        _refuse_wrapped(model)
         self.model: Any = model
         self.pruner = pruner
         self.vision_batch_size = vision_batch_size
@@ -161,6 +165,7 @@ class PrunedVLM(nn.Module):
         """
         return self._shortened(checked_inputs(self._on_device(inputs)), encoded)[0]
 
+    @torch.compiler.disable
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -393,6 +398,20 @@ def _named(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, 
         if arguments.get(name) is not None:
             raise TypeError(f"{name} was given twice")
     return {**arguments, **given}
+
+
+def _refuse_wrapped(model: nn.Module) -> None:
+    """Refuse models whose parts are not where a stock model has them."""
+    if hasattr(model, "get_base_model"):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} wraps the model (PEFT): pass its get_base_model(), whose layers hold the adapter, "
+            "or merge the adapter with merge_and_unload()"
+        )
+    if any(one.is_meta for one in model.parameters()):
+        raise UnsupportedModelError(
+            "weights of the model are offloaded (accelerate, device_map): the vision encoder's weights must be on the "
+            "device. Load the whole model on one device, or load it quantized"
+        )
 
 
 def _refuse_second_model(arguments: Mapping[str, Any]) -> None:

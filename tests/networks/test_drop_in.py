@@ -22,7 +22,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from monai_medpruner.errors import PromptError
+from monai_medpruner.errors import PromptError, UnsupportedModelError
 from monai_medpruner.networks import PrunedVLM
 from monai_medpruner.networks.checkpoint import load_processors
 from monai_medpruner.networks.families import family_of
@@ -272,3 +272,36 @@ def test_no_warning_without_gradients(stock, prompt):
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", UserWarning)
         PrunedVLM(stock, HALF)(**prompt)
+
+
+class Adapted(torch.nn.Module):
+    """What PEFT's wrapper looks like from outside."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = model
+        self.config = model.config
+
+    def get_base_model(self):
+        return self.base_model
+
+
+def test_adapter_is_refused_by_name(stock):
+    with pytest.raises(UnsupportedModelError, match=r"Adapted wraps the model \(PEFT\): pass its get_base_model"):
+        PrunedVLM(Adapted(stock), HALF)
+    assert PrunedVLM(Adapted(stock).get_base_model(), HALF).model is stock
+
+
+def test_offloaded_weights_are_refused_by_name(stock):
+    stock.get_decoder().to("meta")
+    with pytest.raises(UnsupportedModelError, match="offloaded"):
+        PrunedVLM(stock, HALF)
+
+
+def test_compiled_wrapper_gives_the_same(stock, prompt):
+    vlm = PrunedVLM(stock, HALF)
+    compiled = torch.compile(vlm)
+    with torch.no_grad():
+        assert torch.equal(compiled(**prompt).logits, vlm(**prompt).logits)
+    options = {"max_new_tokens": 3, "do_sample": False}
+    assert torch.equal(compiled.generate(**prompt, **options), vlm.generate(**prompt, **options))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from monai_medpruner.networks.cached_encoder import CachedEncoder, CachedPreprocessing, dataset_with_cache
 from monai_medpruner.networks.checkpoint import Checkpoint
 from monai_medpruner.networks.encoded_study import EncodedStudy
-from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.families import FAMILIES, ModelFamily
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.pruned_vlm import PrunedVLM
 from monai_medpruner.networks.study_cache import StudyCache, open_study_cache
 from monai_medpruner.networks.study_key import StudyKey, VolumeSource

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import EncodedStudyError, SettingsError
-from monai_medpruner.networks.encoding import PrunedSlices
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.study_key import StudyKey
 from monai_medpruner.pruners import TokenPruner

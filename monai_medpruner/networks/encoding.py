@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks.block_signals import block_signals, capture_blocks
 from monai_medpruner.networks.families import EncodedSlices, ModelFamily
 from monai_medpruner.networks.packed_attention import packed_attention
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_signals import slice_signals
 from monai_medpruner.pruners import (
@@ -30,7 +30,7 @@ from monai_medpruner.pruners import (
 )
 from monai_medpruner.results import SliceRecord, StageTimes
 
-__all__ = ["PrunedSlices", "encode_and_prune_each", "encode_scored", "prune_scored"]
+__all__ = ["encode_and_prune_each", "encode_scored", "prune_scored"]
 
 # patches encoded at once where no number of slices is given: the widest activations of an 8B model's encoder
 # (4,304 numbers a patch) then take 0.3 GB in bfloat16
@@ -38,62 +38,6 @@ _PATCHES_AT_ONCE = 32768
 
 # one encoder runs at a time: the capture hooks and the attention implementation belong to the model, not to a call
 _encoding = threading.RLock()
-
-
-@dataclass(frozen=True, eq=False)
-class PrunedSlices:
-    """The pruned tokens of some slices, ready for the language model.
-
-    Args:
-        tokens: per slice, projected tokens that are kept, ``(K_i, C)``.
-        deepstack_features: per layer and slice, the rows that go with them.
-        records: per slice, what was kept.
-        seconds: of the stages "encode" and "select".
-    """
-
-    tokens: list[torch.Tensor] = field(default_factory=list)
-    deepstack_features: list[list[torch.Tensor]] = field(default_factory=list)
-    records: list[SliceRecord] = field(default_factory=list)
-    seconds: StageTimes = field(default_factory=StageTimes)
-
-    @property
-    def grids(self) -> list[tuple[int, int]]:
-        """Per slice, rows and columns of its tokens before pruning."""
-        return [record.grid for record in self.records]
-
-    @property
-    def keep(self) -> list[torch.Tensor]:
-        """Per slice, the bool mask of its kept tokens."""
-        return [record.keep for record in self.records]
-
-    def of_slices(self, places: Sequence[int]) -> PrunedSlices:
-        """The tokens of some of the slices, in the order given; they are shared, not copied.
-
-        Args:
-            places: of the slices among those here, counted from 0.
-        """
-        return PrunedSlices(
-            tokens=[self.tokens[place] for place in places],
-            deepstack_features=[[layer[place] for place in places] for layer in self.deepstack_features],
-            records=[self.records[place] for place in places],
-            seconds=StageTimes(self.seconds),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[PrunedSlices]) -> PrunedSlices:
-        """The slices of all parts as one, in their order; their times are summed."""
-        seconds = StageTimes()
-        for part in parts:
-            seconds.add(part.seconds)
-        return cls(
-            tokens=[one for part in parts for one in part.tokens],
-            deepstack_features=[
-                [one for rows in layer for one in rows]
-                for layer in zip(*(part.deepstack_features for part in parts), strict=True)
-            ],
-            records=[record for part in parts for record in part.records],
-            seconds=seconds,
-        )
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from monai_medpruner.networks.encoding import PrunedSlices
 from monai_medpruner.networks.families import ModelFamily
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 
 __all__ = ["PromptPrefix"]
 

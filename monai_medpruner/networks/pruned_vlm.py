@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -17,14 +16,21 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from monai_medpruner.errors import PromptError, UnsupportedModelError
+from monai_medpruner.errors import PromptError
 from monai_medpruner.networks.caller_prompt import CallersPrompt
 from monai_medpruner.networks.checkpoint import load_model
-from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each
+from monai_medpruner.networks.drop_in import (
+    named_arguments,
+    refuse_second_model,
+    refuse_wrapped,
+    warn_of_missing_gradients,
+)
+from monai_medpruner.networks.encoding import encode_and_prune_each
 from monai_medpruner.networks.families import family_of
 from monai_medpruner.networks.generation import CachedPrompt, FirstStepClock, shift_length_limits
 from monai_medpruner.networks.prompt import checked_inputs, keep_mask, prune_prompt, slices_by_prompt
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import PruningRecord, SliceRecord, StageTimes, synchronize
 
@@ -79,7 +85,7 @@ class PrunedVLM(nn.Module):
         preserve_position_ids: bool | None = None,
     ) -> None:
         super().__init__()
-        _refuse_wrapped(model)
+        refuse_wrapped(model)
         self.model: Any = model
         self.pruner = pruner
         self.vision_batch_size = vision_batch_size
@@ -191,13 +197,13 @@ class PrunedVLM(nn.Module):
         Raises:
             PromptError: the inputs are inconsistent.
         """
-        inputs = _named({"input_ids": input_ids}, inputs)
+        inputs = named_arguments({"input_ids": input_ids}, inputs)
         if (stock := self._stock_record(encoded, inputs)) is not None:
             output = self.model(**self._on_device(inputs))
             _report(on_record, stock)
             return output
         if torch.is_grad_enabled():
-            self._warn_of_missing_gradients()
+            warn_of_missing_gradients(self.model)
         pruned, record = self._prune(inputs, encoded)
         seconds = StageTimes(record.seconds)
         with seconds.stage("prefill", self.model.device):
@@ -247,14 +253,14 @@ class PrunedVLM(nn.Module):
             PromptError: the inputs are inconsistent.
         """
         if inputs is not None:
-            arguments = _named({"input_ids": inputs}, arguments)
+            arguments = named_arguments({"input_ids": inputs}, arguments)
         own = {"generation_config": generation_config, "logits_processor": logits_processor}
-        arguments = _named({**own, "stopping_criteria": stopping_criteria}, arguments)
+        arguments = named_arguments({**own, "stopping_criteria": stopping_criteria}, arguments)
         if (stock := self._stock_record(encoded, arguments)) is not None:
             output = self.model.generate(**self._on_device(arguments))
             _report(on_record, stock)
             return output
-        _refuse_second_model(arguments)
+        refuse_second_model(arguments)
         pruned, record = self._prune(arguments, encoded)
         ids = arguments["input_ids"].to(self.model.device)
         length = pruned["input_ids"].shape[1]
@@ -373,53 +379,9 @@ class PrunedVLM(nn.Module):
         others = {name: value for name, value in checked.items() if name not in self.family.image_inputs}
         return {**others, **further}, PruningRecord(keep, [[] for _ in keep])
 
-    def _warn_of_missing_gradients(self) -> None:
-        language = {*self.model.get_decoder().parameters(), *self.model.get_output_embeddings().parameters()}
-        if any(one.requires_grad and one not in language for one in self.model.parameters()):
-            warnings.warn(
-                "slices are encoded without gradients: the vision encoder and the projector are not trained. Freeze "
-                "them (requires_grad_(False)), or train the stock model",
-                stacklevel=3,
-            )
-
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         device = self.model.device
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
-
-
-def _named(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Add arguments that were given by position or by an own name.
-
-    Raises:
-        TypeError: one was given twice.
-    """
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
-        if arguments.get(name) is not None:
-            raise TypeError(f"{name} was given twice")
-    return {**arguments, **given}
-
-
-def _refuse_wrapped(model: nn.Module) -> None:
-    """Refuse models whose parts are not where a stock model has them."""
-    if hasattr(model, "get_base_model"):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} wraps the model (PEFT): pass its get_base_model(), whose layers hold the adapter, "
-            "or merge the adapter with merge_and_unload()"
-        )
-    if any(one.is_meta for one in model.parameters()):
-        raise UnsupportedModelError(
-            "weights of the model are offloaded (accelerate, device_map): the vision encoder's weights must be on the "
-            "device. Load the whole model on one device, or load it quantized"
-        )
-
-
-def _refuse_second_model(arguments: Mapping[str, Any]) -> None:
-    if arguments.get("assistant_model") is not None:
-        raise PromptError(
-            "assistant_model is not supported with pruning: the assistant would read the pruned prompt without the "
-            "slices. Leave it out, or use prompt_lookup_num_tokens"
-        )
 
 
 def _report(on_record: Callable[[PruningRecord], object] | None, record: PruningRecord) -> None:

@@ -19,8 +19,9 @@ from monai_medpruner.errors import SettingsError
 from monai_medpruner.memory import is_out_of_memory, release_memory
 from monai_medpruner.networks.checkpoint import Checkpoint
 from monai_medpruner.networks.encoded_study import EncodedStudy
-from monai_medpruner.networks.encoding import PrunedSlices, encode_and_prune_each, encode_scored, prune_scored
+from monai_medpruner.networks.encoding import encode_and_prune_each, encode_scored, prune_scored
 from monai_medpruner.networks.fast_images import fast_image_inputs
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
 from monai_medpruner.networks.slice_images import slice_images
 from monai_medpruner.networks.study_key import StudyKey, VolumeSource

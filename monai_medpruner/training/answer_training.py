@@ -20,7 +20,7 @@ from monai_medpruner.engines import VolumePrompt
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.networks import Checkpoint, PrunedVLM
-from monai_medpruner.networks.encoding import PrunedSlices
+from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.results import SliceRecord
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.training_phantom import NO_FINDING, TrainingPhantom

@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from monai_medpruner.errors import UnsupportedModelError
-from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily, square_cells
+from monai_medpruner.networks.families.base import EncodedSlices, FamilySummary, ModelFamily
+from monai_medpruner.networks.families.patch_layout import square_cells
 
 __all__ = ["InternVLFamily"]
 

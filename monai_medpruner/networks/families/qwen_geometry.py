@@ -16,10 +16,8 @@ from transformers.utils import ModelOutput
 from monai_medpruner.networks.families.base import (
     EncodedSlices,
     ModelFamily,
-    packed_inside,
-    packed_segments,
-    packed_slices,
 )
+from monai_medpruner.networks.families.patch_layout import packed_inside, packed_segments, packed_slices
 
 __all__ = ["QwenGeometry"]
 

@@ -18,10 +18,8 @@ from monai_medpruner.networks.families.base import (
     EncodedSlices,
     FamilySummary,
     ModelFamily,
-    packed_inside,
-    packed_segments,
-    packed_slices,
 )
+from monai_medpruner.networks.families.patch_layout import packed_inside, packed_segments, packed_slices
 
 __all__ = ["VideoLlama3Family"]
 

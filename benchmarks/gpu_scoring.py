@@ -8,6 +8,7 @@ A warning of the package ends the check: it says that a fused kernel was given u
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 
@@ -24,6 +25,8 @@ class _Refuse(logging.Handler):
 
 
 def main() -> None:
+    """Run the check."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not torch.cuda.is_available():
         sys.exit("there is no GPU")
     logging.getLogger("monai_medpruner").addHandler(_Refuse(logging.WARNING))

@@ -61,12 +61,13 @@ class MedPrunerReleasedPruner(NucleusPruner):
         """Thin out the tokens of the kept slices; a dropped one has one token in any case."""
         kept = slices.signal(self._anchors)
         left = max_tokens - int((~kept).sum())
-        if left < 1:
-            raise BudgetError(
-                f"a budget of {max_tokens} visual tokens is too small for {len(score)} slices, each of which keeps at "
-                "least one: raise the budget, or encode fewer slices"
-            )
         places = kept.nonzero().flatten().tolist()
+        lengths = [rows * columns for rows, columns in slices.grids]
+        if left < sum(self.least_tokens(lengths[place]) for place in places):
+            raise BudgetError(
+                f"a budget of {max_tokens} visual tokens is too small for {len(score)} slices: the anchor rule "
+                f"leaves {len(places)}, and one token of each other: raise the budget, or encode fewer slices"
+            )
         some = replace(slices, valid=slices.valid[kept], grids=[slices.grids[place] for place in places])
         limited = primary.clone()
         limited[kept] = super().limit(score[kept], primary[kept], some, left)

@@ -214,7 +214,7 @@ def test_folder_with_dicom_files_is_read_as_dicom(tmp_path, write_series):
 
 @pytest.mark.parametrize("save", [save_npy, save_slices])
 def test_series_uid_is_only_for_dicom(tmp_path, save):
-    with pytest.raises(SettingsError, match="chooses a DICOM series"):
+    with pytest.raises(SettingsError, match="series_uid chooses from a DICOM folder"):
         VolumeReader("1.2").read(save(tmp_path))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,10 @@ def shared_case(tmp_path):
     """Return a function: name of a generator in ``shared/cases``, its options -> folder with the files it wrote."""
 
     def generate(name, *options):
-        folder = tmp_path / "case"
-        subprocess.run([sys.executable, str(_shared("cases", name)), str(folder), *options], check=True, timeout=120)
+        script, folder = _shared("cases", name), tmp_path / "case"
+        if "pydicom" in script.read_text(encoding="utf-8") and version("pydicom").startswith("2."):
+            pytest.skip("the generator needs pydicom 3, and MONAI Label's environment has pydicom 2")
+        subprocess.run([sys.executable, str(script), str(folder), *options], check=True, timeout=120)
         return folder
 
     return generate

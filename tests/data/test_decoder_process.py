@@ -78,7 +78,9 @@ def children():
 
 
 def decoders():
-    return [i for i in children() if any("decoder" in part for part in i.cmdline())]
+    # not those of other children: a server that another test of this process started has its own
+    own = psutil.Process().children()
+    return [i for i in own if any("decoder" in part for part in i.cmdline())]
 
 
 @pytest.fixture(autouse=True)

@@ -66,14 +66,14 @@ def test_questions_share_the_encoded_study(client, server, model):
     image = server.studies / "study.nii.gz"
     questions = ["Is there a lesion?", "Which organ? $print(1) @gamma #3", "On which side?"]
     answers = [ask(client, "study", text) for text in questions]
-    expected = [model.ask(image, ("study",), text) for text in questions]
+    expected = [model.ask(image, text) for text in questions]
     for answer, other in zip(answers, expected, strict=True):
         assert {**answer, "seconds": {}} == {**other, "seconds": {}}
     assert len({answer["answer"] for answer in answers}) > 1
     assert all(answer["seconds"][stage] == 0 for answer in answers[1:] for stage in ENCODING)
     history = [{"question": questions[0], "answer": answers[0]["answer"]}]
     later = ask(client, "study", "How large is it?", history=history)
-    assert later["answer"] == model.ask(image, ("study",), "How large is it?", [tuple(history[0].values())])["answer"]
+    assert later["answer"] == model.ask(image, "How large is it?", [tuple(history[0].values())])["answer"]
     assert later["answer"] != ask(client, "study", "How large is it?")["answer"]
     assert all(later["seconds"][stage] == 0 for stage in ENCODING)
     assert later["seconds"]["prefill"] > 0
@@ -92,7 +92,7 @@ def test_overlay(client, server, model, tmp_path, shared_data, image):
         shared_data(image)
     file, params = client.infer("pruning_overlay", image, {})
     source = server.studies / ("study.nii.gz" if image == "study" else image)
-    expected_file, expected = model.write_overlay(source, (image,), OverlayParameters(), tmp_path / ".")
+    expected_file, expected = model.write_overlay(source, OverlayParameters(), tmp_path / ".")
     # test_study_model.py checks those labels against the record
     overlay, other = nib.load(file), nib.load(expected_file)
     assert np.array_equal(np.asarray(overlay.dataobj), np.asarray(other.dataobj))
@@ -255,7 +255,7 @@ def test_eight_clients(client, server, model):
     """40 parallel requests give the answers and records of serial requests, without more memory."""
     images = {"study": "study.nii.gz", "other": "other.nii"}
     asked = [(list(images)[index % 2], f"{'lesion? ' * index}{index} mm?") for index in range(40)]
-    expected = [model.ask(server.studies / images[image], (image,), text) for image, text in asked]
+    expected = [model.ask(server.studies / images[image], text) for image, text in asked]
     process = psutil.Process(server.process.pid)
 
     def run():

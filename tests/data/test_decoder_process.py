@@ -79,8 +79,7 @@ def children():
 
 def decoders():
     # not those of other children: a server that another test of this process started has its own
-    own = psutil.Process().children()
-    return [i for i in own if any("decoder" in part for part in i.cmdline())]
+    return [i for i in children() if i.ppid() == os.getpid() and any("decoder" in part for part in i.cmdline())]
 
 
 @pytest.fixture(autouse=True)

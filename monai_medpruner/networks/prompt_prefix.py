@@ -124,8 +124,9 @@ class PromptPrefix:
     def _run(self, model: Any, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], images: Any) -> _Held:
         """Run the beginning through the language model."""
         cache = _new_cache(model)
-        # without the head: the scores after the beginning are not needed
-        model.model(**entries, mm_encoder_outputs=images, past_key_values=cache, use_cache=True)
+        # without the head, where it is a part of its own: the scores after the beginning are not needed
+        inner = getattr(model, "model", model)
+        inner(**entries, mm_encoder_outputs=images, past_key_values=cache, use_cache=True)
         own = weakref.ref(self)
 
         def drop(gone: weakref.ref[torch.Tensor]) -> None:

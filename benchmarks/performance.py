@@ -271,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path, nargs="?", help="full-size CT, a NIfTI file")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others stay as they are in --out")
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="with --parts, others stay as they are in --out")
     parser.add_argument("--depth", help="share of the layers of every model. Default on a CPU: " + str(DEPTHS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--at_most_s", type=float, default=15.0, help="no repeat after so many seconds")
@@ -291,7 +291,7 @@ def main() -> None:
     results = json.loads(out.read_text(encoding="utf-8")) if arguments.parts != PARTS and out.exists() else {}
 
     def save(part: dict[str, Any]) -> None:
-        results.update(part)
+        results.update({name: _with_other_models(results.get(name), found) for name, found in part.items()})
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -323,6 +323,19 @@ def on_models(image: Path, best: str, arguments: argparse.Namespace, save: Calla
             save(found)
         del model
         release_memory()
+
+
+def _with_other_models(before: Any, found: Any) -> Any:
+    """What was measured now, behind what an earlier run measured of other models."""
+    if not isinstance(found, list) or before is None:
+        return found
+    measured = [_model_name(one) for one in found]
+    return [one for one in before if _model_name(one) not in measured] + found
+
+
+def _model_name(measured: dict[str, Any]) -> str:
+    model = measured["model"]
+    return model["name"] if isinstance(model, dict) else model
 
 
 def _depth(arguments: argparse.Namespace, model: str) -> float:

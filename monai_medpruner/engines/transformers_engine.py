@@ -14,7 +14,8 @@ from transformers import TextStreamer
 
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
-from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
+from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM, StudyCache
+from monai_medpruner.networks.prompt_files import PromptFiles
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
 from monai_medpruner.results import Answer, PruningRecord, StageTimes
 
@@ -33,12 +34,20 @@ class TransformersEngine(nn.Module):
         max_new_tokens: maximum length of an answer.
         reuse_prefix: False runs the whole prompt for each question, in one part. So does a model whose cache does not
             allow the reuse; :meth:`describe` tells.
+        cache: keeps keys and values in its folder too, for further runs that ask about the same study.
 
     Raises:
         SettingsError: ``max_new_tokens`` is not positive, or the checkpoint is loaded without its language model.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int = 256, reuse_prefix: bool = True) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        max_new_tokens: int = 256,
+        reuse_prefix: bool = True,
+        cache: StudyCache | None = None,
+    ) -> None:
         super().__init__()
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -47,7 +56,8 @@ class TransformersEngine(nn.Module):
         self.checkpoint = checkpoint
         self.max_new_tokens = max_new_tokens
         self.reuse_prefix = reuse_prefix
-        self._prefix = PromptPrefix()
+        folder = None if cache is None else cache.files
+        self._prefix = PromptPrefix(None if folder is None else PromptFiles(folder, checkpoint.describe))
 
     @property
     def context_length(self) -> int:

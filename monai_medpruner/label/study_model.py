@@ -61,8 +61,8 @@ class StudyModel:
         encoder: Any = self.network.encoder
         self.cache = StudyCache(memory_bytes=cache_bytes)
         if isinstance(encoder, CachedEncoder):
-            folder = encoder.cache
-            self.cache = StudyCache(folder.folder, disk_bytes=folder.disk_bytes, memory_bytes=cache_bytes)
+            if (files := encoder.cache.files) is not None:
+                self.cache = StudyCache(files.path, disk_bytes=files.size_bytes, memory_bytes=cache_bytes)
             encoder = encoder.encoder
         self.encoder: Any = encoder
         self.network.encoder = CachedEncoder(encoder, self.cache)

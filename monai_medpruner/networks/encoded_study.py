@@ -5,22 +5,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import EncodedStudyError, SettingsError
 from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
+from monai_medpruner.networks.sealed_file import seal_tensors, unseal_tensors
 from monai_medpruner.networks.study_key import StudyKey
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import StageTimes, StudyRecord
@@ -29,9 +27,6 @@ __all__ = ["EncodedStudy"]
 
 _FORMAT = "monai_medpruner.EncodedStudy/1"
 _RECORD = "record."
-# the hash of a file stands in its own header, in the place of these zeros
-_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-_UNSEALED = "0" * 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +119,8 @@ class EncodedStudy:
             "key": json.dumps(asdict(self.key)),
             "preserve_position_ids": json.dumps(self.preserve_position_ids),
             "record": json.dumps(facts),
-            "sha256": _UNSEALED,
         }
-        atomic_write(target, _sealed(save(tensors, described)))
+        atomic_write(target, seal_tensors(tensors, described))
         return target
 
     @classmethod
@@ -138,9 +132,7 @@ class EncodedStudy:
             EncodedStudyError: the file is damaged, or is not an encoded study.
         """
         try:
-            content = Path(path).read_bytes()
-            described = _checked(content)
-            tensors = load(content)
+            tensors, described = unseal_tensors(Path(path).read_bytes(), _FORMAT)
             key = StudyKey(**json.loads(described["key"]))
             own = {name.removeprefix(_RECORD): one for name, one in tensors.items() if name.startswith(_RECORD)}
             record = StudyRecord.unpacked(own, json.loads(described["record"]))
@@ -161,30 +153,3 @@ class EncodedStudy:
 
 def _layer_number(name: str) -> int:
     return int(name.rpartition(".")[2])
-
-
-def _sealed(content: bytes) -> bytes:
-    """The file with its own hash in the header."""
-    digest = hashlib.sha256(content).hexdigest()
-    return content.replace(f'"sha256":"{_UNSEALED}"'.encode(), f'"sha256":"{digest}"'.encode(), 1)
-
-
-def _checked(content: bytes) -> Mapping[str, Any]:
-    """The texts in the header of a file whose every byte is as it was written.
-
-    Raises:
-        ValueError: it has another format, or its hash is not that of its content.
-    """
-    size = int.from_bytes(content[:8], "little")
-    found = _SEAL.search(content, 8, min(8 + size, len(content)))
-    if found is None:
-        raise ValueError("it holds no hash of its content")
-    digest = hashlib.sha256(memoryview(content)[: found.start(1)])
-    digest.update(_UNSEALED.encode())
-    digest.update(memoryview(content)[found.end(1) :])
-    if digest.hexdigest() != found.group(1).decode():
-        raise ValueError("its hash is not that of its content")
-    described = json.loads(content[8 : 8 + size])["__metadata__"]
-    if described.get("format") != _FORMAT:
-        raise ValueError(f"its format is {described.get('format')!r}, expected {_FORMAT!r}")
-    return described

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from monai_medpruner.networks.families import ModelFamily
+from monai_medpruner.networks.prompt_files import Layers, PromptFiles
 from monai_medpruner.networks.pruned_slices import PrunedSlices
 
 __all__ = ["PromptPrefix"]
@@ -33,11 +34,13 @@ class _Held:
         entries: its inputs, per-token entries alone, ``(…, 1, P)``.
         tokens: weak references to the slices' tokens and DeepStack rows that it holds.
         layers: keys and values of each layer, ``(1, heads, P or the window, d)``; taken out while a question is asked.
+        digest: name of the file that is still to be written; None for no file.
     """
 
     entries: dict[str, torch.Tensor]
     tokens: list[weakref.ref[torch.Tensor]]
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: Layers
+    digest: str | None
 
     @property
     def length(self) -> int:
@@ -62,9 +65,14 @@ class PromptPrefix:
     What is held belongs to one study, is replaced by that of the next, and is dropped with the study's tokens. A
     beginning is the same where all inputs of the language model are: ids, positions, token types and the very tensors
     of the slices' tokens. Threads may share the object: while one asks, another finds nothing and runs its own.
+
+    Args:
+        files: where beginnings of earlier runs are found, and new ones are kept after the answer; of models that lie
+            on one device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: PromptFiles | None = None) -> None:
+        self.files = files
         self._held: _Held | None = None
         self._lock = threading.Lock()
 
@@ -113,20 +121,36 @@ class PromptPrefix:
         found = held is not None and held.begins(entries, tokens)
         if held is None or not found:
             held = None  # its memory is free before the next beginning is run
-            held = self._run(model, entries, tokens, pruned["mm_encoder_outputs"])
+            held, found = self._read_or_run(model, entries, tokens, pruned["mm_encoder_outputs"])
         cache = _filled_cache(model, held)
         yield {**_without_images(pruned), "past_key_values": cache}, held.length if found else 0
         # not after an exception, which leaves the cache in between
         _take_back(held, cache)
+        if self.files is not None and held.digest is not None:
+            self.files.write(held.digest, held.layers)
+            held.digest = None
         if all(one() is not None for one in held.tokens):
             self._held = held
 
-    def _run(self, model: Any, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], images: Any) -> _Held:
-        """Run the beginning through the language model."""
+    def _read_or_run(
+        self, model: Any, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], images: Any
+    ) -> tuple[_Held, bool]:
+        """Read the beginning from a file, or run it through the language model; and whether it was read."""
+        digest, layers = None, None
+        if self.files is not None and len({one.device for one in model.parameters()}) == 1:
+            digest = self.files.digest(entries, tokens)
+            layers = self.files.read(digest, entries["input_ids"].device)
+        if layers is not None:
+            return self._hold(entries, tokens, layers, None), True
         cache = _new_cache(model)
         # without the head, where it is a part of its own: the scores after the beginning are not needed
         inner = getattr(model, "model", model)
         inner(**entries, mm_encoder_outputs=images, past_key_values=cache, use_cache=True)
+        return self._hold(entries, tokens, [(layer.keys, layer.values) for layer in cache.layers], digest), False
+
+    def _hold(
+        self, entries: dict[str, torch.Tensor], tokens: list[torch.Tensor], layers: Layers, digest: str | None
+    ) -> _Held:
         own = weakref.ref(self)
 
         def drop(gone: weakref.ref[torch.Tensor]) -> None:
@@ -136,7 +160,7 @@ class PromptPrefix:
         weak = [weakref.ref(tokens[0], drop), *map(weakref.ref, tokens[1:])]
         # copies: these are columns of the whole prompt
         copied = {name: one.clone() for name, one in entries.items()}
-        return _Held(copied, weak, [(layer.keys, layer.values) for layer in cache.layers])
+        return _Held(copied, weak, layers, digest)
 
 
 def _new_cache(model: Any) -> Any:

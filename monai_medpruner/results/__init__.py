@@ -13,6 +13,7 @@ from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
 from monai_medpruner.results.stage_times import STAGES, StageTimes, synchronize
 from monai_medpruner.results.study_record import NOTED_GAP_MM, StudyRecord, VolumeGeometry
+from monai_medpruner.results.tensor_bytes import tensor_bytes
 from monai_medpruner.results.versions import package_versions
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "read_results",
     "result_line",
     "synchronize",
+    "tensor_bytes",
 ]

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
 from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
+from monai_medpruner.results.tensor_bytes import tensor_bytes
 from monai_medpruner.results.versions import package_versions
 
 __all__ = ["NOTED_GAP_MM", "StudyRecord", "VolumeGeometry"]
@@ -208,7 +208,7 @@ class StudyRecord:
         target = Path(path)
         tensors, facts = self.packed()
         facts |= {"format": _FORMAT, "versions": package_versions()}
-        atomic_write(target, save(tensors, {name: json.dumps(value) for name, value in facts.items()}))
+        atomic_write(target, tensor_bytes(tensors, {name: json.dumps(value) for name, value in facts.items()}))
         return target
 
     def packed(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

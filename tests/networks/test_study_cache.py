@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_medpruner.errors import EncodedStudyError, OutputFolderError, SettingsError
-from monai_medpruner.networks import EncodedStudy, StudyCache, StudyKey, open_study_cache, study_cache
+from monai_medpruner.networks import EncodedStudy, StudyCache, StudyKey, cache_folder, open_study_cache, study_cache
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
@@ -250,7 +250,7 @@ def test_the_disk_forgets_the_study_used_least_recently(tmp_path):
     assert cache.get(numbered(0)) is not None
     for number in (3, 4):
         cache.put(made(numbered(number)))
-        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= cache.disk_bytes
+        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= cache.files.size_bytes
     assert [number for number in range(5) if cache.get(numbered(number))] == [0, 3, 4]
     cache.put(made(numbered(9), rows=200))
     assert [number for number in (0, 3, 4, 9) if cache.get(numbered(number))] == [0, 3, 4]
@@ -306,7 +306,7 @@ def write_and_read(folder, limit, process):
     """Put and get the same few studies, as several runs at once would; every study found is whole."""
     cache = StudyCache(folder, disk_bytes=limit, memory_bytes=0)
     found = 0
-    logging.getLogger(study_cache.__name__).addFilter(no_warning)
+    logging.getLogger(cache_folder.__name__).addFilter(no_warning)
     for turn in range(30):
         number = (turn * 7 + process) % 5
         cache.put(made(numbered(number), rows=50 + number, seed=number))
@@ -336,7 +336,7 @@ def test_threads_share_a_folder(tmp_path):
         with ThreadPoolExecutor(4) as threads:
             found = list(threads.map(lambda process: write_and_read(tmp_path, 10**6, process), range(4)))
     finally:
-        logging.getLogger(study_cache.__name__).removeFilter(no_warning)
+        logging.getLogger(cache_folder.__name__).removeFilter(no_warning)
     assert all(found)
     assert len(list(tmp_path.glob("*.safetensors"))) == 5
 
@@ -355,7 +355,7 @@ def test_a_folder_that_can_be_read_alone(tmp_path, monkeypatch):
 def test_the_cache_of_a_configuration(tmp_path):
     assert open_study_cache(None, 10) is None
     cache = open_study_cache(str(tmp_path / "a" / "b"), 0.5)
-    assert (cache.folder, cache.disk_bytes) == (tmp_path / "a" / "b", 500_000_000)
+    assert (cache.files.path, cache.files.size_bytes) == (tmp_path / "a" / "b", 500_000_000)
     for size in (-1, "10", True, float("nan")):
         with pytest.raises(SettingsError, match="GB"):
             open_study_cache(tmp_path, size)

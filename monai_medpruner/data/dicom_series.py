@@ -20,6 +20,7 @@ from monai_medpruner.data.dicom_frames import expand_frames, has_frames
 from monai_medpruner.data.dicom_header import SliceHeader, read_slice_headers
 from monai_medpruner.data.dicom_objects import passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
+from monai_medpruner.data.dicom_units import check_rescale, series_units
 from monai_medpruner.data.series_choice import choose_series
 from monai_medpruner.data.series_files import may_belong, series_files
 from monai_medpruner.data.series_parts import choose_part
@@ -66,7 +67,7 @@ def read_dicom(
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
         float64, RAS mm; metadata ``modality``, ``slice_axis``, ``slice_positions_mm``, ``nonuniform``,
         ``gantry_tilt_degrees`` (only if tilted), ``padding`` (only if stated: lowest and highest padding value, in the
-        units of the voxels), and ``notes``.
+        units of the voxels), ``units`` (only of a CT whose header does not say HU: what it says instead) and ``notes``.
 
     Raises:
         EmptyFolderError: if the folder contains no DICOM image.
@@ -78,6 +79,8 @@ def read_dicom(
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
         DuplicateSlicesError: if two slices have the same position.
         VolumeShapeError: if the pixels are not scalar.
+        IntensityUnitsError: if the slices state different units, or one was rescaled in a way that does not fit its
+            neighbors.
     """
     decoding = decoding or DicomDecoding.from_environment()
     files, notes = series_files(path)
@@ -87,7 +90,8 @@ def read_dicom(
     slices = [frame for one in slices for frame in (expand_frames(one) if has_frames(one) else [one])]
     slices = choose_part(slices, series_part)
     _check_slices(slices)
-    notes += found + passed_over + localizers
+    units, unit_notes = series_units(slices)
+    notes += found + passed_over + localizers + unit_notes
     columns, rows, frames = slices[0].shape
     check_fits_memory((columns, rows, len(slices)), 4)
     if frames > 1:  # which are decoded at once
@@ -100,7 +104,10 @@ def read_dicom(
     )
     slices = [slices[i] for i in stack.order]
     voxels = decode_pixels([_stored(one) for one in slices], (rows, columns), decoding)
+    notes += check_rescale(slices, voxels)
     meta: dict[str, Any] = {"slice_axis": 2, "slice_positions_mm": stack.positions_mm, "nonuniform": stack.nonuniform}
+    if units not in (None, "HU"):
+        meta["units"] = units
     if slices[0].modality:
         meta["modality"] = slices[0].modality
     if stack.tilt_degrees is not None:

@@ -64,7 +64,7 @@ class DicomDecoding:
     Args:
         separate: decode in another process, which a damaged or hostile file may abort, block or fill. False: in this
             process, where such a file may end it, and without the limits.
-        file_seconds: longest time for one file.
+        file_seconds: longest time for one file, and for each 100 frames of it.
         series_seconds: longest time for the headers of a folder, and for the pixels of a series.
         memory_gib: memory in GiB that decoding may take besides the volume.
 

@@ -86,16 +86,16 @@ def read_dicom(
     files, notes = series_files(path)
     headers, found = find_series(files, path.name, decoding, series_uid)
     slices, passed_over = choose_series(headers, series_uid)
-    slices, localizers = _without_localizers(slices)
     slices = [frame for one in slices for frame in (expand_frames(one) if has_frames(one) else [one])]
+    slices, localizers = _without_localizers(slices)
     slices = choose_part(slices, series_part)
     _check_slices(slices)
     units, unit_notes = series_units(slices)
     notes += found + passed_over + localizers + unit_notes
-    columns, rows, frames = slices[0].shape
+    columns, rows, _ = slices[0].shape
     check_fits_memory((columns, rows, len(slices)), 4)
-    if frames > 1:  # which are decoded at once
-        check_fits_memory((columns, rows, max(one.shape[2] for one in slices)), _FRAME_BYTES)
+    if (frames := max(one.shape[2] for one in slices)) > 1:  # which are decoded at once
+        check_fits_memory((columns, rows, frames), _FRAME_BYTES)
     stack = stack_slices(
         np.array([i.position for i in slices]),
         np.array(slices[0].orientation),

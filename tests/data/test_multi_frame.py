@@ -420,6 +420,8 @@ def test_objects_of_pydicom(name):
     from pydicom.data import get_testdata_file
 
     path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip("pydicom 2 does not install this file")
     message = {"rtdose.dcm": "radiotherapy dose", "liver_1frame.dcm": "segmentation"}.get(name, "frames in color")
     with pytest.raises((EmptyFolderError, VolumeShapeError), match=message):
         read(path)

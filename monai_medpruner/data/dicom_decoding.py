@@ -147,20 +147,20 @@ def decode_pixels(slices: Sequence[StoredSlice], shape: tuple[int, int], decodin
         UnreadableVolumeError: if a file cannot be decoded, or no memory or disk is left for the pixels.
     """
     places: dict[Path, list[int]] = defaultdict(list)
-    for place, one in enumerate(slices):
-        places[one.path].append(place)
-    files = [_file_request(path, [(i, slices[i]) for i in own]) for path, own in places.items()]
+    for place, stored in enumerate(slices):
+        places[stored.path].append(place)
+    requests = [_file_request(path, [(i, slices[i]) for i in own]) for path, own in places.items()]
     if not decoding.separate:
         volume = np.empty((len(slices), *shape), np.float32)
-        for path, file in zip(places, files, strict=True):
-            _require(path, {"fault": dicom_decoder.read_file(file, volume)}, decoding)
+        for path, one in zip(places, requests, strict=True):
+            _require(path, {"fault": dicom_decoder.read_file(one, volume)}, decoding)
         return volume
     size = 4 * len(slices) * math.prod(shape)
-    frames = max(one.frames for one in slices)
+    frames = max(stored.frames for stored in slices)
     # all frames of a file are decoded at once
     memory_bytes = size + (_FRAME_VOXEL_BYTES * frames * math.prod(shape) if frames > 1 else 0)
     with _target(size) as (file, name):
-        request = {"pixels": files, "shape": (len(slices), *shape), "target": name}
+        request = {"pixels": requests, "shape": (len(slices), *shape), "target": name}
         _ask(request, list(places), decoding, memory_bytes, 1 + frames // _FRAMES_AS_A_FILE)
         return _load(file, name, size).reshape(len(slices), *shape)
 

@@ -17,16 +17,16 @@ from monai_medpruner.data.dicom_elements import ElementError, Elements, Wanted, 
 from monai_medpruner.data.dicom_header import SliceHeader
 from monai_medpruner.errors import UnreadableVolumeError, VolumeShapeError
 
-__all__ = ["expand_frames", "has_frames"]
+__all__ = ["expand_frames", "has_frames", "unplaced"]
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _POSITION, _ORIENTATION, _MEASURES = 0x00209113, 0x00209116, 0x00289110
 _TRANSFORMATION, _CONTENT = 0x00289145, 0x00209111
 _VOLUME_POSITION, _SLIDE_POSITION = 0x0020930E, 0x0048021A
 _DIMENSIONS, _DIMENSION, _DIMENSION_VALUES = 0x00209222, 0x00209165, 0x00209157
-_INCREMENT, _SLICE_VECTOR, _DETECTOR, _OFFSETS = 0x00280009, 0x00540080, 0x00540022, 0x3004000C
+_INCREMENT, _SLICE_VECTOR, _DETECTOR = 0x00280009, 0x00540080, 0x00540022
 #: dimensions that count the slices of a volume: position in the patient, in the stack, and SliceLocation
-_PLACES = (0x00200032, 0x00209057, 0x00201041)
+_PLACES = (0x00200032, _POSITION, 0x00209057, 0x00201041)
 #: increments of a cine loop: frame time, and frame time vector
 _TIMES = (0x00181063, 0x00181065)
 #: fields that tell apart the volumes of an object: name as in PART_FIELDS, tags down to the value, representation
@@ -73,13 +73,26 @@ _WANTED: Wanted = {
     _PER_FRAME: _group(),
     _DIMENSIONS: {_DIMENSION: None},
     _DETECTOR: {},
-    **dict.fromkeys((_INCREMENT, _SLICE_VECTOR, _OFFSETS)),
+    **dict.fromkeys((_INCREMENT, _SLICE_VECTOR)),
 }
 
 
 def has_frames(header: SliceHeader) -> bool:
     """Whether a file holds several frames, or states the place of its only one where functional groups do."""
     return header.shape[2] > 1 or None in (header.position, header.orientation, header.pixel_spacing)
+
+
+def unplaced(header: SliceHeader) -> bool:
+    """Whether no frame of a file has a position in the patient; False also where damage hides that.
+
+    Args:
+        header: of a file for which :func:`has_frames` holds.
+    """
+    try:
+        order, found = read_elements(header.path, _WANTED)
+    except ElementError:
+        return False
+    return header.position is None and _why_unplaced(header, found, order) is not None
 
 
 def expand_frames(header: SliceHeader) -> list[SliceHeader]:
@@ -98,48 +111,51 @@ def expand_frames(header: SliceHeader) -> list[SliceHeader]:
         raise VolumeShapeError(f"{name} holds {count} frames in color; expected one value per pixel")
     try:
         order, found = read_elements(header.path, _WANTED)
-        groups = _items(found, _PER_FRAME)
-        if not groups and not _items(found, _SHARED):
-            if count == 1:
-                return [header]
-            raise UnreadableVolumeError(f"{name} holds {count} frames, {_unplaced(found, order)}")
-        if len(groups) != count:
-            raise UnreadableVolumeError(
-                f"{name} holds {count} frames, but functional groups of {len(groups)}: its header is damaged"
-            )
-        shared = (_items(found, _SHARED) or [{}])[0]
-        dimensions = _dimensions(found, order)
-        return [
-            _FrameGroups(header, number, group, shared, order).header(dimensions) for number, group in enumerate(groups)
-        ]
     except ElementError as error:
         raise UnreadableVolumeError(f"{name}: its DICOM elements are damaged: {error}") from error
+    groups, shared = _items(found, _PER_FRAME), (_items(found, _SHARED) or [{}])[0]
+    if count == 1 and not groups and not shared:
+        return [header]
+    if (reason := _why_unplaced(header, found, order)) is not None:
+        raise UnreadableVolumeError(f"{name} holds {count} {'frame' if count == 1 else 'frames'}, {reason}")
+    if len(groups) != count:
+        raise UnreadableVolumeError(
+            f"{name} holds {count} frames, but functional groups of {len(groups)}: its header is damaged"
+        )
+    dimensions = _dimensions(found, order)
+    frames = [_FrameGroups(header, number, (group, shared), order) for number, group in enumerate(groups)]
+    return [frame.header(dimensions) for frame in frames]
 
 
-def _unplaced(found: Elements, order: str) -> str:
-    """Why the frames of a file without functional groups have no places in the patient."""
+def _why_unplaced(header: SliceHeader, found: Elements, order: str) -> str | None:
+    """Why no frame of a file has a place in the patient; None if one has."""
+    groups = [*_items(found, _PER_FRAME), *_items(found, _SHARED)]
+    for macro, place in ((_POSITION, None), (_VOLUME_POSITION, "an ultrasound volume"), (_SLIDE_POSITION, "a slide")):
+        if any(_items(group, macro) for group in groups):
+            return place and f"placed relative to {place}, not to the patient, which is not supported"
     increments = _unpack(found.get(_INCREMENT), order, "HH")
     if any(group << 16 | element in _TIMES for group, element in increments):
         return "which follow one another in time (a cine loop): they are no slices of a volume"
     if _DETECTOR in found or _SLICE_VECTOR in found:
         return "whose places are those of a nuclear medicine detector, which are not supported. Convert it to NIfTI."
-    if _OFFSETS in found:
-        return "which are planes of a radiotherapy dose, not an image"
     return (
-        "and no position for each of them: they may be no slices of a volume, such as a cine loop or pages of a report"
+        "and no position for any of them: they may be no slices of a volume, such as a cine loop or pages of a report"
     )
 
 
 class _FrameGroups:
     """The functional groups of one frame: its own, then those that all frames share."""
 
-    def __init__(self, header: SliceHeader, number: int, own: Elements, shared: Elements, order: str) -> None:
-        self._header, self._number, self._order = header, number, order
-        self._groups = (own, shared)
+    def __init__(self, header: SliceHeader, number: int, groups: tuple[Elements, Elements], order: str) -> None:
+        self._header, self._number, self._groups, self._order = header, number, groups, order
 
-    def header(self, dimensions: Sequence[int] | None) -> SliceHeader:
+    def header(self, dimensions: Sequence[int]) -> SliceHeader:
         """Return the frame's header; ``dimensions``: places of the dimension indices that tell volumes apart."""
-        self._require_patient_position()
+        if self._value((_POSITION, 0x00200032)) is None:
+            raise UnreadableVolumeError(
+                f"{self._header.path.name}: frame {self._number + 1} of {self._header.shape[2]} has no position in the "
+                "patient (ImagePositionPatient), which is needed to place it in the volume"
+            )
         thickness = self._numbers(_MEASURES, 0x00180050, 1)
         slope, intercept = (self._numbers(_TRANSFORMATION, tag, 1) for tag in (0x00281053, 0x00281052))
         top_slope, top_intercept = self._header.rescale
@@ -155,21 +171,7 @@ class _FrameGroups:
             part_fields={**self._header.part_fields, **dict(self._part_fields(dimensions))},
         )
 
-    def _require_patient_position(self) -> None:
-        if self._value((_POSITION, 0x00200032)) is not None:
-            return
-        for tag, place in ((_VOLUME_POSITION, "an ultrasound volume"), (_SLIDE_POSITION, "a slide")):
-            if any(tag in group for group in self._groups):
-                raise UnreadableVolumeError(
-                    f"{self._header.path.name}: its frames are placed relative to {place}, not to the patient, which "
-                    "is not supported"
-                )
-        raise UnreadableVolumeError(
-            f"{self._header.path.name}: frame {self._number + 1} of {self._header.shape[2]} has no position in the "
-            "patient (ImagePositionPatient), which is needed to place it in the volume"
-        )
-
-    def _part_fields(self, dimensions: Sequence[int] | None) -> Iterator[tuple[str, str]]:
+    def _part_fields(self, dimensions: Sequence[int]) -> Iterator[tuple[str, str]]:
         for name, path, kind in _PARTS:
             if kind == "text":
                 text = self._text(path)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from monai_medpruner.data.dicom_frames import expand_frames, has_frames
+from monai_medpruner.data.dicom_frames import has_frames, unplaced
 from monai_medpruner.data.dicom_header import SliceHeader
-from monai_medpruner.errors import MedPrunerError, MixedSeriesError
+from monai_medpruner.errors import MixedSeriesError
 
 __all__ = ["choose_series"]
 
@@ -53,17 +53,7 @@ def _fault(slices: Sequence[SliceHeader]) -> str | None:
         return "localizer"
     if all(one.channels != 1 for one in slices):
         return "in color"
-    for one in slices:
-        if has_frames(one):
-            try:
-                frames = expand_frames(one)
-            except MedPrunerError:
-                continue
-            if None not in (frames[0].position, frames[0].orientation, frames[0].pixel_spacing):
-                return None
-        else:
-            return None
-    return "no positions in the patient"
+    return "no positions in the patient" if all(has_frames(one) and unplaced(one) for one in slices) else None
 
 
 def _described(uid: str, slices: Sequence[SliceHeader], fault: str | None) -> str:

@@ -165,8 +165,8 @@ class IntensityWindows(Transform):
         """Return "ct" or "mr", and a note where that was inferred from the voxels."""
         if self.modality != "auto":
             return self.modality, None
-        recorded = img.meta.get("modality") if isinstance(img, MetaTensor) else None
-        if recorded == "CT" and not self.assume_hu and img.meta.get("units") == "unstated":
+        recorded, units = (img.meta.get(i) if isinstance(img, MetaTensor) else None for i in ("modality", "units"))
+        if recorded == "CT" and not self.assume_hu and units == "unstated":
             return "ct", self._guess_units(img)
         if recorded in ("CT", "MR"):
             return recorded.lower(), None

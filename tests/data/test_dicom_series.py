@@ -315,7 +315,7 @@ def setting(keyword, value):
 @pytest.mark.parametrize(
     ("edit", "error", "message"),
     [
-        (multi_frame, UnreadableVolumeError, "holds 3 frames, and no position for each of them"),
+        (multi_frame, UnreadableVolumeError, "holds 3 frames, and no position for any of them"),
         (color, VolumeShapeError, "color"),
         (without("ImagePositionPatient"), UnreadableVolumeError, "8 of 8 files of the series have no position"),
         (without("ImagePositionPatient", 5), IncompleteSeriesError, "1 of 8 files of the series have no position"),

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 from dicom_files import palette_without_tables, write_slice
-from multi_frame_files import write_frames
+from multi_frame_files import AXIAL, measures, orientation, position, rescale, write_frames
 
 from monai_medpruner.cli import main as command_line
 from monai_medpruner.data import VolumeReader
@@ -120,6 +120,23 @@ def test_the_one_volume_is_read(export, asked):
     assert "radiotherapy dose (1)" in notes
     assert "files that are not DICOM images were ignored" in notes
     assert "DOE" not in repr(volume.meta)
+
+
+def test_damaged_object_is_not_passed_over(export):
+    """An enhanced CT whose functional groups are damaged is no object without positions: the choice is the user's."""
+    top, _ = export
+    common = [orientation(AXIAL), measures(), rescale()]
+
+    def edit(dataset):
+        dataset.SeriesInstanceUID = SECOND
+        del dataset.PerFrameFunctionalGroupsSequence[2]
+
+    frames = [[position((0, 0, place))] for place in range(3)]
+    write_frames(top / "DICOM" / "IM9", frames, common, edit=edit)
+    with pytest.raises(MixedSeriesError, match=rf"{SECOND}: 1 file, 3 frames, CT"):
+        VolumeReader().read(top)
+    with pytest.raises(UnreadableVolumeError, match="3 frames, but functional groups of 2"):
+        VolumeReader(SECOND).read(top)
 
 
 def test_without_a_directory_file(export):

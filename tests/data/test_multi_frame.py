@@ -380,12 +380,12 @@ def no_first_slope(dataset):
 @pytest.mark.parametrize(
     ("edit", "error", "message"),
     [
-        (no_frames, UnreadableVolumeError, "holds 5 frames, and no position for each"),
+        (no_frames, UnreadableVolumeError, "holds 5 frames, and no position for any"),
         (cine, UnreadableVolumeError, "5 frames, which follow one another in time"),
         (color, VolumeShapeError, "5 frames in color"),
         (fewer_groups, UnreadableVolumeError, "5 frames, but functional groups of 4"),
         (short_pixels, UnreadableVolumeError, "the file is incomplete"),
-        (relative, UnreadableVolumeError, "relative to an ultrasound volume"),
+        (relative, UnreadableVolumeError, "5 frames, placed relative to an ultrasound volume"),
         (one_without_position, UnreadableVolumeError, "frame 4 of 5 has no position"),
         (wrong_position, UnreadableVolumeError, r"frame 4: DICOM tag \(0020,0032\) must contain 3"),
         (no_spacing, UnreadableVolumeError, "5 of 5 frames of the series have no pixel spacing"),

@@ -31,7 +31,8 @@ _RESCALE_TYPES = {
 _PET_UNITS = frozenset(
     "CNTS NONE CM2 PCNT CPS BQML MGMLMIN UMOLMIN MLMING MLG 1CM UMOLML PROPCNTS PROPCPS MLMINML MLML GML STDDEV".split()
 )
-#: values of ImageType of CT images that are not in HU, for files without RescaleType: section C.8.15.2.1.1
+#: values of ImageType of CT images that are not in HU, for files without RescaleType: sections C.8.15.2.1.1 and
+#: C.8.16.1.4, and names of perfusion maps
 _IMAGE_TYPES = {
     "LOCALIZER": "of a projection (localizer)",
     "EFF_ATOMIC_NUM": "effective atomic numbers",
@@ -39,6 +40,11 @@ _IMAGE_TYPES = {
     "MAT_SPECIFIC": "amounts of a material",
     "MAT_FRACTIONAL": "fractions of a material",
     "MAT_VALUE_BASED": "amounts of a material",
+    "SUBTRACTION": "differences of images",
+    "DIVISION": "quotients of images",
+    "MULTIPLICATION": "products of images",
+    "STD_DEVIATION": "standard deviations",
+    **dict.fromkeys(("CBF", "CBV", "MTT", "TTP", "TMAX"), "of a perfusion map"),
 }
 _OTHER = "other units"
 #: values of ImageType and ComplexImageComponent of MR images: section C.8.13.3.1.1, and those of scanners
@@ -124,12 +130,14 @@ def check_rescale(slices: Sequence[SliceHeader], voxels: np.ndarray) -> list[str
     counts = Counter(values)
     if len(counts) == 1 or slices[0].modality in _OWN_RESCALE:
         return []
-    (usual, count), *_ = counts.most_common(1)
+    ((usual, count),) = counts.most_common(1)
+    is_ct = slices[0].modality == "CT"
     for place, own in enumerate(values):
         for neighbor in (place - 1, place + 1):
             if not 0 <= neighbor < len(values) or values[neighbor] == own:
                 continue
-            odd = own != usual if 2 * count >= len(values) else abs(own[1] - values[neighbor][1]) >= 100
+            # without a usual one, each has its own by design, and a CT's intercepts are still about the same
+            odd = own != usual if 2 * count >= len(values) else is_ct and abs(own[1] - values[neighbor][1]) >= 100
             if odd and _fits_better(voxels[place], own, values[neighbor], voxels[neighbor]):
                 raise IntensityUnitsError(
                     f"slice {place} of {len(slices)} along the normal (counted from 0) has RescaleSlope {own[0]:g} and "

@@ -68,6 +68,8 @@ def test_hu_is_no_news(tmp_path, write_series):
         ({"RescaleType": "DOE^JANE"}, "other units"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "effective atomic numbers"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]}, "amounts of a material"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "VOLUME", "SUBTRACTION"]}, "differences of images"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "CBF"]}, "of a perfusion map"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "RescaleType": "HU"}, r"of a projection \(localizer\)"),
     ],
     ids=str,

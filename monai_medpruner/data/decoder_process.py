@@ -265,15 +265,21 @@ class _Pool:
         decoder.end()
 
     def replace(self, decoder: DecoderProcess) -> None:
-        """End a process that has failed, and start another one that loads ITK until it is needed."""
+        """End a process that has failed, and start others that load ITK until they are needed.
+
+        Where one file ended the decoder, the next one may as well: one process waits for the next volume, and a spare
+        beside it, so that after a second failure a volume does not wait for ITK.
+        """
         with self._lock:
             known = decoder in self._all
             self._all.discard(decoder)
-            if known and not self._idle:
-                with suppress(DecoderProcessError):  # the next volume tries again, and reports it
+            while known and len(self._idle) < _MAX_IDLE:
+                try:
                     spare = DecoderProcess()
-                    self._all.add(spare)
-                    self._idle.append(spare)
+                except DecoderProcessError:
+                    break  # the next volume tries again, and reports it
+                self._all.add(spare)
+                self._idle.insert(0, spare)  # those that have loaded ITK are taken first
         decoder.end()
 
     def close(self) -> None:

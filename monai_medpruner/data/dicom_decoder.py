@@ -32,13 +32,16 @@ from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["read_header", "read_message", "read_pixels", "write_message"]
+__all__ = ["read_file", "read_frames", "read_header", "read_message", "read_pixels", "write_message"]
 
 #: longest text of a header field that is passed on; longer ones are no valid values of the fields read here
 _MAX_TEXT = 16_384
 #: longest message
 _MAX_MESSAGE = 1 << 28
 _LENGTH = struct.Struct("<I")
+_UNDECODABLE = "its DICOM pixels cannot be decoded"
+#: how far a stored value may be from a whole number when its rescaling is undone
+_WHOLE = 0.01
 
 
 def read_header(path: str, tags: Sequence[str]) -> dict[str, Any]:
@@ -83,18 +86,10 @@ def read_pixels(path: str, inverted_sum: int | None, pixels: np.ndarray) -> str 
     Returns:
         None, or what is wrong with the file.
     """
-    itk = _itk()
-    io = itk.GDCMImageIO.New()
-    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New()
-    reader.SetImageIO(io)
-    reader.SetFileName(path)
-    try:
-        reader.Update()
-    except RuntimeError as error:
-        if _is_allocation_failure(error):
-            raise MemoryError from error
-        return "its DICOM pixels cannot be decoded"
-    decoded = itk.array_view_from_image(reader.GetOutput())[0]
+    io, decoded = _decode(path, exact=False)
+    if decoded is None:
+        return _UNDECODABLE
+    decoded = decoded[0]
     if decoded.shape != pixels.shape:
         return f"it decodes to {decoded.shape} pixels, but its header states {pixels.shape}"
     if inverted_sum is None:
@@ -104,6 +99,87 @@ def read_pixels(path: str, inverted_sum: int | None, pixels: np.ndarray) -> str 
         slope, intercept = io.GetRescaleSlope(), io.GetRescaleIntercept()
         pixels[...] = slope * inverted_sum + 2 * intercept - decoded.astype(np.float64)
     return None
+
+
+def read_frames(
+    path: str, inverted_sum: int | None, frames: Sequence[tuple[int, int, float, float]], volume: np.ndarray
+) -> str | None:
+    """Decode frames of one file, each with its own rescaling.
+
+    GDCM rescales all frames by the first one's values, which is undone: stored values are whole numbers.
+
+    Args:
+        path: a file for which :py:func:`read_header` found an image.
+        inverted_sum: see :py:func:`read_pixels`.
+        frames: for each frame its index in the file, its index in ``volume``, RescaleSlope and RescaleIntercept.
+        volume: (slices, rows, columns) float32; receives the frames.
+
+    Returns:
+        None, or what is wrong with the file.
+    """
+    io, decoded = _decode(path, exact=True)
+    if decoded is None:
+        return _UNDECODABLE
+    applied = (io.GetRescaleSlope(), io.GetRescaleIntercept())
+    if not applied[0]:
+        return "RescaleSlope of its first frame is 0"
+    for frame, place, slope, intercept in frames:
+        if frame >= len(decoded) or decoded[frame].shape != volume[place].shape:
+            return f"it decodes to {decoded.shape} pixels, but its header states {volume.shape[1:]} and more frames"
+        if inverted_sum is None and decoded.dtype == np.float32 and applied == (slope, intercept):
+            volume[place] = decoded[frame]  # whole numbers, without rounding
+            continue
+        values = (decoded[frame].astype(np.float64) - applied[1]) / applied[0]
+        stored = np.rint(values)
+        if not np.all(np.abs(values - stored) < _WHOLE):  # also where they are not finite
+            return "the rescaling of its frames cannot be told from its pixels"
+        if inverted_sum is not None:
+            stored = inverted_sum - stored
+        volume[place] = stored * slope + intercept
+    return None
+
+
+def read_file(request: dict[str, Any], volume: np.ndarray) -> str | None:
+    """Decode one file of a request into the volume.
+
+    Args:
+        request: ``path``, ``inverted_sum`` and ``place``, the index of the slice in the volume; or, instead of the
+            latter, ``frames`` of a file of several frames: see :py:func:`read_frames`.
+        volume: (slices, rows, columns) float32.
+
+    Returns:
+        None, or what is wrong with the file.
+    """
+    if "frames" in request:
+        return read_frames(request["path"], request["inverted_sum"], request["frames"], volume)
+    return read_pixels(request["path"], request["inverted_sum"], volume[request["place"]])
+
+
+def _decode(path: str, exact: bool) -> tuple[Any, np.ndarray | None]:
+    """The reader of a file, and its voxels (frames, rows, columns); None if they are damaged.
+
+    The voxels are float32, or float64 where ``exact`` and float32 does not hold them without rounding.
+    """
+    itk = _itk()
+    io = itk.GDCMImageIO.New()
+    io.SetFileName(path)
+    component = itk.F
+    try:
+        if exact:
+            io.ReadImageInformation()
+            slope, intercept = io.GetRescaleSlope(), io.GetRescaleIntercept()
+            whole = slope.is_integer() and intercept.is_integer() and abs(slope) * 2**16 + abs(intercept) < 2**24
+            small = [getattr(itk.CommonEnums, f"IOComponent_{i}") for i in ("UCHAR", "CHAR", "USHORT", "SHORT")]
+            component = itk.F if whole and io.GetInternalComponentType() in small else itk.D
+        reader = itk.ImageFileReader[itk.Image[component, 3]].New()
+        reader.SetImageIO(io)
+        reader.SetFileName(path)
+        reader.Update()
+    except RuntimeError as error:
+        if _is_allocation_failure(error):
+            raise MemoryError from error
+        return io, None
+    return io, itk.array_view_from_image(reader.GetOutput())
 
 
 def _itk() -> Any:
@@ -192,10 +268,10 @@ def _serve_pixels(request: dict[str, Any], replies: IO[bytes]) -> None:
     with open(request["target"], "r+b") as file:
         mapped = mmap.mmap(file.fileno(), count * rows * columns * 4)
     volume = np.frombuffer(mapped, np.float32).reshape(count, rows, columns)
-    for index, (path, inverted_sum) in enumerate(request["pixels"]):
+    for file in request["pixels"]:
         _start_alarm(request["seconds"])
         try:
-            fault = read_pixels(path, inverted_sum, volume[index])
+            fault = read_file(file, volume)
             reply: dict[str, Any] = {} if fault is None else {"fault": fault}
         except MemoryError:
             reply = {"memory": True}

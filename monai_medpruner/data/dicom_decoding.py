@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -29,7 +30,31 @@ from monai_medpruner.data.decoder_process import DecoderProcessError, borrow_dec
 from monai_medpruner.data.dicom_elements import ElementError, read_stored_pixels
 from monai_medpruner.errors import SettingsError, UnreadableVolumeError
 
-__all__ = ["DicomDecoding", "decode_headers", "decode_pixels"]
+__all__ = ["DicomDecoding", "StoredSlice", "decode_headers", "decode_pixels"]
+
+#: bytes that the decoder may take for each voxel of a file of several frames: read, decompressed, rescaled, returned
+_FRAME_VOXEL_BYTES = 24
+#: frames that may take as long as a file
+_FRAMES_AS_A_FILE = 100
+
+
+@dataclass(frozen=True)
+class StoredSlice:
+    """Where a slice is stored.
+
+    Attributes:
+        path: the file.
+        inverted_sum: for MONOCHROME1, the sum of a stored value and its inversion by GDCM; otherwise None.
+        frame: index of the frame, from 0; None for a file that is one slice, which the decoder rescales itself.
+        rescale: RescaleSlope and RescaleIntercept of a frame.
+        frames: number of frames of the file.
+    """
+
+    path: Path
+    inverted_sum: int | None = None
+    frame: int | None = None
+    rescale: tuple[float, float] = (1.0, 0.0)
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +64,7 @@ class DicomDecoding:
     Args:
         separate: decode in another process, which a damaged or hostile file may abort, block or fill. False: in this
             process, where such a file may end it, and without the limits.
-        file_seconds: longest time for one file.
+        file_seconds: longest time for one file, and for each 100 frames of it.
         series_seconds: longest time for the headers of a folder, and for the pixels of a series.
         memory_gib: memory in GiB that decoding may take besides the volume.
 
@@ -104,45 +129,64 @@ def decode_headers(paths: Sequence[Path], tags: Sequence[str], decoding: DicomDe
     if not decoding.separate:
         return [dicom_decoder.read_header(str(path), tags) for path in paths]
     request = {"headers": [os.path.abspath(path) for path in paths], "tags": list(tags)}
-    return _ask(request, paths, decoding, 0)
+    return _ask(request, paths, decoding)
 
 
-def decode_pixels(
-    files: Sequence[tuple[Path, int | None]], shape: tuple[int, int], decoding: DicomDecoding
-) -> np.ndarray:
-    """Decode the pixels of single-frame files.
+def decode_pixels(slices: Sequence[StoredSlice], shape: tuple[int, int], decoding: DicomDecoding) -> np.ndarray:
+    """Decode the pixels of slices.
 
     Args:
-        files: path, and for MONOCHROME1 the sum of a stored value and its inversion by GDCM, of each file.
-        shape: numbers of rows and columns of every file.
+        slices: where each slice is stored.
+        shape: numbers of rows and columns of every slice.
         decoding: where, and within what limits.
 
     Returns:
-        (files, rows, columns) float32: stored values times RescaleSlope plus RescaleIntercept.
+        (slices, rows, columns) float32: stored values times RescaleSlope plus RescaleIntercept.
 
     Raises:
         UnreadableVolumeError: if a file cannot be decoded, or no memory or disk is left for the pixels.
     """
-    paths = [path for path, _ in files]
+    places: dict[Path, list[int]] = defaultdict(list)
+    for place, stored in enumerate(slices):
+        places[stored.path].append(place)
+    requests = [_file_request(path, [(i, slices[i]) for i in own]) for path, own in places.items()]
     if not decoding.separate:
-        volume = np.empty((len(files), *shape), np.float32)
-        for (path, inverted_sum), pixels in zip(files, volume, strict=True):
-            _require(path, {"fault": dicom_decoder.read_pixels(str(path), inverted_sum, pixels)}, decoding)
+        volume = np.empty((len(slices), *shape), np.float32)
+        for path, one in zip(places, requests, strict=True):
+            _require(path, {"fault": dicom_decoder.read_file(one, volume)}, decoding)
         return volume
-    size = 4 * len(files) * math.prod(shape)
-    request = {"pixels": [(os.path.abspath(path), i) for path, i in files], "shape": (len(files), *shape)}
+    size = 4 * len(slices) * math.prod(shape)
+    frames = max(stored.frames for stored in slices)
+    # all frames of a file are decoded at once
+    memory_bytes = size + (_FRAME_VOXEL_BYTES * frames * math.prod(shape) if frames > 1 else 0)
     with _target(size) as (file, name):
-        _ask({**request, "target": name}, paths, decoding, size)
-        return _load(file, name, size).reshape(len(files), *shape)
+        request = {"pixels": requests, "shape": (len(slices), *shape), "target": name}
+        _ask(request, list(places), decoding, memory_bytes, 1 + frames // _FRAMES_AS_A_FILE)
+        return _load(file, name, size).reshape(len(slices), *shape)
 
 
-def _ask(request: dict[str, Any], paths: Sequence[Path], decoding: DicomDecoding, size: int) -> list[dict[str, Any]]:
-    """Return the reply for each file, or raise an error that names the file."""
+def _file_request(path: Path, own: Sequence[tuple[int, StoredSlice]]) -> dict[str, Any]:
+    """What the decoder needs to know of a file: see :py:func:`monai_medpruner.data.dicom_decoder.read_file`."""
+    first_place, first = own[0]
+    request = {"path": os.path.abspath(path), "inverted_sum": first.inverted_sum, "place": first_place}
+    if first.frame is None:
+        return request
+    return {**request, "frames": [(one.frame, place, *one.rescale) for place, one in own]}
+
+
+def _ask(
+    request: dict[str, Any], paths: Sequence[Path], decoding: DicomDecoding, memory_bytes: int = 0, times: int = 1
+) -> list[dict[str, Any]]:
+    """Return the reply for each file, or raise an error that names the file.
+
+    ``memory_bytes``, and ``times`` the seconds for a file, are what the size of the request asks for.
+    """
     replies: list[dict[str, Any]] = []
-    memory_bytes = size + int(decoding.memory_gib * 2**30)
+    memory_bytes += int(decoding.memory_gib * 2**30)
+    seconds = min(times * decoding.file_seconds, max(decoding.file_seconds, decoding.series_seconds))
     try:
         with borrow_decoder() as decoder:
-            for reply in decoder.ask(request, len(paths), decoding.file_seconds, decoding.series_seconds, memory_bytes):
+            for reply in decoder.ask(request, len(paths), seconds, decoding.series_seconds, memory_bytes):
                 replies.append(reply)
     except DecoderProcessError as error:
         path = paths[len(replies)]

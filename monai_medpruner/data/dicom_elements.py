@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a DICOM file says of its stored pixels, read without a decoder: DICOM PS3.5, section 7.
+"""Elements of a DICOM file, read without a decoder: DICOM PS3.5, section 7.
 
-ITK's decoder reads as many bytes as rows, columns and bits ask for, also where the file holds fewer. This reader walks
-through the elements of a file up to the pixels, and reports their length.
+ITK's decoder reads as many bytes as rows, columns and bits ask for, also where the file holds fewer, and returns no
+values within sequences. This reader walks through the elements of a file up to the pixels, reports their length, and
+reads wanted elements at any depth.
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
-__all__ = ["ElementError", "StoredPixels", "read_stored_pixels"]
+__all__ = ["ElementError", "Elements", "StoredPixels", "Wanted", "read_elements", "read_stored_pixels"]
+
+#: tags to read: of a value, or of a sequence with what is wanted of its items
+Wanted: TypeAlias = Mapping[int, "Wanted | None"]
+#: what was read: the bytes of a value, or the items of a sequence
+Elements: TypeAlias = dict[int, "bytes | list[Elements]"]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -27,6 +35,8 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_DEPTH = 64
+#: elements that are looked at; an object of 2,000 frames has about 200,000
+_MAX_ELEMENTS = 5_000_000
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 #: 16-bit numbers, by the attribute of :class:`StoredPixels`
 _NUMBERS = {
@@ -82,24 +92,50 @@ def read_stored_pixels(path: Path) -> StoredPixels:
         ElementError: if the elements of the file do not follow one another as DICOM has it.
         OSError: if the file cannot be read.
     """
-    with path.open("rb") as file:
-        file.seek(128)
-        start = 132 if file.read(4) == b"DICM" else 0
-        size = file.seek(0, io.SEEK_END)
-        file.seek(start)
-        found = StoredPixels()
-        try:
-            _Elements(file, size, b"<", implicit=False).read_meta(found)
-            if found.syntax == _DEFLATED:
+    found = StoredPixels()
+    with _opened(path) as (syntax, elements):
+        found.syntax = syntax
+        elements.read(found)
+    return found
+
+
+def read_elements(path: Path, wanted: Wanted) -> tuple[str, Elements]:
+    """Read some elements of a DICOM file that precede its pixels, those within sequences included.
+
+    Args:
+        path: a DICOM file.
+        wanted: their tags.
+
+    Returns:
+        the byte order of their values, "<" or ">", and the elements that the file has.
+
+    Raises:
+        ElementError: if the elements of the file do not follow one another as DICOM has it, or are too many.
+        OSError: if the file cannot be read.
+    """
+    with _opened(path) as (_, elements):
+        return elements.order, elements.read_wanted(wanted)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[str, _Elements]]:
+    """Yield the transfer syntax of a file, and the walk through its elements after the file meta information."""
+    try:
+        with path.open("rb") as file:
+            file.seek(128)
+            start = 132 if file.read(4) == b"DICM" else 0
+            size = file.seek(0, io.SEEK_END)
+            file.seek(start)
+            syntax = _Elements(file, size, "<", implicit=False).read_meta()
+            if syntax == _DEFLATED:
                 inflated = _inflate(file.read())
-                _Elements(io.BytesIO(inflated), len(inflated), b"<", implicit=False).read(found)
+                yield syntax, _Elements(io.BytesIO(inflated), len(inflated), "<", implicit=False)
             else:
-                order = b">" if found.syntax == _BIG_ENDIAN else b"<"
-                implicit = found.syntax == _IMPLICIT or (not found.syntax and _looks_implicit(file))
-                _Elements(file, size, order, implicit).read(found)
-        except (struct.error, zlib.error) as error:
-            raise ElementError(str(error)) from error
-        return found
+                order = ">" if syntax == _BIG_ENDIAN else "<"
+                implicit = syntax == _IMPLICIT or (not syntax and _looks_implicit(file))
+                yield syntax, _Elements(file, size, order, implicit)
+    except (struct.error, zlib.error) as error:
+        raise ElementError(str(error)) from error
 
 
 def _looks_implicit(file: BinaryIO) -> bool:
@@ -121,27 +157,29 @@ def _inflate(content: bytes) -> bytes:
 class _Elements:
     """A walk through the elements of a file."""
 
-    def __init__(self, file: BinaryIO, size: int, order: bytes, implicit: bool) -> None:
+    def __init__(self, file: BinaryIO, size: int, order: str, implicit: bool) -> None:
         self._file, self._size, self._implicit = file, size, implicit
-        self._order = order.decode()
-        self._tag = struct.Struct(f"{self._order}HH")
-        self._implicit_head = struct.Struct(f"{self._order}HHI")
-        self._explicit_head = struct.Struct(f"{self._order}HH2sH")
-        self._long = struct.Struct(f"{self._order}I")
+        self.order = order
+        self._heads = 0
+        self._tag = struct.Struct(f"{order}HH")
+        self._implicit_head = struct.Struct(f"{order}HHI")
+        self._explicit_head = struct.Struct(f"{order}HH2sH")
+        self._long = struct.Struct(f"{order}I")
 
-    def read_meta(self, found: StoredPixels) -> None:
-        """Read the transfer syntax; stop before the first element of another group than 2."""
+    def read_meta(self) -> str:
+        """Read the transfer syntax, empty if absent; stop before the first element of another group than 2."""
+        syntax = ""
         while True:
             place = self._file.tell()
             group = self._file.read(2)
             self._file.seek(place)
             if group != b"\x02\x00":
-                return
+                return syntax
             tag, _, length = self._head(implicit=False)
             if length == _UNDEFINED:
                 raise ElementError("an element of undefined length in the file meta information")
             if tag == 0x00020010:
-                found.syntax = self._value(length).decode("ascii", "replace").strip(" \0")
+                syntax = self._value(length).decode("ascii", "replace").strip(" \0")
             else:
                 self._skip(length)
 
@@ -168,10 +206,51 @@ class _Elements:
             else:
                 self._skip(length)
 
+    def read_wanted(self, wanted: Wanted) -> Elements:
+        """Read the wanted elements before the pixels; elements are in the order of their tags."""
+        return self._read_item(wanted, self._implicit, self._size, 0)
+
+    def _read_item(self, wanted: Wanted, implicit: bool, end: int, depth: int) -> Elements:
+        """Read the wanted elements up to ``end``, the end of the item, or the pixels."""
+        found: Elements = {}
+        while self._file.tell() < end:
+            tag, vr, length = self._head(implicit)
+            if tag == _ITEM_END or tag in _PIXELS or (depth == 0 and tag > max(wanted)):
+                return found
+            items = wanted.get(tag)
+            if items is not None:
+                found[tag] = self._read_sequence(items, implicit or vr == b"UN", length, depth)
+            elif length == _UNDEFINED:
+                self._skip_sequence(implicit or vr == b"UN", depth)
+            elif tag in wanted:
+                found[tag] = self._value(length)
+            else:
+                self._skip(length)
+        return found
+
+    def _read_sequence(self, wanted: Wanted, implicit: bool, length: int, depth: int) -> list[Elements]:
+        if depth > _MAX_DEPTH:
+            raise ElementError("sequences are nested too deeply")
+        end = self._size if length == _UNDEFINED else self._file.tell() + length
+        items: list[Elements] = []
+        while self._file.tell() < end:
+            tag, _, own = self._head(implicit=True)
+            if tag == _SEQUENCE_END and length == _UNDEFINED:
+                return items
+            if tag != _ITEM:
+                raise ElementError("a sequence holds something that is no item")
+            own_end = end if own == _UNDEFINED else self._file.tell() + own
+            if own_end > end:
+                raise ElementError("an item reaches beyond its sequence")
+            items.append(self._read_item(wanted, implicit, own_end, depth + 1))
+            if own != _UNDEFINED and self._file.tell() != own_end:
+                raise ElementError("an item does not end where it says")
+        return items
+
     def _keep(self, found: StoredPixels, tag: int, value: bytes) -> None:
         if tag in _NUMBERS:
             if len(value) >= 2:
-                setattr(found, _NUMBERS[tag], struct.unpack(f"{self._order}H", value[:2])[0])
+                setattr(found, _NUMBERS[tag], struct.unpack(f"{self.order}H", value[:2])[0])
             return
         text = value.decode("ascii", "replace").strip(" \0")
         if tag == _PHOTOMETRIC:
@@ -184,6 +263,9 @@ class _Elements:
 
     def _head(self, implicit: bool) -> tuple[int, bytes, int]:
         """Read tag, value representation and length of the next element."""
+        self._heads += 1
+        if self._heads > _MAX_ELEMENTS:
+            raise ElementError(f"more than {_MAX_ELEMENTS} elements")
         head = self._file.read(8)
         group, element = self._tag.unpack_from(head)
         tag = group << 16 | element

@@ -13,21 +13,29 @@ from typing import Any
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
 from monai_medpruner.data.dicom_objects import non_image_kind
+from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import UnreadableVolumeError
 
-__all__ = ["PART_FIELDS", "SliceHeader", "is_dicom", "read_slice_headers"]
+__all__ = ["PART_FIELDS", "SliceHeader", "read_slice_headers"]
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-#: fields that tell apart the volumes of one series, by name; the first that does is used
+#: fields that tell apart the volumes of one series, by name, in the order in which they are tried
 PART_FIELDS = {
+    "StackID": "0020|9056",
     "AcquisitionNumber": "0020|0012",
     "TemporalPositionIdentifier": "0020|0100",
+    "TemporalPositionTimeOffset": "0020|930d",
     "EchoTime": "0018|0081",
     "DiffusionBValue": "0018|9087",
+    "DiffusionDirectionality": "0018|9075",
+    "DiffusionGradientOrientation": "0018|9089",
     "TriggerTime": "0018|1060",
+    "CardiacPhase": "0020|9241",
     "ContrastBolusAgent": "0018|0010",
     "ImageType": "0008|0008",
+    "ComplexImageComponent": "0008|9208",
     "ConvolutionKernel": "0018|1210",
+    "DimensionIndexValues": "0020|9157",
 }
 _TAGS = {
     **PART_FIELDS,
@@ -37,6 +45,9 @@ _TAGS = {
     "thickness": "0018|0050",
     "tilt": "0018|1120",
     "series_uid": "0020|000e",
+    "series_number": "0020|0011",
+    "rescale_type": "0028|1054",
+    "pet_units": "0054|1001",
     "position": "0020|0032",
     "orientation": "0020|0037",
     "photometric_interpretation": "0028|0004",
@@ -56,7 +67,7 @@ class SliceHeader:
         path: the file.
         series_uid: SeriesInstanceUID; empty if absent.
         modality: Modality; empty if absent.
-        shape: numbers of columns, rows and frames.
+        shape: numbers of columns, rows and frames of the file.
         channels: samples per pixel.
         position: ImagePositionPatient, LPS mm.
         orientation: ImageOrientationPatient, the direction of a row, then of a column.
@@ -67,6 +78,9 @@ class SliceHeader:
         inverted_sum: for MONOCHROME1, the sum of a stored value and its inversion by GDCM; otherwise None.
         padding: PixelPaddingValue and PixelPaddingRangeLimit as stored, lower one first; None if absent.
         part_fields: texts of :data:`PART_FIELDS`, by name; they may identify a person.
+        frame: index of the frame in the file, from 0; None for a file that is one slice.
+        units: RescaleType, or Units of PET; empty if absent. It may be any text.
+        series_number: SeriesNumber.
     """
 
     path: Path
@@ -83,18 +97,14 @@ class SliceHeader:
     inverted_sum: int | None
     padding: tuple[float, float] | None = None
     part_fields: Mapping[str, str] = field(default_factory=dict)
+    frame: int | None = None
+    units: str = ""
+    series_number: int | None = None
 
     @property
     def is_localizer(self) -> bool:
         """Whether ImageType says that the image is a localizer (scout)."""
         return "LOCALIZER" in self.part_fields.get("ImageType", "").upper()
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a file has the DICOM magic number."""
-    with path.open("rb") as file:
-        file.seek(128)
-        return file.read(4) == b"DICM"
 
 
 def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[SliceHeader | str | None]:
@@ -113,17 +123,13 @@ def read_slice_headers(paths: Sequence[Path], decoding: DicomDecoding) -> list[S
             read as one, if a numeric field of its header is not a number, or if a file ends the decoder.
     """
     magic = {path: is_dicom(path) for path in paths}
-    kinds = {path: kind for path in paths if magic[path] and (kind := _object_kind(path)) is not None}
+    kinds = {path: kind for path in paths if magic[path] and (kind := non_image_kind(path)) is not None}
     # such as "._I0001.dcm", which macOS writes beside each file
     hidden = {path for path in paths if path.name.startswith(".") and not magic[path]}
     candidates = [path for path in paths if path not in hidden and path not in kinds]
     found = dict(zip(candidates, decode_headers(candidates, list(_TAGS.values()), decoding), strict=True))
     headers = {path: _slice_header(path, magic[path], one) for path, one in found.items()}
     return [headers.get(path, kinds.get(path)) for path in paths]
-
-
-def _object_kind(path: Path) -> str | None:
-    return "media directory" if path.name.upper() == "DICOMDIR" else non_image_kind(path)
 
 
 def _slice_header(path: Path, magic: bool, found: Mapping[str, Any]) -> SliceHeader | None:
@@ -163,9 +169,11 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         values = numbers(name, 1)
         return None if values is None else values[0]
 
-    padding = [value for name in ("padding_value", "padding_limit") if (value := number(name)) is not None]
-    sizes = [*found["sizes"], 1]
     signed = number("pixel_representation") == 1
+    stated = [number("padding_value"), number("padding_limit")]
+    padding = [_stored_word(value, signed) for value in stated if value is not None]
+    sizes = [*found["sizes"], 1]
+    series_number = text("series_number")
     bits = int(number("bits_stored") or 0)
     return SliceHeader(
         path=path,
@@ -182,4 +190,13 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         inverted_sum=(-1 if signed else 2**bits - 1) if text("photometric_interpretation") == "MONOCHROME1" else None,
         padding=(min(padding), max(padding)) if padding else None,
         part_fields={name: text(name) for name in PART_FIELDS},
+        units=text("pet_units") or text("rescale_type"),
+        series_number=int(series_number) if series_number.isdecimal() and len(series_number) < 13 else None,
     )
+
+
+def _stored_word(value: float, signed: bool) -> float:
+    """A padding value in the sign of the pixels; files state it as unsigned or signed, whatever the pixels are."""
+    if signed and 2**15 <= value < 2**16:
+        return value - 2**16
+    return value + 2**16 if not signed and -(2**15) <= value < 0 else value

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["non_image_kind", "passed_over_note"]
+__all__ = ["MEDIA_DIRECTORY", "non_image_kind", "passed_over_note"]
 
+MEDIA_DIRECTORY = "media directory"
 _SOP_CLASS = (2, 2)
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 #: SOP class, or its beginning where it ends with a dot -> kind; DICOM PS3.4, table B.5-1, and PS3.3 for directories
 _KINDS = {
-    "1.2.840.10008.1.3.10": "media directory",
+    "1.2.840.10008.1.3.10": MEDIA_DIRECTORY,
+    f"{_STORAGE}481.2": "radiotherapy dose",
     f"{_STORAGE}481.3": "radiotherapy structure set",
     f"{_STORAGE}481.4": "radiotherapy treatment record",
     f"{_STORAGE}481.5": "radiotherapy plan",
@@ -34,6 +36,7 @@ _KINDS = {
     f"{_STORAGE}66.1": "registration",
     f"{_STORAGE}66.2": "fiducials",
     f"{_STORAGE}66.3": "registration",
+    f"{_STORAGE}66.4": "segmentation",
     f"{_STORAGE}66.5": "surface segmentation",
     f"{_STORAGE}66.6": "tractography",
     f"{_STORAGE}67": "value mapping",
@@ -44,8 +47,10 @@ def non_image_kind(path: Path) -> str | None:
     """Return the kind of a DICOM object that its SOP class says is no image; None for any other file.
 
     Args:
-        path: a file with the DICOM magic number.
+        path: a file with the DICOM magic number. One named DICOMDIR is a media directory, as DICOM PS3.10 has it.
     """
+    if path.name.upper() == "DICOMDIR":
+        return MEDIA_DIRECTORY
     found = _sop_class(path)
     if found in _KINDS:
         return _KINDS[found]

@@ -9,23 +9,25 @@ because ITK's series reader drops slices, and instance numbers and file names ar
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_pixels
-from monai_medpruner.data.dicom_header import SliceHeader, is_dicom, read_slice_headers
-from monai_medpruner.data.dicom_objects import non_image_kind, passed_over_note
+from monai_medpruner.data.dicom_decoding import DicomDecoding, StoredSlice, decode_pixels
+from monai_medpruner.data.dicom_frames import expand_frames, has_frames
+from monai_medpruner.data.dicom_header import SliceHeader, read_slice_headers
+from monai_medpruner.data.dicom_objects import passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
+from monai_medpruner.data.dicom_units import check_rescale, series_units
+from monai_medpruner.data.series_choice import choose_series
+from monai_medpruner.data.series_files import may_belong, series_files
 from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
     EmptyFolderError,
     IncompleteSeriesError,
-    MixedSeriesError,
     SliceGeometryError,
     UnreadableVolumeError,
     VolumeShapeError,
@@ -34,6 +36,15 @@ from monai_medpruner.memory import check_fits_memory
 
 __all__ = ["find_series", "read_dicom"]
 
+#: bytes that decoding takes for each voxel of a file of several frames
+_FRAME_BYTES = 16
+#: columns and rows, not frames; directions of a row and a column; two spacings
+_FIELD_LENGTHS = {"shape": 2, "orientation": 6, "pixel_spacing": 2}
+_OTHER_GRID = {
+    "files": "Move them out of the folder.",
+    "frames": "Convert the object to one file per volume, or to NIfTI.",
+}
+
 
 def read_dicom(
     path: Path,
@@ -41,12 +52,12 @@ def read_dicom(
     decoding: DicomDecoding | None = None,
     series_part: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Read one DICOM series of a folder, or a single file as a stack of one slice.
+    """Read one DICOM series of a folder, or a single file: one slice, or the frames of a multi-frame object.
 
     Args:
-        path: file, or folder. Its subfolders are searched only if the folder itself contains no DICOM image, as the top
-            folder of a CD does.
-        series_uid: SeriesInstanceUID to read; required if the folder contains several series.
+        path: file, or folder, or the directory file of a CD (DICOMDIR) for its folder. Subfolders are searched only if
+            the folder contains a DICOMDIR, or no DICOM image, as the top folder of a CD does.
+        series_uid: SeriesInstanceUID to read; required if the folder contains several series that can be volumes.
         series_part: number of the volume to read, from 1, of a series that contains several, such as contrast phases or
             echoes; required there.
         decoding: where and within what limits the files are decoded; None for the defaults of
@@ -56,7 +67,7 @@ def read_dicom(
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
         float64, RAS mm; metadata ``modality``, ``slice_axis``, ``slice_positions_mm``, ``nonuniform``,
         ``gantry_tilt_degrees`` (only if tilted), ``padding`` (only if stated: lowest and highest padding value, in the
-        units of the voxels) and ``notes``.
+        units of the voxels), ``units`` (only of a CT whose header does not say HU: what it says instead) and ``notes``.
 
     Raises:
         EmptyFolderError: if the folder contains no DICOM image.
@@ -68,18 +79,23 @@ def read_dicom(
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
         DuplicateSlicesError: if two slices have the same position.
         VolumeShapeError: if the pixels are not scalar.
+        IntensityUnitsError: if the slices state different units, or one was rescaled in a way that does not fit its
+            neighbors.
     """
     decoding = decoding or DicomDecoding.from_environment()
-    files, notes = _files(path)
-    headers, found = find_series(files, path.name, decoding)
-    notes += found
-    slices = _choose_series(headers, series_uid)
+    files, notes = series_files(path)
+    headers, found = find_series(files, path.name, decoding, series_uid)
+    slices, passed_over = choose_series(headers, series_uid)
+    slices = [frame for one in slices for frame in (expand_frames(one) if has_frames(one) else [one])]
     slices, localizers = _without_localizers(slices)
-    notes += localizers
     slices = choose_part(slices, series_part)
     _check_slices(slices)
-    shape = slices[0].shape
-    check_fits_memory((shape[0], shape[1], len(slices)), 4)
+    units, unit_notes = series_units(slices)
+    notes += found + passed_over + localizers + unit_notes
+    columns, rows, _ = slices[0].shape
+    check_fits_memory((columns, rows, len(slices)), 4)
+    if (frames := max(one.shape[2] for one in slices)) > 1:  # which are decoded at once
+        check_fits_memory((columns, rows, frames), _FRAME_BYTES)
     stack = stack_slices(
         np.array([i.position for i in slices]),
         np.array(slices[0].orientation),
@@ -87,8 +103,11 @@ def read_dicom(
         slices[0].thickness,
     )
     slices = [slices[i] for i in stack.order]
-    voxels = decode_pixels([(i.path, i.inverted_sum) for i in slices], (shape[1], shape[0]), decoding)
+    voxels = decode_pixels([_stored(one) for one in slices], (rows, columns), decoding)
+    notes += check_rescale(slices, voxels)
     meta: dict[str, Any] = {"slice_axis": 2, "slice_positions_mm": stack.positions_mm, "nonuniform": stack.nonuniform}
+    if units not in (None, "HU"):
+        meta["units"] = units
     if slices[0].modality:
         meta["modality"] = slices[0].modality
     if stack.tilt_degrees is not None:
@@ -99,25 +118,18 @@ def read_dicom(
     return voxels.T, stack.affine, meta
 
 
-def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """The files to look at: those of the folder, or all below it where it has no DICOM file of its own; and notes."""
-    if not path.is_dir():
-        return [path], []
-    own = sorted(one for one in path.iterdir() if one.is_file())
-    folders = sum(one.is_dir() for one in path.iterdir())
-    if not folders:
-        return own, []
-    if any(is_dicom(one) and non_image_kind(one) is None for one in own):
-        return own, [f"subfolders are not searched: {folders}"]
-    return sorted(one for one in path.rglob("*") if one.is_file()), []
-
-
 def _without_localizers(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:
     """Leave out the localizers of a series that has other images as well."""
     others = [one for one in slices if not one.is_localizer]
     if not others or len(others) == len(slices):
         return slices, []
     return others, [f"localizers of the series were passed over: {len(slices) - len(others)}"]
+
+
+def _stored(header: SliceHeader) -> StoredSlice:
+    slope, intercept = header.rescale
+    rescale = (1.0 if slope is None else slope, intercept or 0.0)
+    return StoredSlice(header.path, header.inverted_sum, header.frame, rescale, header.shape[2])
 
 
 def _padding(slices: Sequence[SliceHeader]) -> list[float] | None:
@@ -132,13 +144,17 @@ def _padding(slices: Sequence[SliceHeader]) -> list[float] | None:
     return [min(values), max(values)]
 
 
-def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> tuple[list[SliceHeader], list[str]]:
+def find_series(
+    files: Sequence[Path], folder: str, decoding: DicomDecoding, series_uid: str | None = None
+) -> tuple[list[SliceHeader], list[str]]:
     """Read the headers of all DICOM images among the given files.
 
     Args:
         files: any files.
         folder: name of their folder, for error messages.
         decoding: where and within what limits the files are decoded.
+        series_uid: SeriesInstanceUID of the series that is wanted. Files of other series are not decoded where that
+            series is found.
 
     Returns:
         the headers, and notes on files that are not DICOM images.
@@ -148,8 +164,11 @@ def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> 
         UnreadableVolumeError: if a file should be a DICOM image, judging by its magic number or name, but is not
             readable, or if a file ends the decoder.
     """
-    found = read_slice_headers(files, decoding)
+    own = [one for one in files if may_belong(one, series_uid)]
+    found = read_slice_headers(own, decoding)
     headers = [one for one in found if isinstance(one, SliceHeader)]
+    if len(own) < len(files) and all(one.series_uid != series_uid for one in headers):
+        return find_series(files, folder, decoding)  # to list what there is
     others = passed_over_note(one for one in found if isinstance(one, str))
     if not headers:
         hint = "Pass the folder of a DICOM series, or the path of a NIfTI file."
@@ -158,60 +177,38 @@ def find_series(files: Sequence[Path], folder: str, decoding: DicomDecoding) -> 
     return headers, [*others, *([f"files that are not DICOM images were ignored: {ignored}"] if ignored else [])]
 
 
-def _choose_series(headers: Sequence[SliceHeader], series_uid: str | None) -> list[SliceHeader]:
-    """Return the files of the only series, or of the requested one; raise rather than guess."""
-    series: dict[str, list[SliceHeader]] = defaultdict(list)
-    for header in headers:
-        series[header.series_uid].append(header)
-    if series_uid is None and len(series) == 1:
-        return list(headers)
-    if series_uid in series:
-        return series[series_uid]
-    listing = "; ".join(
-        f"{uid or '(no SeriesInstanceUID)'}: {len(i)} files, {i[0].modality or 'unknown modality'}, "
-        f"{i[0].shape[0]} x {i[0].shape[1]} pixels{', localizer' if i[0].is_localizer else ''}"
-        for uid, i in sorted(series.items())
-    )
-    found = f"{len(series)} DICOM series" if series_uid is None else f"no DICOM series {series_uid}"
-    raise MixedSeriesError(f"the folder contains {found}. Choose one with series_uid (--series_uid). Found: {listing}")
-
-
 def _check_slices(slices: Sequence[SliceHeader]) -> None:
     """Raise unless every file of the series is one slice of a common grid."""
-    frames = max(i.shape[2] for i in slices)
-    if frames > 1:
-        raise UnreadableVolumeError(
-            f"multi-frame DICOM ({frames} frames in a file) is not supported: frame positions are not available. "
-            "Convert it to single-frame DICOM or to NIfTI."
-        )
-    for header in slices:
+    for header in {one.path: one for one in slices}.values():
         check_stored_pixels(header)
     if any(i.channels != 1 for i in slices):
         raise VolumeShapeError("the DICOM images are in color; expected one value per pixel")
+    kind = "files" if all(i.frame is None for i in slices) else "frames"
     for name in ("position", "orientation", "pixel_spacing"):
         missing = [i.path.name for i in slices if getattr(i, name) is None]
         if missing:
             error = UnreadableVolumeError if len(missing) == len(slices) else IncompleteSeriesError
             raise error(
-                f"{len(missing)} of {len(slices)} files of the series have no {name.replace('_', ' ')}, which "
+                f"{len(missing)} of {len(slices)} {kind} of the series have no {name.replace('_', ' ')}, which "
                 f"is needed to place them in the volume; the first is {missing[0]}"
             )
     if any(i.rescale[0] == 0 for i in slices):
         raise UnreadableVolumeError("RescaleSlope is 0: the stored values cannot be converted to HU or other units")
     for name in ("shape", "orientation", "pixel_spacing"):
-        values = np.array([getattr(i, name) for i in slices], dtype=float)
+        values = np.array([getattr(i, name)[: _FIELD_LENGTHS[name]] for i in slices], dtype=float)
         differs = np.abs(values - np.median(values, axis=0)).max(axis=1) > 1e-3
         if differs.any():
             raise SliceGeometryError(
-                f"{int(differs.sum())} of {len(slices)} files of the series differ from the others in "
+                f"{int(differs.sum())} of {len(slices)} {kind} of the series differ from the others in "
                 f"{name.replace('_', ' ')} (a localizer?); the first is {slices[int(differs.argmax())].path.name}. "
-                "Move them out of the folder."
+                f"{_OTHER_GRID[kind]}"
             )
 
 
 def _header_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]:
     """Return notes on header fields other than the geometry."""
     notes = []
+    kind = "files" if all(i.frame is None for i in slices) else "frames"
     thicknesses = sorted({i.thickness for i in slices if i.thickness is not None})
     if len(thicknesses) > 1:
         notes.append(f"slice thickness varies: {', '.join(f'{i:g}' for i in thicknesses)} mm")
@@ -225,7 +222,7 @@ def _header_notes(slices: Sequence[SliceHeader], stack: SliceStack) -> list[str]
         unscaled = sum(i.rescale[index] is None for i in slices)
         if unscaled and slices[0].modality == "CT":
             notes.append(
-                f"no rescale {name} in {unscaled} of {len(slices)} files: taken as {neutral}, voxels may not be HU"
+                f"no rescale {name} in {unscaled} of {len(slices)} {kind}: taken as {neutral}, voxels may not be HU"
             )
     if any(i.inverted_sum is not None for i in slices):
         notes.append("MONOCHROME1: stored values are rescaled as they are, not inverted for display")

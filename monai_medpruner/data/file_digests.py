@@ -10,8 +10,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
+
+from monai_medpruner.data.series_files import is_media_directory, series_files
 
 __all__ = ["FileDigests", "file_digest"]
 
@@ -25,8 +26,8 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
     Args:
         path: a file: its bytes and its suffix count, since the suffix tells the format; its name and place do not. Or a
-            folder: the names and bytes of the files directly in it count, in the order of their names, and the number
-            of its subfolders, which the reader notes.
+            folder, also by the DICOMDIR in it: the names and bytes of the files that the reader looks at count, in the
+            order of their names, those in subfolders where it searches these, and the number of its subfolders.
 
     Returns:
         64 hexadecimal digits of SHA-256.
@@ -36,11 +37,13 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """
     place = Path(path).expanduser()
     total = hashlib.sha256()
-    if place.is_dir():
-        folders = sum(one.is_dir() for one in place.iterdir())
+    folder = place if place.is_dir() else place.parent if is_media_directory(place) else None
+    if folder is not None:
+        folders = sum(one.is_dir() for one in folder.iterdir())
         total.update(f"folder {folders}\n".encode())
-        for file in _files(place):
-            total.update(f"{_bytes_digest(file)} {file.name}\n".encode(errors="surrogateescape"))
+        for file in series_files(folder)[0]:
+            name = file.relative_to(folder).as_posix()
+            total.update(f"{_bytes_digest(file)} {name}\n".encode(errors="surrogateescape"))
     else:
         name = place.name.lower()
         kind = ".nii.gz" if name.endswith(".nii.gz") else place.suffix.lower()
@@ -87,16 +90,16 @@ class FileDigests:
 
 def _facts(place: Path) -> tuple[tuple[str, int, int, int, int], ...]:
     """What changes with the content of a file, or of a folder's files."""
-    entries: Sequence[Path] = sorted(place.iterdir()) if place.is_dir() else [place]
+    entries: list[Path] = [place]
+    if place.is_dir() or is_media_directory(place):
+        folder = place if place.is_dir() else place.parent
+        # a file that is added to a folder below changes the time of that folder
+        entries = [*sorted(folder.iterdir()), *series_files(folder)[0]]
     facts = []
-    for entry in entries:
+    for entry in dict.fromkeys(entries):
         status = entry.stat()
-        facts.append((entry.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        facts.append((entry.as_posix(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return tuple(facts)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.is_file())
 
 
 def _bytes_digest(file: Path) -> str:

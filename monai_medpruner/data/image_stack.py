@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monai_medpruner.data.dicom_header import is_dicom
+from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
 from monai_medpruner.memory import check_fits_memory
 
@@ -64,7 +64,8 @@ def is_image_folder(folder: Path) -> bool:
     """Return whether a folder contains PNG or JPEG slices and no DICOM file.
 
     Args:
-        folder: an existing folder; subfolders and files whose names start with a dot are ignored.
+        folder: an existing folder; files whose names start with a dot are ignored. Where DICOM files lie in subfolders,
+            as on a CD, pictures beside them are no slices.
 
     Raises:
         UnreadableVolumeError: if it also contains files of other types, so that the volume is ambiguous.
@@ -72,6 +73,8 @@ def is_image_folder(folder: Path) -> bool:
     files = _files(folder)
     others = [i for i in files if i.suffix.lower() not in SLICE_SUFFIXES]
     if len(others) == len(files) or any(i.suffix.lower() == ".dcm" or is_dicom(i) for i in others):
+        return False
+    if any(is_dicom(one) for place in folder.iterdir() if place.is_dir() for one in place.rglob("*") if one.is_file()):
         return False
     if others:
         raise UnreadableVolumeError(

@@ -21,7 +21,8 @@ def choose_part(slices: Sequence[SliceHeader], part: int | None) -> list[SliceHe
     """Return the slices of one volume of a series.
 
     A series holds several volumes where a field such as AcquisitionNumber, EchoTime or DiffusionBValue divides its
-    slices into groups whose ranges of positions overlap. Groups that follow one another are steps of one scan.
+    slices into groups whose ranges of positions overlap, and these groups where another field does. Groups that follow
+    one another are steps of one scan.
 
     Args:
         slices: of one series.
@@ -31,8 +32,8 @@ def choose_part(slices: Sequence[SliceHeader], part: int | None) -> list[SliceHe
         MixedSeriesError: there are several volumes, and ``part`` is None or not among them.
         SettingsError: ``part`` was given for a series of one volume.
     """
-    name, parts = _parts(slices)
-    if name is None:
+    names, parts = _parts(slices)
+    if not names:
         if part is not None:
             raise SettingsError(f"series_part is {part}, but the series holds one volume: leave it out")
         return list(slices)
@@ -41,20 +42,30 @@ def choose_part(slices: Sequence[SliceHeader], part: int | None) -> list[SliceHe
     listing = "; ".join(f"{number}: {_described(own)}" for number, own in enumerate(parts, 1))
     found = f"{len(parts)} volumes" if part is None else f"{len(parts)} volumes and no volume {part}"
     raise MixedSeriesError(
-        f"the series contains {found} at the same place, which differ in {name}. Choose one with series_part "
-        f"(--series_part). Found: {listing}"
+        f"the series contains {found} at the same place, which differ in {', '.join(names)}. Choose one with "
+        f"series_part (--series_part). Found: {listing}"
     )
 
 
-def _parts(slices: Sequence[SliceHeader]) -> tuple[str | None, list[list[SliceHeader]]]:
-    """The first field that divides the slices into overlapping volumes, and these."""
+def _parts(slices: Sequence[SliceHeader]) -> tuple[list[str], list[list[SliceHeader]]]:
+    """The fields that divide the slices into overlapping volumes, and these."""
+    names, parts = [], [list(slices)]
     for name in PART_FIELDS:
-        groups: dict[str, list[SliceHeader]] = defaultdict(list)
-        for header in slices:
-            groups[header.part_fields.get(name, "")].append(header)
-        if len(groups) > 1 and _overlap([_range(own) for own in groups.values()]):
-            return name, [groups[value] for value in sorted(groups, key=_sorting)]
-    return None, []
+        divided = [part for whole in parts for part in _divided(whole, name)]
+        if len(divided) > len(parts):
+            names.append(name)
+        parts = divided
+    return names, parts
+
+
+def _divided(slices: list[SliceHeader], name: str) -> list[list[SliceHeader]]:
+    """The volumes into which a field divides slices; they themselves where it does not."""
+    groups: dict[str, list[SliceHeader]] = defaultdict(list)
+    for header in slices:
+        groups[header.part_fields.get(name, "")].append(header)
+    if len(groups) > 1 and _overlap([_range(own) for own in groups.values()]):
+        return [groups[value] for value in sorted(groups, key=_sorting)]
+    return [slices]
 
 
 def _overlap(ranges: Sequence[tuple[float, float] | None]) -> bool:

@@ -18,10 +18,10 @@ from monai.data.image_reader import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding
-from monai_medpruner.data.dicom_header import is_dicom
 from monai_medpruner.data.dicom_series import read_dicom
 from monai_medpruner.data.image_stack import is_image_folder, read_image_folder, read_npy
 from monai_medpruner.data.nifti import NIFTI_SUFFIXES, read_nifti
+from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolumeError
 
 __all__ = ["Volume", "VolumeReader", "volume_id"]

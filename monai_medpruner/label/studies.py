@@ -12,8 +12,8 @@ from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 
-from monai_medpruner.data.dicom_header import is_dicom
 from monai_medpruner.data.image_stack import is_image_folder
+from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import RequestError, UnknownStudyError
 from monai_medpruner.label.parameters import check_identifier
 

@@ -116,8 +116,8 @@ class HUWindows(Transform):
 
     Raises:
         SettingsError: ``windows`` is not as described.
-        IntensityUnitsError: the voxels cannot be HU: ``meta["modality"]`` is not CT, or no voxel is below 0 (air is
-            -1000 HU); not with ``assume_hu``.
+        IntensityUnitsError: the voxels cannot be HU: ``meta["modality"]`` is not CT, ``meta["units"]`` says what else
+            they are, or no voxel is below 0 (air is -1000 HU); not with ``assume_hu``.
         VolumeShapeError: more than one channel.
     """
 
@@ -148,6 +148,12 @@ class HUWindows(Transform):
             raise IntensityUnitsError(
                 f"HU windows were asked for a volume of modality {modality}: only CT is in Hounsfield units. "
                 "Use percentile scaling, or assume_hu=True if the modality is wrong."
+            )
+        units = img.meta.get("units") if isinstance(img, MetaTensor) else None
+        if units not in (None, "modified HU", "unstated"):
+            raise IntensityUnitsError(
+                f"HU windows were asked for a CT whose header says that its values are {units}, not Hounsfield units. "
+                "Use windows='percentile', or assume_hu=True if the header is wrong."
             )
         lowest, _ = voxel_range(img)
         if lowest >= 0:

@@ -82,9 +82,10 @@ class PercentileWindow(Transform):
 class IntensityWindows(Transform):
     """Choose and apply the scaling: HU windows for CT, percentiles for MR.
 
-    With ``modality="auto"`` the modality is ``meta["modality"]``. Where that is absent (NIfTI), voxels below -200 mean
-    CT (:func:`~.padding.looks_like_hu`), which is noted in ``meta["notes"]``; others could be anything, and are refused
-    rather than guessed.
+    With ``modality="auto"`` the modality is ``meta["modality"]``. Where that is absent (NIfTI), or the header of a CT
+    does not state its units (``meta["units"]`` is "unstated"), voxels below -200 mean CT in HU
+    (:func:`~.padding.looks_like_hu`), which is noted in ``meta["notes"]``; others could be anything, and are refused
+    rather than guessed. So is a CT whose header states other units than HU.
 
     Voxels that were scaled before they were stored have no such units. Where the reader says so in
     ``meta["intensity"]``, "auto" only brings them to [0, 1], whatever the modality; so do, for any volume,
@@ -164,7 +165,9 @@ class IntensityWindows(Transform):
         """Return "ct" or "mr", and a note where that was inferred from the voxels."""
         if self.modality != "auto":
             return self.modality, None
-        recorded = img.meta.get("modality") if isinstance(img, MetaTensor) else None
+        recorded, units = (img.meta.get(i) if isinstance(img, MetaTensor) else None for i in ("modality", "units"))
+        if recorded == "CT" and not self.assume_hu and units == "unstated":
+            return "ct", self._guess_units(img)
         if recorded in ("CT", "MR"):
             return recorded.lower(), None
         if self.assume_hu:
@@ -174,13 +177,28 @@ class IntensityWindows(Transform):
                 f"the volume's modality is {recorded}; CT and MR are supported. Choose the scaling with modality='ct', "
                 "modality='mr' or windows='percentile'."
             )
+        return "ct", self._guess_modality(img)
+
+    def _guess_modality(self, img: NdarrayOrTensor) -> str:
+        """Return the note on a volume of unknown modality that looks like CT in HU; refuse others."""
         lowest, _ = voxel_range(img)
         if not looks_like_hu(img):
             raise IntensityUnitsError(
                 f"the file names no modality, and its voxels, which start at {lowest:g}, do not look like Hounsfield "
                 "units (few or none of them are air or lung). Pass --modality mr, or --modality ct for a CT in HU."
             )
-        return "ct", f"The file names no modality; voxels reach down to {lowest:g}, so it was taken for CT in HU."
+        return f"The file names no modality; voxels reach down to {lowest:g}, so it was taken for CT in HU."
+
+    def _guess_units(self, img: NdarrayOrTensor) -> str:
+        """Return the note on a CT of unstated units that looks like HU; refuse others."""
+        lowest, _ = voxel_range(img)
+        if not looks_like_hu(img):
+            raise IntensityUnitsError(
+                f"the header does not state the units of this CT, and its voxels, which start at {lowest:g}, do not "
+                "look like Hounsfield units (few or none of them are air or lung). Use windows='percentile', or "
+                "assume_hu=True if they are HU."
+            )
+        return f"The header does not state the units of this CT; its voxels start at {lowest:g} and were taken for HU."
 
 
 class PercentileWindowd(EachKeyd):

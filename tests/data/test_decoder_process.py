@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,23 @@ def test_the_process_is_kept(tmp_path, stub_decoder):
     assert [i.pid for i in decoders()] == first
     decoders()[0].kill()  # while idle
     check_read(reader, folder)
+
+
+def test_two_processes_wait_after_a_failure(tmp_path, stub_decoder):
+    """One for the next volume, and a spare should that one fail as well."""
+    good, bad = series(tmp_path / "good", "a"), series(tmp_path / "bad", "abort")
+    reader = VolumeReader()
+    check_read(reader, good)
+    assert len(decoders()) == 1
+    seen = []
+    for _ in range(3):
+        with pytest.raises(UnreadableVolumeError):
+            reader.read(bad)
+        seen.append({i.pid for i in decoders()})
+        assert len(seen[-1]) == 2
+    assert all(len(before & after) == 1 for before, after in pairwise(seen))
+    check_read(reader, good)
+    assert {i.pid for i in decoders()} == seen[-1]
 
 
 def test_no_process_when_switched_off(tmp_path):

@@ -106,3 +106,34 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         FileDigests()(tmp_path / "absent.nii")
+
+
+def dicom_file(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM" + content)
+    return path
+
+
+def test_files_in_subfolders_count_where_the_reader_searches_them(tmp_path):
+    """The top folder of a CD, and the directory file in it; a cache must not return another study's tokens."""
+    directory = dicom_file(tmp_path / "DICOMDIR")
+    below = dicom_file(tmp_path / "DICOM" / "A" / "1", b"one")
+    digests = FileDigests()
+    first = {path: (file_digest(path), digests(path)) for path in (tmp_path, directory)}
+    assert len({one for pair in first.values() for one in pair}) == 1
+    dicom_file(below, b"two")
+    for path, (digest, remembered) in first.items():
+        assert file_digest(path) != digest
+        assert digests(path) != remembered
+    changed = file_digest(directory)
+    dicom_file(tmp_path / "DICOM" / "A" / "2")
+    assert file_digest(directory) != changed
+    assert digests(directory) == file_digest(directory)
+
+
+def test_files_in_subfolders_do_not_count_where_the_folder_has_images(tmp_path):
+    dicom_file(tmp_path / "1.dcm")
+    below = dicom_file(tmp_path / "other" / "1.dcm")
+    digest = file_digest(tmp_path)
+    dicom_file(below, b"changed")
+    assert file_digest(tmp_path) == digest

@@ -18,7 +18,7 @@ from monai_medpruner.errors import BenchmarkError
 __all__ = ["Conversation", "read_conversations", "split_answer", "split_choices"]
 
 _IMAGE_MARK = re.compile(r"<(?:image|video)>\n?")
-# what may stand around a choice's letter: "A.", "(A)", "[A]", "A)", "A:", "**A.**", full-width forms; a blank or none after
+# around a choice's letter: "A.", "(A)", "[A]", "A)", "A:", "**A.**", full-width forms, with a blank after it or none
 _OPENED, _CLOSED = r"[(\[（*_]*", r"(?:[*_]*[.):\]．）：、](?!\w\.\w?)[*_]*)"
 #: how choices are marked, from the clearest on: each on a line of its own, on such a line with no sign, in running text
 _MARKS = (

@@ -35,8 +35,8 @@ def load_question_table(
     Required columns (CSV) or keys (JSONL) are ``image`` (path), ``question`` and ``answer``; optional are
     ``answer_choice`` (letter), ``type``, ``subtype``, ``id`` (unique) and ``task``. Choices are the columns
     ``choice_a``, ``choice_b``, … of a CSV (empty, "-" or "NA" for an absent choice), or ``choices`` (letter -> text) in
-    JSONL. Without ``task``, questions with choices or an ``answer_choice`` are closed and others open. Other columns are
-    ignored.
+    JSONL. Without ``task``, questions with choices or an ``answer_choice`` are closed and others open. Other columns
+    are ignored.
 
     Args:
         folder: folder with one ``.csv`` or ``.jsonl`` file.

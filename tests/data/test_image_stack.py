@@ -240,7 +240,7 @@ def test_image_stacks_are_never_treated_as_hounsfield_units(tmp_path, windows, m
 
 
 def save_colored(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Twelve slices; 3 and 8 are in color, 4 is transparent; 5 and 9 have another size. Returns gray values and luma."""
+    """Write 12 slices; 3 and 8 are in color, 4 is transparent. Return their gray values, all and without 5 and 9."""
     gray = GREY.copy()
     save_slices(folder)
     for number in (3, 8):

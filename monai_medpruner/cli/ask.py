@@ -69,6 +69,10 @@ def _write_summary(engine: Any) -> None:
         spent = {stage: sum(one.get(stage, 0.0) for one in seconds) for one in seconds for stage in one}
         lines = [f"{kept_text(summary['slices'], summary['tokens'])}; {seconds_text([spent])}"]
         lines += [f"note: {note}" for note in summary["notes"]]
+        if cut := [answer.new_tokens for answer in study.answers if answer.truncated]:
+            lines.append(
+                f"note: {len(cut)} answer(s) ended after {max(cut)} tokens, their length limit; see --max_new_tokens"
+            )
         tqdm.write("\n".join(lines), file=sys.stderr)  # a progress bar may be on the line
 
 

@@ -44,7 +44,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _summary(metrics: Mapping[str, Any]) -> str:
     """Return a line per metric over all items, and what was kept."""
-    lines = [f"items: {metrics['items']} about {metrics['volumes']} volumes, {metrics['failed']} failed"]
+    lines = [
+        f"items: {metrics['items']} about {metrics['volumes']} volumes, {metrics['failed']} failed, "
+        f"{metrics['truncated']} answers ended at their length limit"
+    ]
     for name, cell in metrics["micro"].items():
         if isinstance(cell, Mapping) and cell["value"] is not None:
             lines.append(f"{name}: {cell['value']:.1f} % (95 % interval {cell['low']:.1f} to {cell['high']:.1f})")

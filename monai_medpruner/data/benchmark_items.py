@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_medpruner.data.conversations import split_choices
 from monai_medpruner.errors import BenchmarkError, MissingImagesError, SettingsError
 
 __all__ = ["ITEM_KEYS", "TASKS", "BenchmarkItems", "present_choices"]
@@ -90,7 +91,8 @@ class BenchmarkItems:
             question: the question, verbatim.
             answer: the reference answer.
             task: one of :data:`TASKS`.
-            choices: letter -> text as stated in the file, for a closed question.
+            choices: letter -> text as stated in the file, for a closed question. Where the file states none beside the
+                question, they are looked for at its end; "clean" mode then takes them off the question.
             answer_choice: letter of the correct choice.
             type: type of the question, for grouped scores.
             subtype: subtype of the question, for grouped scores.
@@ -115,11 +117,15 @@ class BenchmarkItems:
             return
         if choices is not None and answer_choice is not None:
             shown = present_choices(choices, "clean")
+            bare, listed = split_choices(question) if not shown else (question, {})
+            if listed:
+                choices, shown = listed, present_choices(listed, "clean")
+                question = bare if self.mode == "clean" else question
             if shown and shown.get(answer_choice, "").strip() != answer.strip():
                 self._irregular["answers that differ from the text of their choice (kept unchanged)"].append(where)
             choices = present_choices(choices, self.mode) or None
             if not shown:
-                self._irregular["closed questions without choices (kept unchanged)"].append(where)
+                self._irregular["closed questions whose choices were not found (asked without a list)"].append(where)
         values = (self._locate(tuple(image), where), question, choices, answer, answer_choice, type, subtype)
         self._items.append(dict(zip(ITEM_KEYS, (*values, identity, task), strict=True)))
 

@@ -1,14 +1,15 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reader for MedUniEval's test files: conversations about folders of slices."""
+"""MedUniEval's test files: conversations about folders of slices, whose closed questions list their choices."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from monai_medpruner.data.annotation_files import read_json_file, text_field
@@ -17,9 +18,21 @@ from monai_medpruner.errors import BenchmarkError
 __all__ = ["Conversation", "read_conversations", "split_answer", "split_choices"]
 
 _IMAGE_MARK = re.compile(r"<(?:image|video)>\n?")
-_CHOICE = re.compile(r"(?:^|\s)\(?([A-Z])[.):]\s+")
-_CHOICES_WORD = re.compile(r"\s*(?:Choices|Options):?\s*$", flags=re.IGNORECASE)
-_ANSWER_LETTER = re.compile(r"\s*\(?([A-Za-z])(?:[.):]\s*|\s*$)(.*)", flags=re.DOTALL)
+# around a choice's letter: "A.", "(A)", "[A]", "A)", "A:", "**A.**", full-width forms, with a blank after it or none
+_OPENED, _CLOSED = r"[(\[（*_]*", r"(?:[*_]*[.):\]．）：、](?!\w\.\w?)[*_]*)"
+#: how choices are marked, from the clearest on: each on a line of its own, on such a line with no sign, in running text
+_MARKS = (
+    re.compile(rf"^[^\S\n]*{_OPENED}([A-Za-z]){_CLOSED}[^\S\n]*", flags=re.MULTILINE),
+    re.compile(r"^[^\S\n]*([A-Z])[^\S\n]+", flags=re.MULTILINE),
+    re.compile(rf"(?:(?<=\s)|^){_OPENED}([A-Za-z]){_CLOSED}\s*"),
+)
+_CHOICES_WORD = re.compile(r"\s*(?:Choices|Options)(?:\s+are)?\s*[:：]?\s*$", flags=re.IGNORECASE)
+#: a last line that says how to answer, which belongs to the prompt and not to the last choice
+_INSTRUCTION = re.compile(r"\n\s*(?:Please\s+)?(?:answer|choose|select|respond|reply)\b[^\n]*\s*$", flags=re.IGNORECASE)
+_ANSWER_LETTER = re.compile(
+    rf"\s*(?:(?:option|choice)\s+)?{_OPENED}([A-Za-z])(?:[*_]*[.):\]．）：、][*_]*\s*|[*_]*\s*$)(.*)",
+    flags=re.DOTALL | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -62,26 +75,39 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
 
 def split_choices(question: str) -> tuple[str, dict[str, str]]:
-    """Split a question from the choices that follow it ("… A. Yes B. No"), with consecutive letters from A.
+    """Split a question from the choices that follow it, with consecutive letters from A.
+
+    The letters are capitals or small letters, marked as in "A. Yes", "A.Yes", "(A) Yes", "A) Yes" or "A: Yes"; choices
+    stand in one line ("… A. Yes B. No") or in a line each, where a letter alone suffices ("A Yes"). A line after them
+    that says how to answer is left out.
 
     Returns:
-        the question, and letter -> text; the unchanged question and no choices if it does not end with choices.
+        the question, and letter (a capital) -> text; the unchanged question and no choices if it does not end with
+        choices.
     """
-    marks = list(_CHOICE.finditer(question))  # another match, as in "hepatitis B. A. Yes", prevents the split
-    if len(marks) < 2 or [mark[1] for mark in marks] != [chr(ord("A") + i) for i in range(len(marks))]:
-        return question, {}
-    ends = [mark.start() for mark in marks[1:]] + [len(question)]
-    choices = {mark[1]: question[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)}
-    return _CHOICES_WORD.sub("", question[: marks[0].start()]).rstrip(), choices
+    text = _INSTRUCTION.sub("", question)
+    for style in _MARKS:
+        marks = list(style.finditer(text))
+        letters = "".join(mark[1] for mark in marks)
+        # a mark before the first choice, as in "hepatitis B. A. Yes", leaves open where the choices begin
+        if len(marks) < 2 or letters not in (ascii_uppercase[: len(marks)], ascii_lowercase[: len(marks)]):
+            continue
+        ends = [mark.start() for mark in marks[1:]] + [len(text)]
+        texts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+        if all(re.search(r"\w", one) for one in texts[:2]):  # later ones may be absent
+            bare = _CHOICES_WORD.sub("", text[: marks[0].start()]).rstrip()
+            return bare, dict(zip(letters.upper(), texts, strict=True))
+    return question, {}
 
 
-def split_answer(answer: str, choices: dict[str, str]) -> tuple[str | None, str]:
-    """Split the answer to a closed question, such as "B. No", "B" or the text of a choice, into letter and text.
+def split_answer(answer: str, choices: Mapping[str, str]) -> tuple[str | None, str]:
+    """Split the answer to a closed question, such as "B. No", "B.No", "B" or the text of a choice.
 
     Returns:
         the letter, or None if there is none, and the text; for a bare letter, the text of that choice.
     """
-    same = [letter for letter, text in choices.items() if text == answer.strip()]
+    plain = answer.strip().casefold()
+    same = [letter for letter, text in choices.items() if text.strip().casefold() == plain]
     if len(same) == 1:
         return same[0], choices[same[0]]
     if (match := _ANSWER_LETTER.fullmatch(answer)) is None:

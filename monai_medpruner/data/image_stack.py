@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +86,16 @@ def is_image_folder(folder: Path) -> bool:
     return True
 
 
-def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_image_folder(
+    path: Path, gray_slices: bool = False, drop_odd_slices: bool = False
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a folder of 8-bit gray PNG or JPEG slices, sorted by the last number in their names.
 
     Args:
         path: a folder for which :py:func:`is_image_folder` is true.
+        gray_slices: convert slices in color to gray (ITU-R 601-2 luma, transparency ignored), as M3D's own preparation
+            does.
+        drop_odd_slices: leave out slices that have not the size of most slices, as M3D's own preparation does.
 
     Returns:
         voxels (columns, rows, slices) float32, 0 to 255; affine (4, 4), the identity in LPS; metadata ``intensity``
@@ -101,22 +108,48 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
         VolumeShapeError: if a slice is in color, transparent, or not 8-bit.
     """
     numbered = _number_slices(_files(path))
-    first = _read_slice(numbered[0][1])
-    check_fits_memory((*first.shape, len(numbered)), 4)
-    voxels = np.empty((len(numbered), *first.shape), dtype=np.float32)
-    for index, (_, file) in enumerate(numbered):
-        pixels = _read_slice(file)
-        if pixels.shape != first.shape:
-            raise SliceGeometryError(
-                f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {numbered[0][1].name} "
-                f"{first.shape[1]} x {first.shape[0]}: all slices of a volume must have the same size"
-            )
-        voxels[index] = pixels
     numbers = [number for number, _ in numbered]
     notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit gray values: 0 to 255 of an unknown window"]
     if absent := numbers[-1] - numbers[0] + 1 - len(numbers):
         notes.append(f"{absent} numbers between {numbers[0]} and {numbers[-1]} have no slice: slices may be missing")
+    files = [file for _, file in numbered]
+    if drop_odd_slices:
+        files, dropped = _of_usual_size(files)
+        notes += dropped
+    first, _ = _read_slice(files[0], gray_slices)
+    check_fits_memory((*first.shape, len(files)), 4)
+    voxels = np.empty((len(files), *first.shape), dtype=np.float32)
+    converted = 0
+    for index, file in enumerate(files):
+        pixels, changed = _read_slice(file, gray_slices)
+        if pixels.shape != first.shape:
+            raise SliceGeometryError(
+                f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {files[0].name} {first.shape[1]} x "
+                f"{first.shape[0]}: all slices of a volume must have the same size; drop_odd_slices leaves out those "
+                "that differ from most"
+            )
+        voxels[index] = pixels
+        converted += changed
+    if converted:
+        notes.append(f"{converted} of {len(files)} slices were in color or transparent and were converted to gray")
     return voxels.T, _LPS_IDENTITY.copy(), _meta("uint8", notes)
+
+
+def _of_usual_size(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the files of the most frequent size, and a note if there are others."""
+    sizes = []
+    for file in files:
+        with _opened(file) as image:
+            sizes.append(image.size)
+    (usual, count), *others = Counter(sizes).most_common()
+    if not others:
+        return list(files), []
+    kept = [file for file, size in zip(files, sizes, strict=True) if size == usual]
+    odd = ", ".join(f"{columns} x {rows}" for (columns, rows), _ in others[:3])
+    return kept, [
+        f"{len(files) - count} of {len(files)} slices were left out, since they have not the {usual[0]} x {usual[1]} "
+        f"pixels of the others but {odd}{', …' if len(others) > 3 else ''}: slices are missing"
+    ]
 
 
 def _meta(intensity: str, notes: list[str]) -> dict[str, Any]:
@@ -149,19 +182,29 @@ def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
     return sorted(numbered.items())
 
 
-def _read_slice(file: Path) -> np.ndarray:
-    """Return the gray values of one image, (rows, columns) uint8."""
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
-            mode = image.mode
-            # palettes and transparency are resolved to RGBA; other modes are kept
-            pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVolumeError(f"{file.name} is not a PNG or JPEG image, or is cut short or damaged") from error
+
+
+def _read_slice(file: Path, gray: bool) -> tuple[np.ndarray, bool]:
+    """Return the gray values of one image, (rows, columns) uint8, and whether they were converted from color."""
+    with _opened(file) as image:
+        mode = image.mode
+        # palettes and transparency are resolved to RGBA; other modes are kept
+        pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
+        luma = np.asarray(image.convert("L")) if gray and pixels.ndim == 3 else None
     if mode not in ("L", "LA", "P", "RGB", "RGBA"):
         raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit gray pixels")
     if pixels.ndim == 2:
-        return pixels
-    if (pixels[..., 1:3] != pixels[..., :1]).any() or (pixels[..., 3:] != 255).any():
-        raise VolumeShapeError(f"{file.name} is in color or transparent; expected one gray value per pixel")
-    return pixels[..., 0]
+        return pixels, False
+    colored = bool((pixels[..., 1:3] != pixels[..., :1]).any() or (pixels[..., 3:] != 255).any())
+    if colored and luma is None:
+        raise VolumeShapeError(
+            f"{file.name} is in color or transparent; expected one gray value per pixel. gray_slices converts it"
+        )
+    return (luma, True) if colored and luma is not None else (pixels[..., 0], False)

@@ -12,11 +12,12 @@ from monai.config import PathLike
 
 from monai_medpruner.data.annotation_files import find_annotations, read_table
 from monai_medpruner.data.benchmark_items import BenchmarkItems
+from monai_medpruner.data.meduni_eval import add_conversations
 from monai_medpruner.errors import BenchmarkError
 
 __all__ = ["QUESTION_TYPES", "load_m3d_vqa"]
 
-#: "Question Type" in the table -> name
+#: number of a question type in the files -> name
 QUESTION_TYPES = {"1": "Plane", "2": "Phase", "3": "Organ", "4": "Abnormality", "5": "Location"}
 _CHOICES = {letter: f"Choice {letter}" for letter in "ABCD"}
 _COLUMNS = ("Image Path", "Question Type", "Question", *_CHOICES.values(), "Answer", "Answer Choice")
@@ -35,25 +36,37 @@ def load_m3d_vqa(
     Download the data set yourself, under the terms at huggingface.co/datasets/GoodBaiBai88/M3D-VQA and M3D-Cap.
 
     Args:
-        folder: folder with ``M3D_VQA_test.csv`` or ``M3D-VQA/M3D_VQA_test.csv``.
-        annotations: another table, relative to the folder, such as ``M3D-VQA/M3D_VQA_val.csv``.
-        images: folder that the column "Image Path" is relative to; None for ``folder``, then the folder of the table.
-        task: "closed", "open", or None for both; then each row gives two items, the closed one first.
-        mode: "clean", or "official" to keep absent choices ("NA") in the items.
+        folder: folder with ``M3D_VQA_test.csv`` or ``M3D-VQA/M3D_VQA_test.csv``, or with MedUniEval's
+            ``M3D_test.json``, whose images are folders of slices.
+        annotations: other annotations, relative to the folder, such as ``M3D-VQA/M3D_VQA_val.csv``.
+        images: folder that the images' paths are relative to; None for ``folder``, then the folder of the annotations.
+        task: "closed", "open", or None for both. A row of the table then gives two items, the closed one first; an item
+            of MedUniEval's file is one or the other.
+        mode: "clean", or "official" to keep absent choices ("NA") in the items, and the choices in the text of
+            MedUniEval's questions.
         missing_images: "refuse" or "keep"; see :class:`~.benchmark_items.BenchmarkItems`.
 
     Returns:
         items with the keys of :data:`~.benchmark_items.ITEM_KEYS`; ``type`` is a name of :data:`QUESTION_TYPES`.
 
     Raises:
-        BenchmarkError: the table is missing or malformed; the message has the line.
+        BenchmarkError: the annotations are missing or malformed; the message has the line.
         MissingImagesError: images are missing.
         SettingsError: an argument is invalid.
     """
     root = Path(folder).expanduser()
-    table = find_annotations(root, ["M3D_VQA_test.csv", "M3D-VQA/M3D_VQA_test.csv"], annotations)
-    roots = [root, table.parent] if images is None else [Path(images).expanduser()]
+    names = ["M3D_VQA_test.csv", "M3D-VQA/M3D_VQA_test.csv", "M3D_test.json"]
+    source = find_annotations(root, names, annotations)
+    roots = [root, source.parent] if images is None else [Path(images).expanduser()]
     items = BenchmarkItems(roots, task, mode, missing_images)
+    if source.suffix.lower() == ".json":
+        add_conversations(items, source, QUESTION_TYPES)
+    else:
+        _add_table(items, source)
+    return items.datalist()
+
+
+def _add_table(items: BenchmarkItems, table: Path) -> None:
     for where, row in read_table(table, _COLUMNS):
         kind = row["Question Type"].strip()
         if kind not in QUESTION_TYPES:
@@ -69,4 +82,3 @@ def load_m3d_vqa(
                 row["Answer Choice"].strip(),
                 type=QUESTION_TYPES[kind],
             )
-    return items.datalist()

@@ -35,7 +35,8 @@ def load_question_table(
     Required columns (CSV) or keys (JSONL) are ``image`` (path), ``question`` and ``answer``; optional are
     ``answer_choice`` (letter), ``type``, ``subtype``, ``id`` (unique) and ``task``. Choices are the columns
     ``choice_a``, ``choice_b``, … of a CSV (empty, "-" or "NA" for an absent choice), or ``choices`` (letter -> text) in
-    JSONL. Without ``task``, questions with choices are closed and others open. Other columns are ignored.
+    JSONL. Without ``task``, questions with choices or an ``answer_choice`` are closed and others open. Other columns
+    are ignored.
 
     Args:
         folder: folder with one ``.csv`` or ``.jsonl`` file.
@@ -60,7 +61,8 @@ def load_question_table(
     for where, row in rows:
         choices = _choices(row, where)
         optional = {key: text_field(row, key, where) if row.get(key) else "" for key in _OPTIONAL}
-        asked = optional["task"] or ("closed" if choices else "open")
+        letter = {"answer": optional["answer_choice"]}
+        asked = optional["task"] or ("closed" if choices or present_choices(letter, "clean") else "open")
         if asked not in TASKS:
             raise BenchmarkError(f"{where}: task must be one of {TASKS}, found {asked!r}")
         image, question, answer = (text_field(row, key, where) for key in _REQUIRED)

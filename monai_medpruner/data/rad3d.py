@@ -12,9 +12,9 @@ from typing import Any
 
 from monai.config import PathLike
 
-from monai_medpruner.data.annotation_files import find_annotations, read_table, text_field
+from monai_medpruner.data.annotation_files import find_annotations, read_table
 from monai_medpruner.data.benchmark_items import BenchmarkItems
-from monai_medpruner.data.conversations import read_conversations, split_answer, split_choices
+from monai_medpruner.data.meduni_eval import add_conversations
 from monai_medpruner.errors import BenchmarkError, SettingsError
 
 __all__ = ["ct_rate_names", "load_rad3d"]
@@ -67,7 +67,7 @@ def load_rad3d(
     source = find_annotations(root, [f"3DRAD/{split}", split, f"Rad3D_{split}.json"], annotations)
     items = BenchmarkItems([root if images is None else Path(images).expanduser()], task, mode, missing_images)
     if source.suffix.lower() == ".json":
-        _add_conversations(items, source)
+        add_conversations(items, source)
     else:
         tables = sorted(source.glob("Task*_*/*.csv"))
         if not tables:
@@ -116,29 +116,4 @@ def _add_table(items: BenchmarkItems, table: Path) -> None:
             row["AnswerChoice"].strip(),
             type=kind["type"] if kind else table.parent.name,
             subtype=table.stem,
-        )
-
-
-def _add_conversations(items: BenchmarkItems, source: Path) -> None:
-    for entry in read_conversations(source):
-        kind = text_field(entry.entry, "Question_Type", entry.where)
-        question, letter, answer = entry.question.strip(), None, entry.answer
-        choices: dict[str, str] = {}
-        closed = "CLOSE" in kind.upper()
-        if closed:
-            bare, choices = split_choices(question)
-            letter, answer = split_answer(entry.answer, choices)
-            if items.mode == "clean":
-                question = bare
-        items.add(
-            entry.where,
-            [entry.image],
-            question,
-            answer,
-            "closed" if closed else "open",
-            choices,
-            letter,
-            type=str(entry.entry.get("type", "")),
-            subtype=str(entry.entry.get("sub-type", "")),
-            verbatim=entry.question,
         )

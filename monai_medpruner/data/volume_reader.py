@@ -75,6 +75,8 @@ class VolumeReader(ImageReader):
         series_part: volume to read of a series that contains several, such as contrast phases, counted from 1.
         decoding: where and within what limits DICOM files are decoded; None for the defaults of
             :py:class:`DicomDecoding`, in another process, or what its environment variables say.
+        gray_slices: convert slices of an image folder that are in color; see :py:func:`read_image_folder`.
+        drop_odd_slices: leave out slices of an image folder that have not the size of most.
 
     Raises:
         SettingsError: if ``series_uid`` or ``series_part`` has the wrong type, or an environment variable is not valid.
@@ -89,6 +91,8 @@ class VolumeReader(ImageReader):
         series_uid: str | None = None,
         decoding: DicomDecoding | None = None,
         series_part: int | None = None,
+        gray_slices: bool = False,
+        drop_odd_slices: bool = False,
     ) -> None:
         super().__init__()
         if series_uid is not None and not isinstance(series_uid, str):
@@ -97,6 +101,8 @@ class VolumeReader(ImageReader):
             raise SettingsError(f"series_part must be a whole number, found {series_part!r}")
         self.series_uid = series_uid or None
         self.series_part = series_part
+        self.gray_slices = gray_slices
+        self.drop_odd_slices = drop_odd_slices
         self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
@@ -142,7 +148,7 @@ class VolumeReader(ImageReader):
             return "npy", read_npy(path)
         if path.is_dir() and is_image_folder(path):
             self._refuse_series(path, "a folder of images")
-            return "images", read_image_folder(path)
+            return "images", read_image_folder(path, self.gray_slices, self.drop_odd_slices)
         if path.is_dir() or is_dicom(path):
             return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"

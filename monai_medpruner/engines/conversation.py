@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_medpruner.engines.volume_prompt import VolumePrompt
-from monai_medpruner.errors import PromptError, QuestionError
+from monai_medpruner.errors import PromptError, QuestionError, SettingsError
 from monai_medpruner.networks import ModelFamily
 
 __all__ = ["Conversation", "conversation_text"]
@@ -23,15 +23,20 @@ class Conversation:
     Args:
         prompt: template of the prompt.
         turns: plain texts: one question; or alternating questions and answers that end with a question.
+        max_new_tokens: length limit of the answer; None for the engine's.
 
     Raises:
         QuestionError: a turn is not text or is empty, or the conversation does not end with a question.
+        SettingsError: the limit is not positive.
     """
 
     prompt: VolumePrompt
     turns: tuple[str, ...]
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise SettingsError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if len(self.turns) % 2 == 0:
             raise QuestionError(
                 f"a conversation must end with a question, so it needs an odd number of turns, got {len(self.turns)}"
@@ -42,11 +47,13 @@ class Conversation:
                 raise QuestionError(f"a question must be text and not empty, got {found}")
 
     @classmethod
-    def about(cls, prompt: VolumePrompt, question: str | Sequence[str]) -> Conversation:
+    def about(
+        cls, prompt: VolumePrompt, question: str | Sequence[str], max_new_tokens: int | None = None
+    ) -> Conversation:
         """Return the conversation of one question, or of several turns."""
         if isinstance(question, (list, tuple)):
-            return cls(prompt, tuple(question))
-        return cls(prompt, (question,))  # type: ignore[arg-type]
+            return cls(prompt, tuple(question), max_new_tokens)
+        return cls(prompt, (question,), max_new_tokens)  # type: ignore[arg-type]
 
 
 def conversation_text(
@@ -67,8 +74,14 @@ def conversation_text(
 
     Raises:
         QuestionError: a turn contains special tokens of the model.
-        PromptError: the number of images that the chat template writes is not the number of slices.
+        PromptError: the checkpoint has no chat template, or the number of images that it writes is not the number of
+            slices.
     """
+    if not tokenizer.chat_template:
+        raise PromptError(
+            "the checkpoint has no chat template, neither in chat_template.jinja nor in chat_template.json, "
+            "processor_config.json or tokenizer_config.json; add the model's chat_template.jinja"
+        )
     turns = conversation.turns
     _check_special_tokens(turns, tokenizer)
     marker = family.image_marker(tokenizer)
@@ -82,7 +95,8 @@ def conversation_text(
     if len(pieces) != len(grids) + 1:
         raise PromptError(
             f"the chat template wrote {len(pieces) - 1} images for {len(grids)} slices, expected one per slice; turn "
-            "off crops (pan and scan) in the image processor, and check image_parts of the prompt"
+            "off crops (pan and scan) in the image processor, check image_parts of the prompt, and whether the "
+            "template is that of the language model alone, which knows no images"
         )
     written = [family.image_text(tokenizer, rows * columns) for rows, columns in grids]
     return pieces[0] + "".join(image + piece for image, piece in zip(written, pieces[1:], strict=True))

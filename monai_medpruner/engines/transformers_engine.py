@@ -13,17 +13,25 @@ from torch import nn
 from transformers import TextStreamer
 
 from monai_medpruner.engines.conversation import Conversation, conversation_text
+from monai_medpruner.engines.generation_values import GenerationValues
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM, StudyCache
 from monai_medpruner.networks.prompt_files import PromptFiles
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
+from monai_medpruner.reasoning import REASONING_MARKS
 from monai_medpruner.results import Answer, PruningRecord, StageTimes
 
 __all__ = ["TransformersEngine"]
 
+# room for an answer that is asked for at least, where the limit is not lower
+_LEAST_ROOM = 256
+
 
 class TransformersEngine(nn.Module):
     """Greedy decoding with transformers, one question at a time.
+
+    Of the checkpoint's ``generation_config.json`` only the ids of tokens and the kind of cache are used. Its other
+    values, such as a penalty or a temperature, are overridden; :meth:`describe` tells both.
 
     What the language model makes of the instruction and the slices is kept for further questions about the same study,
     as long as the caller keeps the study: keys and values of one study, in the memory of the model's device. Threads
@@ -31,7 +39,8 @@ class TransformersEngine(nn.Module):
 
     Args:
         checkpoint: checkpoint of the model, loaded on first use. An encoder in this process may share it.
-        max_new_tokens: maximum length of an answer.
+        max_new_tokens: maximum length of an answer, reasoning included, where a conversation states none. It is less
+            where the model's context leaves less, down to 256 tokens. An answer that ends there is marked as truncated.
         reuse_prefix: False runs the whole prompt for each question, in one part. So does a model whose cache does not
             allow the reuse; :meth:`describe` tells.
         cache: keeps keys and values in its folder too, for further runs that ask about the same study.
@@ -81,7 +90,7 @@ class TransformersEngine(nn.Module):
         return {
             "name": "transformers",
             "max_new_tokens": self.max_new_tokens,
-            "do_sample": False,
+            **GenerationValues.of(self.checkpoint.model.generation_config).describe(),
             "prefix_reuse": self.reuse_prefix and PromptPrefix.possible(self.checkpoint.model),
         }
 
@@ -109,7 +118,8 @@ class TransformersEngine(nn.Module):
             inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
             length = inputs["input_ids"].shape[1]
             pruned_length = length - sum(int((~one.keep).sum()) for one in study.record.slices)
-            self._check_length(pruned_length)
+            limit = self._limit(conversation, pruned_length)
+            values = GenerationValues.of(self.checkpoint.model.generation_config)
         records: list[PruningRecord] = []
         output = model.generate(
             encoded=study.slices,
@@ -117,27 +127,42 @@ class TransformersEngine(nn.Module):
             prefix=self._prefix if self.reuse_prefix else None,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
+            max_new_tokens=limit,
+            **values.arguments,
             streamer=None if stream is None else AnswerStreamer(tokenizer, stream),
         )
         seconds.add({stage: records[0].seconds[stage] for stage in ("prefill", "decode")})
-        return Answer(
-            text=tokenizer.decode(output[0, length:], skip_special_tokens=True).strip(),
+        new = output[0, length:].tolist()
+        return Answer.of_text(
+            _decoded(tokenizer, new).strip(),
             seconds=dict(seconds),
             prompt_tokens=pruned_length,
             visual_tokens=sum(study.record.kept_tokens),
-            new_tokens=output.shape[1] - length,
+            new_tokens=len(new),
             reused_tokens=records[0].reused_tokens,
+            truncated=len(new) >= limit and new[-1] not in values.end_tokens,
         )
 
-    def _check_length(self, length: int) -> None:
-        if length + self.max_new_tokens > self.context_length:
+    def _limit(self, conversation: Conversation, length: int) -> int:
+        """The number of tokens that the answer to a prompt of this length may have."""
+        limit = conversation.max_new_tokens or self.max_new_tokens
+        least, room = min(limit, _LEAST_ROOM), self.context_length - length
+        if room < least:
             raise PromptError(
-                f"the pruned prompt has {length} tokens and up to {self.max_new_tokens} are generated, but the model's"
-                f" context has {self.context_length}. Keep fewer slices (a higher gamma, a range of slices) or fewer"
+                f"the pruned prompt has {length} tokens and the answer may need {least}, but the model's context has"
+                f" {self.context_length}. Keep fewer slices (a higher gamma, a range of slices) or fewer"
                 " tokens (a lower tau)"
             )
+        return min(limit, room)
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    """The text of an answer without special tokens, except for the marks of reasoning, which may be special ones."""
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if not any(mark in special for mark in REASONING_MARKS):
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    left_out = set(tokenizer.convert_tokens_to_ids([one for one in special if one not in REASONING_MARKS]))
+    return str(tokenizer.decode([one for one in ids if one not in left_out], skip_special_tokens=False))
 
 
 class AnswerStreamer(TextStreamer):

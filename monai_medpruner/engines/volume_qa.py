@@ -34,6 +34,7 @@ class VolumeQA(nn.Module):
         engine: answers questions about an encoded study.
         prompt: template of the prompt.
         stream: called with each piece of an answer's text as it is generated, and whether it is the last piece.
+        report_tokens: length limit for callers that ask for a report (the MONAI Label app); None for the engine's.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class VolumeQA(nn.Module):
         engine: LanguageEngine,
         prompt: VolumePrompt | None = None,
         stream: Callable[[str, bool], object] | None = None,
+        report_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.engine = engine
         self.prompt = prompt or VolumePrompt()
         self.stream = stream
+        self.report_tokens = report_tokens
 
     @classmethod
     def from_pretrained(
@@ -121,19 +124,21 @@ class VolumeQA(nn.Module):
         """
         return self.encoder.for_question(study, Conversation.about(self.prompt, question).turns[-1])
 
-    def answer(self, study: EncodedStudy, question: str | Sequence[str]) -> Answer:
+    def answer(self, study: EncodedStudy, question: str | Sequence[str], max_new_tokens: int | None = None) -> Answer:
         """Answer one question about an encoded volume.
 
         Args:
             study: study that :meth:`encode` returned.
             question: plain text; or alternating questions and answers that end with a question.
+            max_new_tokens: length limit of the answer; None for the engine's.
 
         Raises:
             QuestionError: a turn is not text, is empty, or contains special tokens of the model.
             PromptError: the pruned prompt is longer than the context of the model.
         """
         pruned = self.for_question(study, question)
-        return self.engine.generate(pruned, [Conversation.about(self.prompt, question)], self.stream)[0]
+        conversation = Conversation.about(self.prompt, question, max_new_tokens)
+        return self.engine.generate(pruned, [conversation], self.stream)[0]
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values: ``model``, ``pruner``, ``prompt``, ``engine``."""

@@ -16,6 +16,7 @@ from ignite.engine import EventEnum
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 
+from monai_medpruner.data.benchmark_items import TASKS
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import SettingsError, describe_error
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
@@ -63,6 +64,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             slices from the data loader. Each line contains the ``settings`` of its variant.
         settings: settings for each line, in addition to those of the network and the preprocessing. A run with other
             settings does not resume this one.
+        max_new_tokens: task of an item ("closed", "open", "report") -> length limit of its answer; the engine's where
+            there is none.
         wordnet: folder of WordNet for METEOR; see :func:`~monai_medpruner.metrics.score`.
         fail_fast: stop at the first error of an item, without recording it.
         retry_failed: ask items again that failed in an earlier run.
@@ -85,6 +88,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         protocol: str,
         variants: Sequence[Variant] | None = None,
         settings: Mapping[str, Any] | None = None,
+        max_new_tokens: Mapping[str, int | None] | None = None,
         wordnet: str | Path | None = None,
         fail_fast: bool = False,
         retry_failed: bool = False,
@@ -108,6 +112,10 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         self.folders = {one: PredictionFolder(Path(output_dir) / one.name, retry_failed) for one in self.variants}
         self.protocol = find_protocol(protocol)
         self.settings = dict(settings or {})
+        if unknown := sorted((max_new_tokens or {}).keys() - set(TASKS)):
+            raise SettingsError(f"max_new_tokens must name tasks of {TASKS}, got {unknown}")
+        limits, asked = dict(max_new_tokens or {}), {item["task"] for item in items}
+        self.max_new_tokens = {task: limit for task, limit in limits.items() if limit is not None and task in asked}
         self.wordnet = wordnet
         self.fail_fast = fail_fast
         group_items(items, self.protocol)  # checks that the protocol can ask all items, before a model is loaded
@@ -144,7 +152,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         preprocessing = [stage for one in transforms if one is not None for stage in _stages(describe_transform(one))]
         described = {**self.network.describe(), "pruner": pruner_settings(variant.pruner)}
         shared = {} if self.single else {"shared_encoder": True}
-        return {**described, "preprocessing": preprocessing, **self.settings, **variant.settings, **shared}
+        limits = {"max_new_tokens": self.max_new_tokens}
+        return {**described, "preprocessing": preprocessing, **self.settings, **limits, **variant.settings, **shared}
 
     def _identity(self, variant: Variant) -> dict[str, Any]:
         """Return everything that the predictions depend on."""
@@ -175,6 +184,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             logger.warning("the model has random weights: its answers and scores are meaningless")
         if metrics["failed"]:
             logger.warning("%d of %d items failed: %s", metrics["failed"], metrics["items"], metrics["errors"])
+        if metrics["truncated"]:
+            logger.warning("%d of %d answers ended at their length limit", metrics["truncated"], metrics["items"])
         accuracy = "no closed questions" if metrics["accuracy"] is None else f"accuracy {metrics['accuracy']:.2f} %"
         logger.info("%d items, %s; written to %s", metrics["items"], accuracy, path)
         self.state.metrics = metrics
@@ -220,7 +231,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         try:
             pruned = self.network.for_question(study, item["prompt"])
             record = pruned.record
-            answer = self.network.answer(pruned, item["prompt"])
+            answer = self.network.answer(pruned, item["prompt"], self.max_new_tokens.get(item["task"]))
         except Exception as error:
             failure = self._described(error)
         place = self.folders[variant].output_dir / "records" / f"{record.name}.safetensors"

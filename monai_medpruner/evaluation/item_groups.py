@@ -20,7 +20,8 @@ __all__ = ["group_items", "item_prompt", "items_digest"]
 def item_prompt(item: Mapping[str, Any], protocol: EvaluationProtocol) -> str:
     """Return the text of the question for the model.
 
-    A question that already lists its choices (a benchmark's "official" mode) is asked verbatim.
+    A closed question is asked as one, also where its choices are unknown. One that already lists its choices (a
+    benchmark's "official" mode) is asked verbatim, followed by the protocol's instruction how to answer.
 
     Args:
         item: item with the keys of :data:`~monai_medpruner.data.benchmark_items.ITEM_KEYS`.
@@ -33,9 +34,9 @@ def item_prompt(item: Mapping[str, Any], protocol: EvaluationProtocol) -> str:
         if protocol.report_prompt is None:
             raise SettingsError(f"the protocol {protocol.name!r} has no prompt for reports; use meduni-report")
         return protocol.report_prompt
-    if item["task"] == "closed" and split_choices(item["question"])[1]:
-        return str(item["question"])
-    return protocol.prompt(item["question"], item["choices"])
+    question, closed = str(item["question"]), item["task"] == "closed"
+    listed = closed and bool(split_choices(question)[1])
+    return protocol.prompt(question, None if listed else item["choices"], closed)
 
 
 def group_items(

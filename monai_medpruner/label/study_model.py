@@ -88,6 +88,7 @@ class StudyModel:
         question: str,
         history: Sequence[tuple[str, str]] = (),
         settings: Mapping[str, float] | None = None,
+        max_new_tokens: int | None = None,
     ) -> dict[str, Any]:
         """Answer a question about a study.
 
@@ -96,12 +97,13 @@ class StudyModel:
             question: plain text.
             history: earlier questions with their answers, oldest first.
             settings: "gamma", "tau" or "temperature", replacing the server's values.
+            max_new_tokens: length limit of the answer; None for the server's.
 
         Returns:
-            ``answer``; ``study``, the hash of the volume; ``slices`` and ``tokens``, as in ``answers.jsonl``;
-            ``record``, for each kept slice its ``index`` (from 0), the ``grid`` of its tokens (rows, columns), and the
-            indices of its ``primary`` and ``contextual`` tokens in row-major order; ``seconds`` per stage, 0 for stages
-            whose result was in the cache; ``settings``; ``notes``.
+            ``answer``; ``truncated``, whether it was cut off at its length limit; ``study``, the hash of the volume;
+            ``slices`` and ``tokens``, as in ``answers.jsonl``; ``record``, for each kept slice its ``index`` (from 0),
+            the ``grid`` of its tokens (rows, columns), and the indices of its ``primary`` and ``contextual`` tokens in
+            row-major order; ``seconds`` per stage, 0 for stages whose result was in the cache; ``settings``; ``notes``.
 
         Raises:
             MedPrunerError: the study, the question or a setting is invalid.
@@ -110,10 +112,10 @@ class StudyModel:
         with _Turn(self._lock, number, "a question"):
             study, seconds = self._encoded(image, settings or {}, number)
             turns = [text for turn in history for text in turn]
-            answer = self.network.answer(study, [*turns, question])
+            answer = self.network.answer(study, [*turns, question], max_new_tokens)
             spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer.text, **self._described(study, {**spent, **seconds})}
+        return {"answer": answer.text, "truncated": answer.truncated, **self._described(study, {**spent, **seconds})}
 
     def write_overlay(self, image: Path, form: OverlayParameters, folder: Path) -> tuple[Path, dict[str, Any]]:
         """Write the kept slices and tokens of a study as a label map on the study's grid.
@@ -125,7 +127,7 @@ class StudyModel:
 
         Returns:
             The path of the file, and what :meth:`ask` returns, with ``label_names`` (label values by name) in place of
-            ``answer``.
+            ``answer`` and ``truncated``.
 
         Raises:
             MedPrunerError: the study or a setting is invalid.

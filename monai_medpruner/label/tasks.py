@@ -89,10 +89,11 @@ class ReportTask(StudyTask):
         return report_parameters(params)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Return None for the file, and the report as ``answer`` together with its ``prompt``."""
+        """Return None for the file, and the report as ``answer``, with its ``prompt`` and length limit."""
         study = request["study"]
-        answer = self.model.ask(study, REPORT_PROMPT, settings=request["params"])
-        return None, {"prompt": REPORT_PROMPT, **answer}
+        limit = self.model.network.report_tokens
+        answer = self.model.ask(study, REPORT_PROMPT, settings=request["params"], max_new_tokens=limit)
+        return None, {"prompt": REPORT_PROMPT, "report_tokens": limit, **answer}
 
 
 class OverlayTask(StudyTask):

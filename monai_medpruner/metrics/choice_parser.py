@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from monai_medpruner.reasoning import without_reasoning
+
 __all__ = ["parse_choice"]
 
 _DEFAULT_LETTERS = "ABCD"
@@ -81,7 +83,8 @@ def _plain(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Remove reasoning, markup and typographic variants."""
-    text = unicodedata.normalize("NFKC", text or "").replace("’", "'").rpartition("</think>")[2]
+    text = unicodedata.normalize("NFKC", text or "").replace("’", "'")
+    text = without_reasoning(text)
     text = re.sub(r"\\boxed\s*\{\s*(?:\\\w+\s*\{)?([^{}]*)\}+", r" final answer: \1. ", text)
     text = re.sub(r"(?is)<answer>(.*?)</answer>", r" final answer: \1. ", text)
     text = re.sub(r"[*`#$\"“”]|(?<!\w)_+|_+(?!\w)", "", text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_medpruner.errors import SettingsError
+from monai_medpruner.reasoning import REASONING_MARKS, without_reasoning
 
 __all__ = ["Prediction", "as_predictions", "read_predictions"]
 
@@ -32,6 +33,7 @@ class Prediction:
         type: type of the question; "all" if the data set has no types.
         subtype: subtype of the question; "" if the data set has no subtypes.
         failed: whether the item ended with an error.
+        truncated: whether the answer was cut off at its length limit.
     """
 
     id: str
@@ -42,14 +44,16 @@ class Prediction:
     type: str = "all"
     subtype: str = ""
     failed: bool = False
+    truncated: bool = False
 
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Prediction:
         """Build a prediction from the fields of a JSON line.
 
         ``id`` and ``reference`` are required. ``answer``, ``reference_choice``, ``choices`` (a mapping of letters, or a
-        list), ``type``, ``subtype`` and ``status`` ("ok", the default, or the name of an error) are optional. The
-        answer of a failed item is ignored.
+        list), ``type``, ``subtype``, ``status`` ("ok", the default, or the name of an error) and ``truncated`` are
+        optional. The answer of a failed item is ignored, and so is a model's reasoning
+        (:func:`~monai_medpruner.reasoning.without_reasoning`).
 
         Raises:
             SettingsError: a field is missing or has the wrong type.
@@ -62,14 +66,20 @@ class Prediction:
         choice = line.get("reference_choice")
         return cls(
             id=str(line["id"]),
-            answer="" if failed else str(line.get("answer") or ""),
+            answer="" if failed else _answer(str(line.get("answer") or "")),
             reference=str(line["reference"]),
             reference_choice=None if choice is None or str(choice) in _ABSENT else str(choice).strip().upper(),
             choices=_named_choices(line.get("choices")),
             type="all" if line.get("type") in (None, "") else str(line["type"]),
             subtype="" if line.get("subtype") is None else str(line["subtype"]),
             failed=failed,
+            truncated=bool(line.get("truncated", False)),
         )
+
+
+def _answer(text: str) -> str:
+    """The text without reasoning; any other text is left as it is, since some protocols score its white space."""
+    return without_reasoning(text) if any(mark in text for mark in REASONING_MARKS) else text
 
 
 def _named_choices(choices: Any) -> dict[str, str]:

@@ -35,6 +35,7 @@ class EvaluationProtocol:
         answer_rule: rule for closed questions, a key of
             :data:`~monai_medpruner.metrics.answer_rules.ANSWER_RULES`.
         closed_prompt: template with ``{question}`` and ``{choices}``; None if the protocol has no closed questions.
+        closed_suffix: text after it, and after a closed question whose choices are not listed by the template.
         open_prompt: template with ``{question}``; None if the protocol has no open questions.
         report_prompt: prompt that asks for a report; None if the protocol has no reports.
         absent_choice: text shown for each absent choice from A to D; None to omit absent choices.
@@ -52,6 +53,7 @@ class EvaluationProtocol:
     scorers: tuple[TextScorer, ...]
     answer_rule: str
     closed_prompt: str | None = None
+    closed_suffix: str = ""
     open_prompt: str | None = None
     report_prompt: str | None = None
     absent_choice: str | None = None
@@ -61,20 +63,29 @@ class EvaluationProtocol:
     strips: bool = True
     drops_empty: bool = False
 
-    def prompt(self, question: str, choices: Mapping[str, str] | None = None) -> str:
+    def prompt(self, question: str, choices: Mapping[str, str] | None = None, closed: bool | None = None) -> str:
         """Return the prompt for a question, without image placeholders.
 
         Args:
-            question: the question, without its choices.
-            choices: letter -> text of the available choices; None or empty for an open question.
+            question: the question.
+            choices: letter -> text of the available choices; None or empty if there are none, or if the question lists
+                them itself.
+            closed: whether the question is closed; None: if there are choices.
 
         Raises:
             SettingsError: the protocol has no questions of this kind.
         """
-        form = self.closed_prompt if choices else self.open_prompt
+        closed = bool(choices) if closed is None else closed
+        form = self.closed_prompt if closed else self.open_prompt
         if form is None:
-            raise SettingsError(f"protocol {self.name!r} has no {'closed' if choices else 'open'} questions")
-        return form.format(question=question, choices=self._list_choices(choices or {}))
+            raise SettingsError(f"protocol {self.name!r} has no {'closed' if closed else 'open'} questions")
+        if not closed:
+            return form.format(question=question)
+        if choices:
+            return form.format(question=question, choices=self._list_choices(choices)) + self.closed_suffix
+        instruction = self.closed_suffix.strip()
+        told = bool(instruction) and question.rstrip().endswith(instruction)  # by the file
+        return question if told else question + self.closed_suffix
 
     def _list_choices(self, choices: Mapping[str, str]) -> str:
         if self.absent_choice is not None:
@@ -112,8 +123,10 @@ class EvaluationProtocol:
         return replace(self, scorers=tuple(scorers))
 
 
-# "Choices: A. … D. …" after the question is M3D's format; MedUniEval's own test file is not published
-_MEDUNI_CLOSED = "{question} Choices: {choices}\nAnswer with the option's letter from the given choices directly."
+# Choices of a table are listed after the question as M3D does it. MedUniEval's own test files ("Hulu Eval Dataset" of
+# ModelScope) hold them in the question, as "\nA.Yes\nB.No"; mode "official" asks such a question as it stands there
+_MEDUNI_CLOSED = "{question} Choices: {choices}"
+_MEDUNI_SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 _MEDUNI_OPEN = "{question}\nPlease answer the question concisely."
 
 #: MedUniEval's ``eval_3d.py``: M3D-VQA (macro) and 3D-RAD (by type)
@@ -128,6 +141,7 @@ _MEDUNI_VQA = EvaluationProtocol(
     ),
     answer_rule="meduni-letter",
     closed_prompt=_MEDUNI_CLOSED,
+    closed_suffix=_MEDUNI_SUFFIX,
     open_prompt=_MEDUNI_OPEN,
 )
 
@@ -143,6 +157,7 @@ _MEDUNI_REPORT = EvaluationProtocol(
     ),
     answer_rule="meduni-letter",
     closed_prompt=_MEDUNI_CLOSED,
+    closed_suffix=_MEDUNI_SUFFIX,
     open_prompt=_MEDUNI_OPEN,
     report_prompt=(
         "You are a helpful assistant. Please generate a report for the given images, including both findings and "
@@ -173,7 +188,8 @@ _RAD3D_OFFICIAL = EvaluationProtocol(
     name="3drad-official",
     scorers=(BleuScorer(1, "13a", corpus=True), *_HUGGING_FACE_SCORERS),
     answer_rule="m3d-substring",
-    closed_prompt="{question}\nChoices: {choices}\nAnswer:",
+    closed_prompt="{question}\nChoices: {choices}",
+    closed_suffix="\nAnswer:",
     open_prompt="{question}\nAnswer:",
     absent_choice="-",
     type_score="subtypes",

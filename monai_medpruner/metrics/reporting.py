@@ -39,10 +39,10 @@ def run_report(
 
     Returns:
         ``accuracy`` in percent under the headline rule; ``retention`` of slices, of tokens per kept slice, and overall,
-        as fractions, each a ratio of sums over the volumes; numbers of ``items`` and ``failed`` items;
-        ``retention_interval``, the 95 % interval over bootstrap draws of volumes; ``errors``, the number of items per
-        error; ``volumes``, their number; ``slices``, counts of sources, planes and orders, and the min, mean and max of
-        total and kept slices; ``seconds`` per stage; then the result of ``score`` without ``per_item``.
+        as fractions, each a ratio of sums over the volumes; numbers of ``items``, ``failed`` items and ``truncated``
+        answers; ``retention_interval``, the 95 % interval over bootstrap draws of volumes; ``errors``, the number of
+        items per error; ``volumes``, their number; ``slices``, counts of sources, planes and orders, and the min, mean
+        and max of total and kept slices; ``seconds`` per stage; then the result of ``score`` without ``per_item``.
 
     Raises:
         SettingsError: as in ``score``.
@@ -57,6 +57,7 @@ def run_report(
         "retention": retention,
         "items": scores["items"],
         "failed": scores["failed"],
+        "truncated": scores["truncated"],
         "errors": dict(Counter(str(line["status"]) for line in lines if line.get("status") != "ok")),
         "volumes": len(volumes),
         "retention_interval": interval,

@@ -84,8 +84,8 @@ def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str
 
     Returns:
         ``protocol``, its ``protocol_level`` and ``protocol_rule``, ``headline_rule`` and ``unit``; and the numbers of
-        ``items``, of ``closed``, ``open`` and ``failed`` items, of ``empty`` answers to items that did not fail, and of
-        items ``dropped`` from the text metrics.
+        ``items``, of ``closed``, ``open`` and ``failed`` items, of ``truncated`` answers, which ended at their length
+        limit, of ``empty`` answers to items that did not fail, and of items ``dropped`` from the text metrics.
     """
     empty = [item for item in items if not plan.prepare_prediction(item.answer).strip()]
     closed = sum(item.reference_choice is not None for item in items)
@@ -99,6 +99,7 @@ def run_facts(plan: EvaluationProtocol, items: Sequence[Prediction]) -> dict[str
         "closed": closed,
         "open": len(items) - closed,
         "failed": sum(item.failed for item in items),
+        "truncated": sum(item.truncated for item in items),
         "empty": sum(not item.failed for item in empty),
         "dropped": sum(item.reference_choice is None for item in empty) if plan.drops_empty else 0,
     }

@@ -17,10 +17,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file
 
 from monai_medpruner.errors import CheckpointError, ModelMemoryError, SettingsError
 from monai_medpruner.memory import free_memory
-from monai_medpruner.networks.checkpoint_files import checkpoint_digest
+from monai_medpruner.networks.checkpoint_files import checkpoint_digest, read_json
 from monai_medpruner.networks.families import ModelFamily, family_class, family_of
 
 __all__ = ["Checkpoint", "default_device", "default_dtype", "load_config", "load_model", "load_processors"]
@@ -30,6 +31,8 @@ _CONVERSION = (
 )
 # share of the free memory that must remain for activations and the key-value cache
 _MEMORY_MARGIN = 0.1
+#: files that hold the chat template of a processor, the first one that is there counts
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "processor_config.json")
 #: key in a checkpoint's configuration that marks random weights
 RANDOM_WEIGHTS = "medpruner_random_weights"
 
@@ -219,7 +222,11 @@ def load_config(path_or_id: str, *, revision: str | None = None) -> Any:
 
 
 def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    """Load a checkpoint's image processor and tokenizer (with its chat template).
+    """Load a checkpoint's image processor and tokenizer, with the chat template of the checkpoint's processor.
+
+    The template is that of ``chat_template.jinja``; else of ``chat_template.json`` or ``processor_config.json``, where
+    processors of earlier versions of transformers kept it; else of ``tokenizer_config.json``. The last one alone may be
+    the language model's own, which knows no images.
 
     The combined processor is not needed, and several families need torchvision to build it. Without torchvision, the
     image processor for PIL images is loaded.
@@ -233,7 +240,36 @@ def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[An
     with _explained(path_or_id):
         image_processor = AutoImageProcessor.from_pretrained(path_or_id, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision)
+        tokenizer.chat_template = _chat_template(path_or_id, revision) or tokenizer.chat_template
     return image_processor, tokenizer
+
+
+def _chat_template(path_or_id: str, revision: str | None) -> str | None:
+    """Return the chat template of a checkpoint's processor; None if it has none of its own."""
+    for name in _TEMPLATES:
+        file = cached_file(
+            path_or_id,
+            name,
+            revision=revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if file is None:
+            continue
+        text = Path(file).read_text(encoding="utf-8")
+        template = text if name.endswith(".jinja") else _template_of(read_json(Path(file)).get("chat_template"))
+        if template:
+            return template
+    return None
+
+
+def _template_of(stated: Any) -> str | None:
+    """Return the template that a file states, alone or among several with names."""
+    if isinstance(stated, list):
+        stated = {one.get("name"): one.get("template") for one in stated if isinstance(one, dict)}
+    template = stated.get("default") if isinstance(stated, dict) else stated
+    return template if isinstance(template, str) else None
 
 
 @contextmanager

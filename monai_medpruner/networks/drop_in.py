@@ -13,7 +13,7 @@ from torch import nn
 
 from monai_medpruner.errors import PromptError, UnsupportedModelError
 
-__all__ = ["named_arguments", "refuse_second_model", "refuse_wrapped", "warn_of_missing_gradients"]
+__all__ = ["named_arguments", "refuse_second_model", "refuse_wrapped", "values_turned_off", "warn_of_missing_gradients"]
 
 
 def named_arguments(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +27,16 @@ def named_arguments(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> d
         if arguments.get(name) is not None:
             raise TypeError(f"{name} was given twice")
     return {**arguments, **given}
+
+
+def values_turned_off(arguments: Mapping[str, Any], config: Any) -> dict[str, None]:
+    """Return the generation values that are None in a call, which turns off those of the model's configuration.
+
+    Args:
+        arguments: of the call.
+        config: the model's ``generation_config``.
+    """
+    return {name: None for name, value in arguments.items() if value is None and hasattr(config, name)}
 
 
 def refuse_wrapped(model: nn.Module) -> None:

@@ -23,6 +23,7 @@ from monai_medpruner.networks.drop_in import (
     named_arguments,
     refuse_second_model,
     refuse_wrapped,
+    values_turned_off,
     warn_of_missing_gradients,
 )
 from monai_medpruner.networks.encoding import encode_and_prune_each
@@ -262,6 +263,7 @@ class PrunedVLM(nn.Module):
             return output
         refuse_second_model(arguments)
         pruned, record = self._prune(arguments, encoded)
+        pruned |= values_turned_off(arguments, self.model.generation_config)
         ids = arguments["input_ids"].to(self.model.device)
         length = pruned["input_ids"].shape[1]
         shift_length_limits(pruned, ids.shape[1] - length)

@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.reasoning import without_reasoning
 from monai_medpruner.results.study_record import StudyRecord
 
 __all__ = ["Answer", "StudyAnswers"]
@@ -23,12 +24,14 @@ class Answer:
     """The answer of a language model to one question.
 
     Args:
-        text: the answer.
+        text: the answer, without a model's reasoning.
         seconds: seconds of the stages "prefill" (including building the prompt) and "decode".
         prompt_tokens: number of tokens of the pruned prompt, including visual tokens.
         visual_tokens: number of visual tokens in the pruned prompt.
         new_tokens: number of generated tokens.
         reused_tokens: number of tokens at the beginning of the prompt that an earlier question about the study had run.
+        truncated: whether the answer was cut off at its length limit.
+        raw_text: all that the model wrote, if that is more than the answer: its reasoning; otherwise None.
     """
 
     text: str
@@ -37,13 +40,28 @@ class Answer:
     visual_tokens: int = 0
     new_tokens: int = 0
     reused_tokens: int = 0
+    truncated: bool = False
+    raw_text: str | None = None
+
+    @classmethod
+    def of_text(cls, written: str, **facts: Any) -> Answer:
+        """Return the answer in what a model wrote.
+
+        Args:
+            written: the model's text, with its reasoning, if any.
+            facts: other fields.
+        """
+        text = without_reasoning(written)
+        return cls(text, raw_text=None if text == written.strip() else written, **facts)
 
     def __str__(self) -> str:
         return self.text
 
     def summary(self) -> dict[str, Any]:
         """Return the fields of the answer in a result line; see :data:`~monai_medpruner.results.LINE_SCHEMA`."""
-        return {"answer": self.text, "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
+        raw = {} if self.raw_text is None else {"raw_answer": self.raw_text}
+        lengths = {"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens, "truncated": self.truncated}
+        return {"answer": self.text, **raw, **lengths}
 
     def save(self, path: str | Path) -> Path:
         """Write the answer as JSON, atomically.

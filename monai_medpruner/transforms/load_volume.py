@@ -26,14 +26,26 @@ class LoadVolume(Transform):
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
         series_part: volume to read of a series that holds several, such as contrast phases, counted from 1.
+        gray_slices: convert slices of a PNG or JPEG folder that are in color to gray, with a note.
+        drop_odd_slices: leave out slices of a PNG or JPEG folder that have not the size of most, with a note.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, series_uid: str | None = None, series_part: int | None = None) -> None:
+    def __init__(
+        self,
+        series_uid: str | None = None,
+        series_part: int | None = None,
+        gray_slices: bool = False,
+        drop_odd_slices: bool = False,
+    ) -> None:
         self.series_uid = series_uid
         self.series_part = series_part
-        self.reader = VolumeReader(series_uid, series_part=series_part)
+        self.gray_slices = gray_slices
+        self.drop_odd_slices = drop_odd_slices
+        self.reader = VolumeReader(
+            series_uid, series_part=series_part, gray_slices=gray_slices, drop_odd_slices=drop_odd_slices
+        )
 
     def __call__(self, path: PathLike) -> torch.Tensor:
         """Read one volume.
@@ -64,6 +76,8 @@ class LoadVolumed(EachKeyd):
         keys: keys of the paths.
         series_uid: see :py:class:`LoadVolume`.
         series_part: see :py:class:`LoadVolume`.
+        gray_slices: see :py:class:`LoadVolume`.
+        drop_odd_slices: see :py:class:`LoadVolume`.
         allow_missing_keys: whether a missing key is passed over.
     """
 
@@ -74,9 +88,12 @@ class LoadVolumed(EachKeyd):
         keys: KeysCollection,
         series_uid: str | None = None,
         series_part: int | None = None,
+        gray_slices: bool = False,
+        drop_odd_slices: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, LoadVolume(series_uid, series_part), allow_missing_keys)
+        array_form = LoadVolume(series_uid, series_part, gray_slices, drop_odd_slices)
+        super().__init__(keys, array_form, allow_missing_keys)
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

@@ -20,6 +20,8 @@ from monai_medpruner.data.benchmark_items import ITEM_KEYS
 from monai_medpruner.data.conversations import split_answer, split_choices
 from monai_medpruner.data.rad3d import ct_rate_names
 from monai_medpruner.errors import BenchmarkError, MissingImagesError, SettingsError
+from monai_medpruner.evaluation import item_prompt
+from monai_medpruner.metrics import find_protocol
 from monai_medpruner.transforms import LoadVolume
 
 M3D_HEADER = "Image Path,Text,Question Type,Question,Choice A,Choice B,Choice C,Choice D,Answer,Answer Choice"
@@ -213,15 +215,35 @@ def test_rad3d_of_meduni_eval(tmp_path):
     assert [item["id"] for item in official] == [closed["id"], opened["id"]]
 
 
+LUNGS = {"A": "Left lung", "B": "Right lung"}
+
+
 @pytest.mark.parametrize(
     ("text", "question", "choices"),
     [
         ("Where?\nA. Left lung\nB. Right lung", "Where?", {"A": "Left lung", "B": "Right lung"}),
         ("Where? Options: (A) x (B) y", "Where?", {"A": "x", "B": "y"}),
         ("Where? A) x y B) z", "Where?", {"A": "x y", "B": "z"}),
+        ("Is it there?\nA.Yes\nB.No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there? A.Yes B.No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\n(A)Yes\n(B)No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\r\na. yes\r\nb. no", "Is it there?", {"A": "yes", "B": "no"}),
+        ("Is it there? a) yes b) no", "Is it there?", {"A": "yes", "B": "no"}),
+        ("Is it there?\nA: Yes\nB: No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\nA Yes\nB No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\n**A.** Yes\n**B.** No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there? [A] Yes [B] No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\nA、Yes\nB、No", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("Is it A. or B.?\nChoices:\n  A.Yes\n  B.No\n", "Is it A. or B.?", {"A": "Yes", "B": "No"}),
+        ("Is it there?\nA.Yes\nB.No\nC.\nD.", "Is it there?", {"A": "Yes", "B": "No", "C": "", "D": ""}),
+        ("Is it there?\nA.Yes\nB.No\nPlease answer with the letter.", "Is it there?", {"A": "Yes", "B": "No"}),
+        ("In the A.P. view, where? A.Left lung B.Right lung", "In the A.P. view, where?", LUNGS),
+        ("Where?\nA.Left\nlung\nB.Right\nlung", "Where?", {"A": "Left\nlung", "B": "Right\nlung"}),
         ("Is it hepatitis B. A. Yes B. No", None, {}),
+        ("Is it hepatitis B.\nA. Yes\nB. No", "Is it hepatitis B.", {"A": "Yes", "B": "No"}),
         ("Grade A. B. C.", None, {}),
         ("Where? A. x C. y", None, {}),
+        ("Which vitamin?\nA lesion is seen", None, {}),
         ("Is it?", None, {}),
     ],
 )
@@ -237,11 +259,168 @@ def test_split_choices(text, question, choices):
         ("B. No", "B", "No"),
         ("(B) No", "B", "No"),
         ("No", "B", "No"),
+        ("no", "B", "No"),
+        ("B.No", "B", "No"),
+        ("(B)No", "B", "No"),
+        ("**B**", "B", "No"),
+        ("Option B", "B", "No"),
         ("Both", None, "Both"),
     ],
 )
 def test_split_answer(answer, letter, text):
     assert split_answer(answer, {"A": "Yes", "B": "No"}) == (letter, text)
+
+
+#: a closed question as MedUniEval's files write it, as the release's demonstration shows; and one without choices
+RELEASED = "Does this CT image present medical material?\nA.Yes\nB.No"
+UNLISTED = "Medical material: yes (A) or no (B)?"
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+
+def write_meduni(folder: Path, name: str, *questions: tuple[str, str, str], type="4") -> list[dict]:
+    """Write conversations about one folder of slices: question, answer and "Close" or "Open"."""
+    touch(folder, "ct_quizze/008799/Axial_C__arterial_phase/0.png")
+    video = "ct_quizze/008799/Axial_C__arterial_phase"
+    items = [conversation(one, answer, video, Question_Type=kind, type=type) for one, answer, kind in questions]
+    write_json(folder / name, items)
+    return items
+
+
+@pytest.mark.parametrize(("benchmark", "name"), [("m3d_vqa", "M3D_test.json"), ("rad3d", "Rad3D_test.json")])
+def test_closed_questions_of_meduni_eval_are_asked_as_closed(tmp_path, benchmark, name):
+    """In the official mode exactly as MedUniEval asks them: the question as it stands, then its instruction."""
+    questions = [(RELEASED, "B.No", "CLOSED"), (UNLISTED, "A", "Close"), ("What is it?", "A stent.", "OPEN")]
+    write_meduni(tmp_path, name, *questions)
+    plan = find_protocol("meduni-vqa")
+    official = [item_prompt(item, plan) for item in load_benchmark(benchmark, tmp_path, mode="official")]
+    assert official == [
+        RELEASED + LETTER,
+        UNLISTED + LETTER,
+        "What is it?\nPlease answer the question concisely.",
+    ]
+    listed, unlisted, opened = load_benchmark(benchmark, tmp_path)
+    assert (listed["answer_choice"], listed["choices"]) == ("B", {"A": "Yes", "B": "No"})
+    asked = item_prompt(listed, plan)
+    assert asked == f"Does this CT image present medical material? Choices: A. Yes B. No{LETTER}"
+    assert (unlisted["task"], unlisted["choices"], unlisted["answer_choice"]) == ("closed", None, "A")
+    assert item_prompt(unlisted, plan) == official[1]
+    assert item_prompt(opened, plan) == official[2]
+
+
+def test_instruction_is_not_given_twice(tmp_path):
+    write_meduni(tmp_path, "M3D_test.json", (RELEASED + LETTER, "A.Yes", "Close"))
+    for mode, asked in (("official", RELEASED), ("clean", RELEASED.replace("\nA.Yes\nB.No", " Choices: A. Yes B. No"))):
+        (item,) = load_benchmark("m3d_vqa", tmp_path, mode=mode)
+        assert item_prompt(item, find_protocol("meduni-vqa")) == asked + LETTER
+
+
+@pytest.mark.parametrize("mode", ["clean", "official"])
+def test_closed_rows_of_a_table_whose_choices_stand_in_the_question(tmp_path, mode, caplog):
+    rows = [
+        'M3D_Cap_npy/1/Axial.npy,,1,"What plane?\nA.Axial\nB.Coronal",NA,NA,NA,NA,Axial,A',
+        "M3D_Cap_npy/1/Axial.npy,,1,What plane?,NA,NA,NA,NA,Axial,A",
+    ]
+    listed, unknown = load_benchmark("m3d_vqa", write_m3d(tmp_path, rows), task="closed", mode=mode)
+    assert listed["choices"] == {"A": "Axial", "B": "Coronal"}
+    plan = find_protocol("meduni-vqa")
+    written = "\nA.Axial\nB.Coronal" if mode == "official" else " Choices: A. Axial B. Coronal"
+    assert item_prompt(listed, plan) == f"What plane?{written}{LETTER}"
+    if mode == "clean":
+        assert item_prompt(unknown, plan) == f"What plane?{LETTER}"
+    assert "1 closed questions whose choices were not found" in caplog.text
+
+
+def test_own_question_with_a_letter_is_closed(tmp_path):
+    text = 'image,question,answer,answer_choice\na.nii.gz,"Is it? (A)Yes (B)No",No,B\na.nii.gz,What?,A cyst,-\n'
+    closed, opened = load_benchmark("question_table", write_own(tmp_path, text))
+    assert (closed["task"], closed["question"], closed["choices"]) == ("closed", "Is it?", {"A": "Yes", "B": "No"})
+    assert opened["task"] == "open"
+
+
+def test_m3d_of_meduni_eval(tmp_path):
+    write_meduni(tmp_path, "M3D_test.json", (RELEASED, "A.Yes", "Close"), type=4)
+    (item,) = load_benchmark("m3d_vqa", tmp_path)
+    assert (item["type"], item["answer"]) == ("Abnormality", "Yes")
+    assert item["image"] == str(tmp_path / "ct_quizze/008799/Axial_C__arterial_phase")
+    write_m3d(tmp_path)
+    with pytest.raises(BenchmarkError, match=r"several annotation files.*M3D_test.json"):
+        load_benchmark("m3d_vqa", tmp_path)
+    assert load_benchmark("m3d_vqa", tmp_path, annotations="M3D_test.json") == [item]
+
+
+IMPRESSION = {"chest": [], "abdomen": ["Splenomegaly.", "No stones. "], "pelvis": ["Normal."]}
+
+
+def write_amos_files(folder: Path) -> tuple[dict, dict]:
+    """Write the two files of the data set; the questions have another order and one study of their own."""
+    own = json.loads((write_amos(folder) / "dataset.json").read_text())["validation"][0]
+    (folder / "dataset.json").unlink()
+    findings, questions = own["labels"]["report"]["findings"], own["labels"]["qa"]
+    touch(folder, "imagesVa/amos_0003.nii.gz")
+
+    def split(labels):
+        entries = [{"image": f"imagesVa/amos_000{n}.nii.gz", "meta": {}, "labels": one} for n, one in labels.items()]
+        return {"licence": "", "training": [], "validation": entries}
+
+    reports = split(
+        {1: {"report": {"findings": findings, "impression": IMPRESSION}}, 2: {"report": {"findings": findings}}}
+    )
+    asked = split({3: {"qa": questions[:1]}, 1: {"qa": questions}})
+    write_json(folder / "report_generation_train_val.json", reports)
+    write_json(folder / "vqa_train_val.json", asked)
+    return reports, asked
+
+
+def test_amos_mm_in_two_files(tmp_path, caplog):
+    """Joined by study, in the order of the reports; the reference holds findings and impression."""
+    write_amos_files(tmp_path)
+    report, first, second, other, alone = load_benchmark("amos_mm", tmp_path)
+    text = "The spleen is enlarged.\nNormal."
+    assert report["answer"] == f"{text}\nSplenomegaly. No stones.\nNormal."
+    assert "findings and impression" in report["question"]
+    assert (first["answer"], second["answer"]) == ("Spleen", "Liver")
+    assert {Path(one["image"]).name for one in (report, first, second)} == {"amos_0001.nii.gz"}
+    assert (other["answer"], Path(other["image"]).name) == (text, "amos_0002.nii.gz")
+    assert "impression" not in other["question"]
+    assert (alone["task"], Path(alone["image"]).name) == ("closed", "amos_0003.nii.gz")
+    assert "1 reports without an impression" in caplog.text
+    assert [one["task"] for one in load_benchmark("amos_mm", tmp_path, task="report")] == ["report", "report"]
+    chosen = load_benchmark("amos_mm", tmp_path, annotations="vqa_train_val.json")
+    assert [one["question"] for one in chosen] == [alone["question"], first["question"], second["question"]]
+    (tmp_path / "vqa_train_val.json").unlink()
+    assert load_benchmark("amos_mm", tmp_path) == [report, other]
+
+
+@pytest.mark.parametrize("impression", ["A cyst.", ["A cyst."], {"abdomen": "A cyst.", "pelvis": ""}])
+def test_forms_of_an_impression(tmp_path, impression):
+    labels = {"report": {"findings": {"abdomen": "A cyst is seen."}, "impression": impression}}
+    touch(tmp_path, "a.nii.gz")
+    write_json(tmp_path / "dataset.json", {"validation": [{"image": "a.nii.gz", "labels": labels}]})
+    (report,) = load_benchmark("amos_mm", tmp_path)
+    assert report["answer"] == "A cyst is seen.\nA cyst."
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda reports, asked: reports["validation"].append(reports["validation"][0]),
+            "amos_0001.* is in the file twice",
+        ),
+        (lambda reports, asked: asked["validation"][1]["labels"].update(report={}), r"\['report'\] of amos_0001"),
+        (lambda reports, asked: (reports.pop("validation"), asked.pop("validation")), "under 'validation'"),
+        (lambda reports, asked: reports["validation"][0]["labels"]["report"].update(impression=5), "found int"),
+        (lambda reports, asked: reports["validation"][0]["labels"]["report"].update(findings={"head": "x"}), "regions"),
+    ],
+    ids=["study twice", "both files", "no split", "no text", "no region"],
+)
+def test_broken_amos_files(tmp_path, edit, message):
+    reports, asked = write_amos_files(tmp_path)
+    edit(reports, asked)
+    write_json(tmp_path / "report_generation_train_val.json", reports)
+    write_json(tmp_path / "vqa_train_val.json", asked)
+    with pytest.raises(BenchmarkError, match=message):
+        load_benchmark("amos_mm", tmp_path)
 
 
 def test_amos_mm(tmp_path, caplog):

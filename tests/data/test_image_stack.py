@@ -237,3 +237,54 @@ def test_image_stacks_are_never_treated_as_hounsfield_units(tmp_path, windows, m
         volume = oriented(save_npy(tmp_path, STORED * 1.001 + 0.001))
     with pytest.raises(MedPrunerError):
         IntensityWindows(modality, windows)(volume)
+
+
+def save_colored(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write 12 slices; 3 and 8 are in color, 4 is transparent. Return their gray values, all and without 5 and 9."""
+    gray = GREY.copy()
+    save_slices(folder)
+    for number in (3, 8):
+        color = RNG.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+        Image.fromarray(color).save(folder / f"{number}.png")
+        # ITU-R 601-2, in integers as PIL computes it
+        weights = np.array([19595, 38470, 7471])
+        gray[number] = (color.astype(np.int64) @ weights + 0x8000) >> 16
+    Image.fromarray(np.dstack([GREY[4], np.full_like(GREY[4], 7)])).save(folder / "4.png")
+    return gray, np.delete(gray, [5, 9], axis=0)
+
+
+def test_colored_slices_are_converted_where_it_is_asked_for(tmp_path):
+    gray, _ = save_colored(tmp_path / "a")
+    with pytest.raises(VolumeShapeError, match=r"3.png is in color.*gray_slices"):
+        LoadVolume()(tmp_path / "a")
+    volume = LoadVolume(gray_slices=True)(tmp_path / "a")
+    assert np.array_equal(volume.numpy()[0].T, gray)
+    assert "3 of 12 slices were in color or transparent and were converted to gray" in volume.meta["notes"]
+
+
+def test_slices_of_another_size_are_left_out_where_it_is_asked_for(tmp_path):
+    _, usual = save_colored(tmp_path / "a")
+    for number, size in ((5, (4, 4)), (9, (WIDTH, HEIGHT + 1))):
+        Image.new("L", size).save(tmp_path / "a" / f"{number}.png")
+    with pytest.raises(SliceGeometryError, match=r"5.png has 4 x 4.*drop_odd_slices"):
+        LoadVolume(gray_slices=True)(tmp_path / "a")
+    volume = LoadVolume(gray_slices=True, drop_odd_slices=True)(tmp_path / "a")
+    assert np.array_equal(volume.numpy()[0].T, usual)
+    (note,) = [one for one in volume.meta["notes"] if "left out" in one]
+    assert note.startswith(
+        "2 of 12 slices were left out, since they have not the 5 x 6 pixels of the others but 4 x 4, 5"
+    )
+
+
+def test_whole_gray_folders_are_read_as_without_the_settings(tmp_path):
+    plain = LoadVolume()(save_slices(tmp_path / "a"))
+    lenient = LoadVolume(gray_slices=True, drop_odd_slices=True)(tmp_path / "a")
+    assert np.array_equal(plain.numpy(), lenient.numpy())
+    assert plain.meta["notes"] == lenient.meta["notes"]
+
+
+def test_damaged_slices_are_refused_in_any_case(tmp_path):
+    save_slices(tmp_path / "a")
+    (tmp_path / "a" / "7.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UnreadableVolumeError, match=r"7.png"):
+        LoadVolume(gray_slices=True, drop_odd_slices=True)(tmp_path / "a")

@@ -50,6 +50,7 @@ def bundle_arguments(repository, output_dir, bundle="medpruner_qwen3vl", configs
         "bundle_root": str(folder),
         "model_id": "tiny",
         "max_new_tokens": 3,
+        "report_tokens": 3,
         "output_dir": str(output_dir),
         **settings,
     }

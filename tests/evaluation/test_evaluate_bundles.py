@@ -86,6 +86,19 @@ def test_official_files(evaluate, tmp_path, bundle, write):
         assert lines[0]["slices"]["total"] == 12
 
 
+def test_answers_have_the_limit_of_their_task(evaluate, tmp_path):
+    """Tiny models hardly ever end an answer, so that nearly all are cut; what ended by itself is told apart."""
+    limits = {"closed_tokens": 2, "report_tokens": 5}
+    lines, metrics = evaluate(**write_amos(tmp_path / "data"), **limits)
+    assert {line["task"] for line in lines} == {"closed", "report"}
+    for line in lines:
+        limit = limits[f"{line['task']}_tokens"]
+        assert line["settings"]["max_new_tokens"] == {"closed": 2, "report": 5}
+        assert line["new_tokens"] <= limit
+        assert line["truncated"] or line["new_tokens"] < limit
+    assert metrics["truncated"] == sum(line["truncated"] for line in lines) > 0
+
+
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_lines_and_metrics(evaluate, m3d, tmp_path, bundle):
     lines, metrics = evaluate(bundle=bundle, dataset_dir=str(m3d), tau=0.5, temperature=0.05, **WINDOWS[bundle])
@@ -170,10 +183,10 @@ def test_missing_images_fail_one_by_one_if_kept(evaluate, m3d):
 def test_failed_question_does_not_affect_others(evaluate, m3d, monkeypatch):
     answer = VolumeQA.answer
 
-    def failing(self, study, question):
+    def failing(self, study, question, *limit):
         if question.startswith("Which 0-2"):
             raise MemoryError("no room")
-        return answer(self, study, question)
+        return answer(self, study, question, *limit)
 
     monkeypatch.setattr(VolumeQA, "answer", failing)
     lines, metrics = evaluate(dataset_dir=str(m3d))

@@ -105,11 +105,11 @@ def test_whole_volume_nucleus_sees_only_the_slices_of_its_filter(evaluate, phant
 def test_table_plot_and_resuming(phantoms, tmp_path, monkeypatch, capsys):
     answer, asked = VolumeQA.answer, []
 
-    def breaking_off(self, study, question):
+    def breaking_off(self, study, question, *limit):
         if len(asked) == 11:
             raise KeyboardInterrupt
         asked.append(question)
-        return answer(self, study, question)
+        return answer(self, study, question, *limit)
 
     monkeypatch.setattr(VolumeQA, "answer", breaking_off)
     with pytest.raises(KeyboardInterrupt):

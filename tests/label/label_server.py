@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 #: threshold for the tiny model; low enough that tokens are dropped
-TINY_CONF = {"model": "tiny", "max_new_tokens": "6", "tau": "0.5", "temperature": "0.05"}
+TINY_CONF = {"model": "tiny", "max_new_tokens": "6", "report_tokens": "6", "tau": "0.5", "temperature": "0.05"}
 #: rows, columns and slices run against the patient's axes, and the axes are swapped
 FLIPPED_AFFINE = np.array([[0, -0.8, 0, 40], [0.8, 0, 0, -30], [0, 0, -2.5, 90], [0, 0, 0, 1.0]])
 

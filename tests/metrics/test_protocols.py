@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,27 @@ TWO = {"A": "Yes", "B": "No"}
 )
 def test_prompts(name, choices, expected):
     assert find_protocol(name).prompt(QUESTION, choices) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("meduni-vqa", "\nAnswer with the option's letter from the given choices directly."),
+        ("meduni-report", "\nAnswer with the option's letter from the given choices directly."),
+        ("m3d-official", ""),
+        ("3drad-official", "\nAnswer:"),
+    ],
+)
+def test_closed_questions_that_list_their_choices_or_have_none(name, suffix):
+    """The instruction is appended, and never twice."""
+    plan = find_protocol(name)
+    for question in ("Is it?\nA.Yes\nB.No", "Is it?"):
+        asked = plan.prompt(question, None, closed=True)
+        assert asked == question + suffix
+        assert plan.prompt(asked, None, closed=True) == asked
+        assert plan.prompt(question, None, closed=False) == plan.prompt(question)
+    with pytest.raises(SettingsError, match="has no closed questions"):
+        replace(plan, closed_prompt=None).prompt("Is it?", closed=True)
 
 
 def test_choices_are_sorted_by_letter():

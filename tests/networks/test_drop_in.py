@@ -210,6 +210,17 @@ def test_attribute_is_the_models(stock, name):
     assert found == expected or found is expected
 
 
+def test_a_value_that_is_none_turns_off_that_of_the_model(stock, prompt, monkeypatch):
+    monkeypatch.setattr(stock, "generation_config", GenerationConfig(pad_token_id=0, eos_token_id=None))
+    options = {"max_new_tokens": 5, "do_sample": False}
+    expected = stock.generate(**prompt, **options)
+    first = int(expected[0, prompt["input_ids"].shape[1]])
+    monkeypatch.setattr(stock, "generation_config", GenerationConfig(pad_token_id=0, suppress_tokens=[first]))
+    vlm = PrunedVLM(stock, EVERYTHING)
+    assert torch.equal(vlm.generate(**prompt, **options, suppress_tokens=None), expected)
+    assert not torch.equal(vlm.generate(**prompt, **options), expected)
+
+
 def test_generation_config_is_set_on_the_model(stock, prompt):
     vlm = PrunedVLM(stock, HALF)
     vlm.generation_config = GenerationConfig(max_new_tokens=3, min_new_tokens=3)

@@ -323,8 +323,13 @@ def test_description_of_the_network(checkpoint, network):
     assert described["model"]["random_weights"] is True
     assert described["model"]["model_type"] == model_of(network).config.model_type
     assert described["pruner"] == {"name": "nucleus", **asdict(PRUNER)}
-    engine = {"name": "transformers", "max_new_tokens": 6, "do_sample": False, "prefix_reuse": True}
+    engine = {"name": "transformers", "max_new_tokens": 6, "prefix_reuse": True}
+    engine |= {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+    used = described["engine"].pop("checkpoint")
     assert described["engine"] == engine
+    assert used["overridden"] == {}
+    assert used["kept"]["eos_token_id"] == network.engine.checkpoint.tokenizer.eos_token_id
+    described["engine"]["checkpoint"] = used
     assert described["prompt"] == asdict(VolumePrompt())
     assert json.loads(json.dumps(described)) == described
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -119,7 +120,10 @@ def test_an_interrupted_write_leaves_the_earlier_record(tmp_path, monkeypatch):
 def test_answer_round_trip(tmp_path):
     answer = Answer("Größe: 3 cm.\u2028", {"prefill": 0.5, "decode": 1.5}, 120, 100, 7)
     assert Answer.load(answer.save(tmp_path / "answer.json")) == answer
-    assert answer.summary() == {"answer": answer.text, "prompt_tokens": 120, "new_tokens": 7}
+    assert answer.summary() == {"answer": answer.text, "prompt_tokens": 120, "new_tokens": 7, "truncated": False}
+    earlier = {"text": "A.", "seconds": {}, "prompt_tokens": 1, "visual_tokens": 1, "new_tokens": 1, "reused_tokens": 0}
+    (tmp_path / "earlier.json").write_text(json.dumps(earlier))
+    assert Answer.load(tmp_path / "earlier.json") == Answer("A.", {}, 1, 1, 1)
     (tmp_path / "answer.json").write_text('{"other": 1}')
     with pytest.raises(OutputFolderError, match="cannot be read as an answer"):
         Answer.load(tmp_path / "answer.json")

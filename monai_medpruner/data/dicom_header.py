@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
 from monai_medpruner.data.dicom_objects import non_image_kind
+from monai_medpruner.data.instance_order import whole_number
 from monai_medpruner.errors import UnreadableVolumeError
 
 __all__ = ["PART_FIELDS", "SliceHeader", "is_dicom", "read_slice_headers"]
@@ -37,6 +38,7 @@ _TAGS = {
     "thickness": "0018|0050",
     "tilt": "0018|1120",
     "series_uid": "0020|000e",
+    "instance_number": "0020|0013",
     "position": "0020|0032",
     "orientation": "0020|0037",
     "photometric_interpretation": "0028|0004",
@@ -67,6 +69,7 @@ class SliceHeader:
         inverted_sum: for MONOCHROME1, the sum of a stored value and its inversion by GDCM; otherwise None.
         padding: PixelPaddingValue and PixelPaddingRangeLimit as stored, lower one first; None if absent.
         part_fields: texts of :data:`PART_FIELDS`, by name; they may identify a person.
+        instance_number: InstanceNumber; None also for a text that is no whole number.
     """
 
     path: Path
@@ -83,6 +86,7 @@ class SliceHeader:
     inverted_sum: int | None
     padding: tuple[float, float] | None = None
     part_fields: Mapping[str, str] = field(default_factory=dict)
+    instance_number: int | None = None
 
     @property
     def is_localizer(self) -> bool:
@@ -182,4 +186,5 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         inverted_sum=(-1 if signed else 2**bits - 1) if text("photometric_interpretation") == "MONOCHROME1" else None,
         padding=(min(padding), max(padding)) if padding else None,
         part_fields={name: text(name) for name in PART_FIELDS},
+        instance_number=whole_number(text("instance_number")),
     )

@@ -20,6 +20,7 @@ from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_pixels
 from monai_medpruner.data.dicom_header import SliceHeader, is_dicom, read_slice_headers
 from monai_medpruner.data.dicom_objects import non_image_kind, passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
+from monai_medpruner.data.instance_order import instance_order
 from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
@@ -93,6 +94,8 @@ def read_dicom(
         meta["modality"] = slices[0].modality
     if stack.tilt_degrees is not None:
         meta["gantry_tilt_degrees"] = stack.tilt_degrees
+    if (order := instance_order([i.instance_number for i in slices])) is not None:
+        meta["instance_order"] = order
     if (padding := _padding(slices)) is not None:
         meta["padding"] = padding
     meta["notes"] = notes + stack.notes + _header_notes(slices, stack)

@@ -66,14 +66,16 @@ def conversation_text(
         slice_indices: indices of the kept slices, from 0. The prompt counts from 1.
 
     Raises:
-        QuestionError: a turn contains special tokens of the model.
+        QuestionError: a turn or the system prompt contains special tokens of the model.
         PromptError: the number of images that the chat template writes is not the number of slices.
     """
     turns = conversation.turns
-    _check_special_tokens(turns, tokenizer)
+    system = conversation.prompt.system
+    _check_special_tokens([*turns, system], tokenizer)
     marker = family.image_marker(tokenizer)
     content = conversation.prompt.content([index + 1 for index in slice_indices], turns[0], marker)
-    messages = [{"role": "user", "content": content}]
+    messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    messages.append({"role": "user", "content": content})
     for number, turn in enumerate(turns[1:]):
         role = "user" if number % 2 else "assistant"
         messages.append({"role": role, "content": [{"type": "text", "text": turn}]})

@@ -34,4 +34,6 @@ def instance_order(numbers: Sequence[int | None]) -> str | None:
     if len(known) < len(numbers) or len(known) < 2:
         return None
     steps = {(later > earlier) - (later < earlier) for earlier, later in pairwise(known)}
-    return {(1,): "rising", (-1,): "falling"}.get(tuple(steps), "mixed")
+    if steps == {1}:
+        return "rising"
+    return "falling" if steps == {-1} else "mixed"

@@ -53,7 +53,8 @@ class SlicePlane(InvertibleTransform):
             it, else slices along the axis of the largest spacing, axial where axial is among the largest.
         orientation: "radiological", as above; or "as_stored": slices are ``[:, :, k]`` of the array in a NIfTI file, as
             Hulu-Med's own loader takes them, with rows along the first axis, and the images as they are in files of
-            other formats. It goes with the plane "acquired" only.
+            other formats. "acquired" then is the third axis; the slices of a plane that is named lie across the axis
+            nearest to it, with the other two axes in their order.
         slice_order: "position", as above: axial slices run from inferior to superior, coronal ones from anterior to
             posterior, sagittal ones from right to left; or "instance_number": with rising InstanceNumber, as Google's
             CT notebook for MedGemma 1.5 sorts them. Slices without such numbers, or of another plane than the acquired
@@ -79,8 +80,6 @@ class SlicePlane(InvertibleTransform):
             raise SettingsError(f"orientation must be 'radiological' or 'as_stored', got {orientation!r}.")
         if slice_order not in _ORDERS:
             raise SettingsError(f"slice_order must be 'position' or 'instance_number', got {slice_order!r}.")
-        if orientation == "as_stored" and plane != "acquired":
-            raise SettingsError(f"as_stored slices the array's third axis: leave plane at 'acquired', got {plane!r}.")
         self.plane = plane
         self.orientation = orientation
         self.slice_order = slice_order
@@ -140,9 +139,11 @@ class SlicePlane(InvertibleTransform):
         stored = nib.orientations.aff2axcodes(image.affine.numpy(), labels=_labels(image))
         codes = _AXIS_CODES[plane]
         if self.orientation == "as_stored":
+            within = [axis for axis in range(3) if axis != depth_axis]
             # readers of the other formats return columns, rows, slices
-            images = image.meta.get("source", "NIfTI") != "NIfTI"
-            codes = "".join([stored[1], stored[0], stored[2]] if images else stored)
+            if depth_axis == 2 and image.meta.get("source", "NIfTI") != "NIfTI":
+                within.reverse()
+            codes = "".join(stored[axis] for axis in (*within, depth_axis))
         if self.slice_order == "position" or run is None:
             return codes
         if run == "mixed":

@@ -3,8 +3,8 @@
 
 """Print the tables of settings, or check or update a page: ``settings_page.py [--check | --write] [docs/settings.md]``.
 
-The tables are generated from ``monai_medpruner/configs/settings.json``, ``bundles/*.json`` and the fields of the
-pruners.
+The tables are generated from ``monai_medpruner/configs/settings.json``, ``bundles/*.json``, the presets of the bundles
+and the fields of the pruners.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
+from monai_medpruner.data.benchmarks import BENCHMARKS
 from monai_medpruner.pruners import PRUNERS, TokenPruner
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,6 +39,7 @@ def tables() -> str:
         rows = [(f"`--{name}`", _value(entry["default"]), _cell(entry["help"])) for name, entry in own.items()]
         parts += [f"## {group.capitalize()}", _table(("option", "default", "meaning"), rows)]
     parts += ["## Defaults of the bundles", _table(("bundle", "defaults of its own"), _bundle_defaults(settings))]
+    parts += ["## Presets", _table(("preset", "setting", *(f"`{one.name}`" for one in _bundles())), _presets())]
     parts.append("## Fields of the pruners")
     for name, pruner in PRUNERS.items():
         parts += [f"### `{name}`", _summary(pruner), _table(("field", "default", "meaning"), _fields(pruner))]
@@ -51,6 +55,36 @@ def _bundle_defaults(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         texts = [f"`--{name}` {_value(value)}" for name, value in values.items() if _value(value)]
         rows.append((f"`{file.stem}`", ", ".join(texts) or "those above"))
     return rows
+
+
+def _bundles() -> list[Path]:
+    return sorted(path for path in (REPOSITORY / "bundles").iterdir() if path.is_dir())
+
+
+def _presets() -> list[tuple[str, ...]]:
+    """Return what each preset sets in each bundle; an empty cell leaves the bundle's default."""
+    rows = []
+    for name in sorted({path.stem for one in _bundles() for path in (one / "configs").glob("preset_*.json")}):
+        files = [one / "configs" / f"{name}.json" for one in _bundles()]
+        values = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        own = dict.fromkeys(setting for one in values for setting in one if setting != "preset")
+        preset = name.removeprefix("preset_")
+        for setting in own:
+            cells = [_preset_value(one[setting]) if setting in one else "" for one in values]
+            rows.append((f"`{preset}`", f"`{setting}`", *cells))
+        if not own:
+            rows.append((f"`{preset}`", "none: the defaults", *("" for _ in values)))
+    return rows
+
+
+def _preset_value(value: Any) -> str:
+    """Return a value of a preset; of an expression, what it is with each benchmark."""
+    if not (isinstance(value, str) and value.startswith("$")):
+        return f"`{value if isinstance(value, str) and value else json.dumps(value)}`"
+    found = {name: ConfigParser({"benchmark": name, "value": value}).get_parsed_content("value") for name in BENCHMARKS}
+    otherwise = ConfigParser({"benchmark": "", "value": value}).get_parsed_content("value")
+    special = [f"`{one}` with `{name}`" for name, one in found.items() if one != otherwise]
+    return ", ".join([*special, f"else `{otherwise}`"])
 
 
 def _fields(pruner: type[TokenPruner]) -> list[tuple[str, str, str]]:

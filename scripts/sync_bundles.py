@@ -8,7 +8,8 @@ the ids of MONAI's command line: ``"max_slices"``, ``"prompt::question"``, ``"_m
 ``+`` adds to a list, and ``{common}`` in a text of the metadata is replaced by the common text. A bundle may add a
 setting if one of its other settings refers to it.
 
-Each ``preset_<name>.json`` there is copied to every bundle.
+Each ``preset_<name>.json`` there is copied to every bundle, with the values that ``bundles/<name>.json`` has under
+``"preset_<name>"`` added to it or in place of its own.
 
 The script also generates the settings at the top of a file and the block ``optional`` from ``settings.json``, with
 other defaults under a budget of tokens where it states them; the block ``pruners`` from the dataclasses of the
@@ -41,8 +42,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMON = REPOSITORY / "monai_medpruner" / "configs"
 #: files that are the same in every bundle
 SAME = ("evaluate.json", "multi_gpu_evaluate.json", "sweep.json")
-#: files of settings under one name; each is the same in every bundle
-PRESETS = "preset_*.json"
+#: files of settings under one name
+PRESET = "preset_"
 META = "_meta_"
 #: packages whose tested version has its own key in the metadata
 TESTED = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
@@ -61,7 +62,11 @@ def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
     described = {name: one for name, one in read(COMMON / "settings.json").items() if one["group"] != EVALUATION}
     settings = {name: one["default"] for name, one in described.items()}
     common = read(COMMON / "inference.json")
-    own = {name: value for name, value in differences.items() if META not in name.split("::")[0]}
+    own = {
+        name: value
+        for name, value in differences.items()
+        if META not in name.split("::")[0] and not name.startswith(PRESET)
+    }
     extra = {name: value for name, value in own.items() if "::" not in name and name not in {**settings, **common}}
     config = {"imports": common.pop("imports"), **settings, "optional": optional_block(described), **common}
     for name, value in own.items():
@@ -78,6 +83,31 @@ def inference_config(differences: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"there is no setting {name!r} in the common configuration, and nothing refers to it")
         config = insert_before(config, readers[0], {name: value})
     return config
+
+
+def presets(differences: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the presets of a bundle by file name: id -> value.
+
+    Args:
+        differences: content of ``bundles/<name>.json``.
+        config: the bundle's complete ``inference.json``.
+
+    Raises:
+        ValueError: a preset of the bundle is not among the common ones, or sets what the configuration does not have.
+    """
+    files = {path.stem: read(path) for path in sorted(COMMON.glob(f"{PRESET}*.json"))}
+    for name, values in differences.items():
+        if name.startswith(PRESET):
+            if name not in files:
+                raise ValueError(f"there is no common {name}.json")
+            files[name] = {**files[name], **values}
+    for name, values in files.items():
+        for one in values:
+            try:
+                set_value(copy.deepcopy(config), one, None)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return {f"{name}.json": values for name, values in files.items()}
 
 
 def evaluation_config() -> dict[str, Any]:
@@ -198,9 +228,9 @@ def insert_before(config: Mapping[str, Any], name: str, added: Mapping[str, Any]
 def bundle_files(differences: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return all generated files of a bundle by name."""
     config = inference_config(differences)
-    names = (*SAME, *(path.name for path in sorted(COMMON.glob(PRESETS))))
-    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in names}
-    return {"inference.json": config, "metadata.json": metadata(differences, config), **others}
+    others = {name: evaluation_config() if name == "evaluate.json" else read(COMMON / name) for name in SAME}
+    own = {"metadata.json": metadata(differences, config), **presets(differences, config)}
+    return {"inference.json": config, **own, **others}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def _shared(kind: str, name: str) -> Path:
 def shared_data():
     """Return a function: name below ``shared/data`` -> path; skips the test where it is absent."""
     return lambda name: _shared("data", name)
+
+
+@pytest.fixture(scope="session")
+def shared_tokenizer(tmp_path_factory):
+    """Return a function: model type -> folder of its real tokenizer, unpacked; skips the test where it is absent."""
+    unpacked = {}
+
+    def unpack(name):
+        if name not in unpacked:
+            archive, folder = _shared("tokenizers", f"{name}.tar.gz"), tmp_path_factory.mktemp("tokenizers")
+            with tarfile.open(archive) as file:
+                file.extractall(folder, filter="data")
+            unpacked[name] = folder / name
+        return unpacked[name]
+
+    return unpack
 
 
 @pytest.fixture

@@ -162,6 +162,7 @@ class _FrameGroups:
         return replace(
             self._header,
             frame=self._number,
+            instance_number=None,  # that of the file numbers no frames
             position=self._numbers(_POSITION, 0x00200032, 3),
             orientation=self._numbers(_ORIENTATION, 0x00200037, 6),
             pixel_spacing=self._numbers(_MEASURES, 0x00280030, 2),

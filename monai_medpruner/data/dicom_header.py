@@ -14,6 +14,7 @@ from typing import Any
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
 from monai_medpruner.data.dicom_objects import non_image_kind
 from monai_medpruner.data.series_files import is_dicom
+from monai_medpruner.data.instance_order import whole_number
 from monai_medpruner.errors import UnreadableVolumeError
 
 __all__ = ["PART_FIELDS", "SliceHeader", "read_slice_headers"]
@@ -48,6 +49,7 @@ _TAGS = {
     "series_number": "0020|0011",
     "rescale_type": "0028|1054",
     "pet_units": "0054|1001",
+    "instance_number": "0020|0013",
     "position": "0020|0032",
     "orientation": "0020|0037",
     "photometric_interpretation": "0028|0004",
@@ -81,6 +83,7 @@ class SliceHeader:
         frame: index of the frame in the file, from 0; None for a file that is one slice.
         units: RescaleType, or Units of PET; empty if absent. It may be any text.
         series_number: SeriesNumber.
+        instance_number: InstanceNumber; None also for a text that is no whole number.
     """
 
     path: Path
@@ -100,6 +103,7 @@ class SliceHeader:
     frame: int | None = None
     units: str = ""
     series_number: int | None = None
+    instance_number: int | None = None
 
     @property
     def is_localizer(self) -> bool:
@@ -192,6 +196,7 @@ def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:
         part_fields={name: text(name) for name in PART_FIELDS},
         units=text("pet_units") or text("rescale_type"),
         series_number=int(series_number) if series_number.isdecimal() and len(series_number) < 13 else None,
+        instance_number=whole_number(text("instance_number")),
     )
 
 

@@ -23,6 +23,7 @@ from monai_medpruner.data.dicom_pixels import check_stored_pixels
 from monai_medpruner.data.dicom_units import check_rescale, series_units
 from monai_medpruner.data.series_choice import choose_series
 from monai_medpruner.data.series_files import may_belong, series_files
+from monai_medpruner.data.instance_order import instance_order
 from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
@@ -112,6 +113,8 @@ def read_dicom(
         meta["modality"] = slices[0].modality
     if stack.tilt_degrees is not None:
         meta["gantry_tilt_degrees"] = stack.tilt_degrees
+    if (order := instance_order([i.instance_number for i in slices])) is not None:
+        meta["instance_order"] = order
     if (padding := _padding(slices)) is not None:
         meta["padding"] = padding
     meta["notes"] = notes + stack.notes + _header_notes(slices, stack)

@@ -5,7 +5,8 @@
 
 ``source``: "NIfTI", "DICOM", "npy" or "images" (a folder of PNG or JPEG). ``modality``: "CT", "MR", … (DICOM).
 ``slice_axis``: array axis (0 to 2, channel excluded) along which slices were acquired (DICOM). ``slice_positions_mm``:
-position of each slice along that axis. ``nonuniform``: slices are not spaced evenly. ``gantry_tilt_degrees``: present
+position of each slice along that axis. ``instance_order``: "rising", "falling" or "mixed", how the instance numbers of
+a DICOM series change along that axis. ``nonuniform``: slices are not spaced evenly. ``gantry_tilt_degrees``: present
 for a tilted gantry. ``intensity``: "unit" or "uint8" where voxels were scaled to [0, 1] or 0 to 255 before they were
 stored. ``kept_indices``: which slices are left, in the numbering of the source volume, that is before any selection.
 ``source_depth``, ``source_affine`` and ``source_positions_mm``: its number of slices, its affine and the position of
@@ -16,6 +17,7 @@ with its name and fields. ``body_extents``, ``body_grid``: where the body lies i
 (:mod:`~monai_medpruner.transforms.find_body`). ``body_mask``: its shape on a coarse grid, packed
 (:mod:`~monai_medpruner.transforms.body_tokens`). ``crop``, ``uncropped_size``: the part of each slice that is left, and
 the size of the whole slice (:mod:`~monai_medpruner.transforms.crop_body`). ``plane``: "axial", "coronal" or "sagittal".
+``slice_order``: from where to where the slices run.
 ``preprocessing``: the stages that the volume went through, each ``{"stage": ..., "transforms": [...]}``. ``notes``:
 what was seen and how it was handled.
 """

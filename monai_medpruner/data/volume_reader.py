@@ -63,6 +63,8 @@ class VolumeReader(ImageReader):
         - ``slice_positions_mm`` (DICOM): position of each slice along the slice normal in mm, its ImagePositionPatient
           projected on the normal. For even gaps, ``affine @ (0, 0, k, 1)`` projected on the cross product of
           the affine's first two columns is the same.
+        - ``instance_order`` (DICOM, if stated): whether instance numbers are "rising" or "falling" along the slices, or
+          "mixed".
         - ``gantry_tilt_degrees`` (DICOM, only if tilted): angle between the stacking direction and the normal.
         - ``modality`` (DICOM, if stated): such as ``"CT"``.
         - ``intensity`` (image stacks): "unit" for voxels stored in [0, 1], "uint8" for 0 to 255.

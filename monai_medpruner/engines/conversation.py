@@ -73,7 +73,7 @@ def conversation_text(
         slice_indices: indices of the kept slices, from 0. The prompt counts from 1.
 
     Raises:
-        QuestionError: a turn contains special tokens of the model.
+        QuestionError: a turn or the system prompt contains special tokens of the model.
         PromptError: the checkpoint has no chat template, or the number of images that it writes is not the number of
             slices.
     """
@@ -83,10 +83,12 @@ def conversation_text(
             "processor_config.json or tokenizer_config.json; add the model's chat_template.jinja"
         )
     turns = conversation.turns
-    _check_special_tokens(turns, tokenizer)
+    system = conversation.prompt.system
+    _check_special_tokens([*turns, system], tokenizer)
     marker = family.image_marker(tokenizer)
     content = conversation.prompt.content([index + 1 for index in slice_indices], turns[0], marker)
-    messages = [{"role": "user", "content": content}]
+    messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    messages.append({"role": "user", "content": content})
     for number, turn in enumerate(turns[1:]):
         role = "user" if number % 2 else "assistant"
         messages.append({"role": role, "content": [{"type": "text", "text": turn}]})

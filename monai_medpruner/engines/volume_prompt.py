@@ -19,12 +19,13 @@ class VolumePrompt:
     Args:
         instruction: text before the first slice; may be empty.
         before_slice: text before each slice's image. ``{number}`` is the number of the slice in the whole volume,
-            counted from 1.
-        after_slice: text after each slice's image, with the same field.
+            ``{place}`` its place among the slices of the prompt; both are counted from 1.
+        after_slice: text after each slice's image, with the same fields.
         separator: text between two slices.
         question: text after the last slice. ``{question}`` is the question.
         image_parts: True makes each image a part of the message, which the chat template writes. False writes the
             placeholder of the image into the text, for models whose template adds text to an image.
+        system: text of a system message before the user's; empty for no such message.
 
     Raises:
         SettingsError: a text lacks its field, or has an unknown one.
@@ -36,15 +37,16 @@ class VolumePrompt:
     separator: str = ""
     question: str = "{question}"
     image_parts: bool = True
+    system: str = ""
 
     def __post_init__(self) -> None:
         try:
-            self.before_slice.format(number=1), self.after_slice.format(number=1)
+            self.before_slice.format(number=1, place=1), self.after_slice.format(number=1, place=1)
             complete = "?" in self.question.format(question="?")
         except (KeyError, IndexError, ValueError) as error:
             raise SettingsError(
                 f"a text of the prompt has an unknown field or a single brace: {error}; the fields are {{number}} "
-                "around a slice and {question} in the question, and a literal brace is written twice"
+                "and {{place}} around a slice and {question} in the question, and a literal brace is written twice"
             ) from error
         if not complete:
             raise SettingsError(f"the prompt's question must contain the field {{question}}, got {self.question!r}")
@@ -59,9 +61,10 @@ class VolumePrompt:
         """
         image = None if self.image_parts else marker
         parts: list[str | None] = [self.instruction]
-        for index, number in enumerate(numbers):
-            parts += [self.separator if index else "", self.before_slice.format(number=number)]
-            parts += [image, self.after_slice.format(number=number)]
+        for place, number in enumerate(numbers, start=1):
+            fields = {"number": number, "place": place}
+            parts += [self.separator if place > 1 else "", self.before_slice.format(**fields)]
+            parts += [image, self.after_slice.format(**fields)]
         # not with str.format: a question may contain braces
         parts.append(self.question.replace("{question}", question))
         if not self.image_parts:

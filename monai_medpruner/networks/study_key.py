@@ -25,7 +25,8 @@ __all__ = ["StudyKey", "VolumeSource"]
 _SOURCE = "study_source"
 # metadata that the record is made of, and that say how much a budget allows
 _FACTS = (
-    *("volume_id", "source", "modality", "plane", "affine", "original_affine", "slice_positions_mm", "notes"),
+    *("volume_id", "source", "modality", "plane", "slice_order", "affine", "original_affine"),
+    *("slice_positions_mm", "notes"),
     *("kept_indices", "source_depth", "source_affine", "source_positions_mm", "range_depth", "slice_distances"),
     *("crop", "uncropped_size"),
 )

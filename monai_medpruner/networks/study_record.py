@@ -12,7 +12,6 @@ import torch
 from monai.data import MetaTensor
 
 from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
-from monai_medpruner.transforms.slice_plane import SLICE_ORDERS
 
 __all__ = ["study_record"]
 
@@ -65,7 +64,7 @@ def study_record(
         modality=meta.get("modality"),
         plane=plane,
         # files without geometry do not state the direction of their slices
-        order="as stored" if source in ("npy", "images") else SLICE_ORDERS.get(plane or ""),
+        order="as stored" if source in ("npy", "images") else meta.get("slice_order"),
         notes=(*meta.get("notes", ()), *notes),
         settings=settings,
         seconds=dict(seconds),

@@ -33,6 +33,7 @@ from monai_medpruner.transforms.intensity_windows import (
     PercentileWindowd,
     PercentileWindowDict,
 )
+from monai_medpruner.transforms.jpeg_slices import JpegSlices, JpegSlicesD, JpegSlicesd, JpegSlicesDict
 from monai_medpruner.transforms.load_volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
 from monai_medpruner.transforms.select_slices import SelectSlices, SelectSlicesD, SelectSlicesd, SelectSlicesDict
 from monai_medpruner.transforms.slice_limit import SliceLimit, SliceLimitD, SliceLimitd, SliceLimitDict
@@ -71,6 +72,10 @@ __all__ = [
     "InterSliceAnchorFilterD",
     "InterSliceAnchorFilterDict",
     "InterSliceAnchorFilterd",
+    "JpegSlices",
+    "JpegSlicesD",
+    "JpegSlicesDict",
+    "JpegSlicesd",
     "LoadVolume",
     "LoadVolumeD",
     "LoadVolumeDict",

@@ -23,6 +23,7 @@ from monai_medpruner.settings import bundle_folders, preset_names, setting_overr
 BUNDLES = ["medpruner_hulumed", "medpruner_medgemma", "medpruner_phantom", "medpruner_qwen3vl"]
 PHANTOM = "medpruner_phantom"
 SHARES = {"balanced": 0.1, "fast": 0.05}
+NAMES = ["balanced", "fast", "makers", "paper", "released"]
 QUESTION = "Which organ bears the lesion?"
 
 
@@ -87,7 +88,7 @@ def test_a_preset_is_a_file_of_the_bundle(bundle, name):
     budget = TokenBudget(SHARES[name], max_gap_mm=10.0)
     assert limits(parser) == (None, 1.0, None, budget.known_slice_ratio, 10.0, budget)
     assert parser["preset"] == name
-    assert preset_names(bundle_folders()[bundle]) == ["balanced", "fast", "paper"]
+    assert preset_names(bundle_folders()[bundle]) == NAMES
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -173,7 +174,10 @@ def test_shares_of_a_range(image, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--preset", "quick"], "there is no preset 'quick' in medpruner_phantom; there are: balanced, fast, paper"),
+        (
+            ["--preset", "quick"],
+            "there is no preset 'quick' in medpruner_phantom; there are: balanced, fast, makers,",
+        ),
         (["--preset", "../inference"], "there is no preset"),
         (["--retention", "5"], "retention must lie in"),
         (["--retention", "some"], "--retention must be a number or none"),

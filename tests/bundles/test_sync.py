@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai_medpruner.pruners import PRUNERS, NucleusPruner
 
 BUNDLES = ["medpruner_hulumed", "medpruner_medgemma", "medpruner_phantom", "medpruner_qwen3vl"]
-PRESETS = ["preset_balanced.json", "preset_fast.json", "preset_paper.json"]
+PRESETS = [f"preset_{name}.json" for name in ("balanced", "fast", "makers", "paper", "released")]
 FILES = ["evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"]
 
 
@@ -109,13 +109,17 @@ def test_bundles_differ_only_in_what_they_state(script, repository):
         stated = load(repository / "bundles" / f"{name}.json")
         config = ConfigParser(load(repository / "bundles" / name / "configs" / "inference.json"))
         metadata = ConfigParser(load(repository / "bundles" / name / "configs" / "metadata.json"))
-        settings = {key: value for key, value in stated.items() if "_meta_" not in key}
+        settings = {key: value for key, value in stated.items() if not re.match(r"\+?_meta_|preset_", key)}
         assert len(settings) <= 12
         for key, value in settings.items():
             under_budget = described.get(key, {}).get("under_budget")
             assert config[key] == (value if under_budget is None else script.budget_default(value, under_budget))
             assert common.get(key, "absent") != value, f"{name} states the common {key}"
         for key, value in stated.items():
+            if key.startswith("preset_"):
+                written = load(repository / "bundles" / name / "configs" / f"{key}.json")
+                assert written == {**load(script.COMMON / f"{key}.json"), **value}
+                assert all(load(script.COMMON / f"{key}.json").get(one, "absent") != value[one] for one in value)
             if key.startswith("_meta_::") and "{common}" not in str(value):
                 assert metadata[key.removeprefix("_meta_::")] == value
         restored = script.inference_config({})
@@ -130,6 +134,7 @@ def test_bundles_differ_only_in_what_they_state(script, repository):
         ("prompt::no_field", "there is no id 'prompt::no_field'"),
         ("_meta_::nam", "there is no id 'nam'"),
         ("_meta_::network_data_format::input::image", "there is no id"),
+        ("preset_quick", "there is no common preset_quick.json"),
     ],
 )
 def test_unused_id_is_refused(script, copies, capsys, name, message):
@@ -152,7 +157,8 @@ def test_changed_file_is_written_again(script, copies, capsys, file):
 
 
 def test_the_configurations_of_evaluation_are_the_same(repository):
-    for name in ("evaluate.json", "multi_gpu_evaluate.json", *PRESETS, "sweep.json"):
+    same = ("preset_balanced.json", "preset_fast.json", "preset_paper.json")
+    for name in ("evaluate.json", "multi_gpu_evaluate.json", *same, "sweep.json"):
         assert len({(repository / "bundles" / one / "configs" / name).read_bytes() for one in BUNDLES}) == 1
 
 
@@ -162,6 +168,21 @@ def test_a_preset_is_one_file(script, copies, common):
     assert script.main(["--bundles", str(copies)]) == 0
     for name in BUNDLES:
         assert load(copies / name / "configs" / "preset_tiny.json") == {"preset": "tiny", "retention": 0.01}
+
+
+def test_a_bundle_adds_its_own_values_to_a_preset(script, copies):
+    changed = copies / "medpruner_qwen3vl.json"
+    change(changed, preset_fast={"retention": 0.03, "prompt::instruction": "Be brief."})
+    assert script.main(["--bundles", str(copies)]) == 0
+    expected = {"preset": "fast", "retention": 0.03, "prompt::instruction": "Be brief."}
+    assert load(copies / "medpruner_qwen3vl" / "configs" / "preset_fast.json") == expected
+    assert load(copies / "medpruner_hulumed" / "configs" / "preset_fast.json")["retention"] == 0.05
+
+
+def test_a_preset_that_sets_what_is_not_there_is_refused(script, copies, capsys):
+    change(copies / "medpruner_qwen3vl.json", preset_fast={"prompt::preface": "Be brief."})
+    assert script.main(["--bundles", str(copies)]) == 1
+    assert "preset_fast: there is no id 'prompt::preface'" in capsys.readouterr().err
 
 
 def test_presets_name_themselves_and_set_what_is_there(script):

@@ -33,12 +33,13 @@ OTHER = {
     "CropBody": {"crop": None, "margin_mm": 8.0, "square": True},
     "DownsampleSlices": {"pixel_share": 0.5},
     "FindBody": {"crop": None, "modality": "ct", "assume_hu": True},
+    "JpegSlices": {"jpeg": True},
     "LoadVolume": {"series_uid": "1.2.3", "series_part": 2},
     "PercentileWindow": {"lower": 1, "upper": 99},
     "SelectSlices": {"rule": "evenly_spaced", "max_slices": 4, "spatial_dim": 0},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma", "spatial_dim": 0, "ratio": 0.5, "max_gap_mm": 8.0},
     "SliceMinMax": {},
-    "SlicePlane": {"plane": "axial"},
+    "SlicePlane": {"plane": "axial", "orientation": "as_stored", "slice_order": "instance_number"},
     "SliceRange": {"slices": "2:6", "spatial_dim": 0},
 }
 KEYS = {"keys": ["image", "label"], "ref_key": "image", "allow_missing_keys": True}

@@ -22,11 +22,12 @@ SETTINGS = {
     "HUWindows": {"windows": [[-160, 240], "lung"]},
     "IntensityWindows": {"modality": "auto", "windows": "auto"},
     "InterSliceAnchorFilter": {"threshold": 0.5},
+    "JpegSlices": {"jpeg": False},
     "PercentileWindow": {"lower": 1, "upper": 99},
     "SelectSlices": {"rule": {"name": "evs", "pruning_rate": 0.5}, "max_slices": 4},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma"},
     "SliceMinMax": {},
-    "SlicePlane": {"plane": "acquired"},
+    "SlicePlane": {"plane": "acquired", "orientation": "as_stored", "slice_order": "position"},
     "SliceRange": {"slices": "2:6"},
 }
 

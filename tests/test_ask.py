@@ -147,4 +147,6 @@ def test_a_study_of_an_earlier_run(ask, tmp_path):
         assert {name: value for name, value in before.items() if name not in apart} == {
             name: value for name, value in after.items() if name not in apart
         }
-    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
+    # of each setting the study, and the beginning of its prompt
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 4
+    assert len(list((tmp_path / "cache").glob("*.prompt.safetensors"))) == 2

@@ -13,8 +13,8 @@ from typing import Any
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
 from monai_medpruner.data.dicom_objects import non_image_kind
-from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.data.instance_order import whole_number
+from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import UnreadableVolumeError
 
 __all__ = ["PART_FIELDS", "SliceHeader", "read_slice_headers"]

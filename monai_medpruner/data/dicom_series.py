@@ -21,9 +21,9 @@ from monai_medpruner.data.dicom_header import SliceHeader, read_slice_headers
 from monai_medpruner.data.dicom_objects import passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
 from monai_medpruner.data.dicom_units import check_rescale, series_units
+from monai_medpruner.data.instance_order import instance_order
 from monai_medpruner.data.series_choice import choose_series
 from monai_medpruner.data.series_files import may_belong, series_files
-from monai_medpruner.data.instance_order import instance_order
 from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (

@@ -58,7 +58,7 @@ class PromptFiles:
         found = hashlib.sha256(json.dumps([dict(self.describe()), versions], sort_keys=True).encode())
         for name, one in [*sorted(entries.items()), *((str(number), rows) for number, rows in enumerate(tokens))]:
             found.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
-            found.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            found.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
     def read(self, digest: str, device: torch.device) -> Layers | None:

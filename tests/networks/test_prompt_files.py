@@ -86,7 +86,8 @@ def test_another_beginning_is_not_found(loaded, tmp_path, monkeypatch, change):
     if change == "weights":
         monkeypatch.setattr(loaded, "_digest", "0" * 64)
     if change == "dtype":
-        monkeypatch.setattr(loaded, "describe", lambda before=loaded.describe(): {**before, "dtype": "bfloat16"})
+        described = {**loaded.describe(), "dtype": "bfloat16"}
+        monkeypatch.setattr(loaded, "describe", lambda: described)
     later = day(loaded, tmp_path, "Look at the slices." if change == "instruction" else "Read the slices.")
     answer = asked(later, QUESTIONS[0], seed=int(change == "voxel"))
     assert answer.reused_tokens == 0

@@ -9,6 +9,8 @@ patient data, in particular no DICOM values that could identify a person.
 
 from __future__ import annotations
 
+from monai_medpruner.terminal_text import printable
+
 __all__ = [
     "BenchmarkError",
     "BudgetError",
@@ -40,6 +42,7 @@ __all__ = [
     "UnreadableVolumeError",
     "UnsupportedModelError",
     "VolumeError",
+    "VolumeLimitError",
     "VolumeReadError",
     "VolumeShapeError",
     "ZeroVarianceError",
@@ -49,7 +52,10 @@ __all__ = [
 
 
 class MedPrunerError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package. Its text has no control characters, also those of a file's name."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def own_error(raised: BaseException | None) -> MedPrunerError | None:
@@ -113,6 +119,10 @@ class VolumeReadError(MedPrunerError, OSError):
 
 class UnreadableVolumeError(VolumeReadError):
     """A file is missing, truncated, empty, in an unknown format, or lacks fields needed to place its voxels."""
+
+
+class VolumeLimitError(VolumeReadError):
+    """A volume is larger than a setting allows."""
 
 
 class EmptyFolderError(VolumeReadError):

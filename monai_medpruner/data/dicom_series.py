@@ -20,6 +20,7 @@ from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_pixels
 from monai_medpruner.data.dicom_header import SliceHeader, is_dicom, read_slice_headers
 from monai_medpruner.data.dicom_objects import non_image_kind, passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.series_parts import choose_part
 from monai_medpruner.data.slice_geometry import SliceStack, stack_slices
 from monai_medpruner.errors import (
@@ -40,6 +41,7 @@ def read_dicom(
     series_uid: str | None = None,
     decoding: DicomDecoding | None = None,
     series_part: int | None = None,
+    limits: ReadingLimits | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read one DICOM series of a folder, or a single file as a stack of one slice.
 
@@ -51,6 +53,7 @@ def read_dicom(
             echoes; required there.
         decoding: where and within what limits the files are decoded; None for the defaults of
             :py:class:`DicomDecoding`.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
@@ -64,6 +67,7 @@ def read_dicom(
             several volumes and ``series_part`` is None or not among them.
         UnreadableVolumeError: if a file is damaged, ends the decoder, exceeds a limit, holds fewer pixels than its
             header states, or lacks fields needed to place its voxels.
+        VolumeLimitError: if the volume is larger than ``limits``.
         IncompleteSeriesError: if some files of the series cannot be used as slices.
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
         DuplicateSlicesError: if two slices have the same position.
@@ -79,6 +83,7 @@ def read_dicom(
     slices = choose_part(slices, series_part)
     _check_slices(slices)
     shape = slices[0].shape
+    (limits or ReadingLimits()).check((shape[0], shape[1], len(slices)), path.name)
     check_fits_memory((shape[0], shape[1], len(slices)), 4)
     stack = stack_slices(
         np.array([i.position for i in slices]),

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from monai_medpruner.data.dicom_header import is_dicom
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
 from monai_medpruner.memory import check_fits_memory
 
@@ -29,12 +31,13 @@ _NO_GEOMETRY = (
 )
 
 
-def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_npy(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a volume in M3D's format: one channel, depth, height, width (1 x 32 x 256 x 256), floats in [0, 1].
 
     Args:
         path: a ``.npy`` file. Its value range is not checked here, but in
             :py:class:`monai_medpruner.transforms.IntensityWindows`.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (W, H, D) float32: axes are columns, rows, slices, as for DICOM; affine (4, 4), the identity in
@@ -42,6 +45,7 @@ def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
 
     Raises:
         UnreadableVolumeError: if the file is truncated, damaged, pickled, or larger than the memory.
+        VolumeLimitError: if the volume is larger than ``limits``.
         VolumeShapeError: if the array is not (1, D, H, W) with a real floating-point type.
     """
     try:
@@ -55,6 +59,7 @@ def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         raise VolumeShapeError(f"{path.name} has shape {stored.shape}; expected (1, depth, height, width)")
     if stored.dtype.kind != "f":
         raise VolumeShapeError(f"{path.name} has {stored.dtype} values; expected floating-point values in [0, 1]")
+    (limits or ReadingLimits()).check(stored.shape, path.name)
     check_fits_memory(stored.shape, 4)
     voxels = np.array(stored[0], dtype=np.float32, order="C")
     return voxels.T, _LPS_IDENTITY.copy(), _meta("unit", [f"a .npy file {_NO_GEOMETRY}"])
@@ -81,11 +86,12 @@ def is_image_folder(folder: Path) -> bool:
     return True
 
 
-def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_image_folder(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a folder of 8-bit gray PNG or JPEG slices, sorted by the last number in their names.
 
     Args:
         path: a folder for which :py:func:`is_image_folder` is true.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (columns, rows, slices) float32, 0 to 255; affine (4, 4), the identity in LPS; metadata ``intensity``
@@ -93,22 +99,24 @@ def read_image_folder(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any
 
     Raises:
         UnreadableVolumeError: if a name has no number or differs from the others' pattern, or a file is damaged.
+        VolumeLimitError: if the volume is larger than ``limits``.
         DuplicateSlicesError: if two names have the same number.
         SliceGeometryError: if the slices differ in size.
         VolumeShapeError: if a slice is in color, transparent, or not 8-bit.
     """
     numbered = _number_slices(_files(path))
+    (limits or ReadingLimits()).check((*_image_size(numbered[0][1]), len(numbered)), path.name)
     first = _read_slice(numbered[0][1])
     check_fits_memory((*first.shape, len(numbered)), 4)
     voxels = np.empty((len(numbered), *first.shape), dtype=np.float32)
     for index, (_, file) in enumerate(numbered):
-        pixels = _read_slice(file)
-        if pixels.shape != first.shape:
+        rows, columns = _image_size(file)
+        if (rows, columns) != first.shape:  # before it is decoded
             raise SliceGeometryError(
-                f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {numbered[0][1].name} "
+                f"{file.name} has {columns} x {rows} pixels, {numbered[0][1].name} "
                 f"{first.shape[1]} x {first.shape[0]}: all slices of a volume must have the same size"
             )
-        voxels[index] = pixels
+        voxels[index] = _read_slice(file)
     numbers = [number for number, _ in numbered]
     notes = [f"a folder of images {_NO_GEOMETRY}", "8-bit gray values: 0 to 255 of an unknown window"]
     if absent := numbers[-1] - numbers[0] + 1 - len(numbers):
@@ -146,15 +154,28 @@ def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
     return sorted(numbered.items())
 
 
-def _read_slice(file: Path) -> np.ndarray:
-    """Return the gray values of one image, (rows, columns) uint8."""
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image; failures to read or decode it become typed errors."""
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
-            mode = image.mode
-            # palettes and transparency are resolved to RGBA; other modes are kept
-            pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVolumeError(f"{file.name} is not a PNG or JPEG image, or is cut short or damaged") from error
+
+
+def _image_size(file: Path) -> tuple[int, int]:
+    """Return rows and columns of one image, from its header."""
+    with _opened(file) as image:
+        return image.height, image.width
+
+
+def _read_slice(file: Path) -> np.ndarray:
+    """Return the gray values of one image, (rows, columns) uint8."""
+    with _opened(file) as image:
+        mode = image.mode
+        # palettes and transparency are resolved to RGBA; other modes are kept
+        pixels = np.asarray(image.convert("RGBA") if mode in ("P", "LA", "RGBA") else image)
     if mode not in ("L", "LA", "P", "RGB", "RGBA"):
         raise VolumeShapeError(f"{file.name} has pixels of mode {mode}; expected 8-bit gray pixels")
     if pixels.ndim == 2:

@@ -22,6 +22,7 @@ from monai_medpruner.data.dicom_header import is_dicom
 from monai_medpruner.data.dicom_series import read_dicom
 from monai_medpruner.data.image_stack import is_image_folder, read_image_folder, read_npy
 from monai_medpruner.data.nifti import NIFTI_SUFFIXES, read_nifti
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolumeError
 
 __all__ = ["Volume", "VolumeReader", "volume_id"]
@@ -75,6 +76,7 @@ class VolumeReader(ImageReader):
         series_part: volume to read of a series that contains several, such as contrast phases, counted from 1.
         decoding: where and within what limits DICOM files are decoded; None for the defaults of
             :py:class:`DicomDecoding`, in another process, or what its environment variables say.
+        limits: the largest volume to read; None for the defaults of :py:class:`ReadingLimits`.
 
     Raises:
         SettingsError: if ``series_uid`` or ``series_part`` has the wrong type, or an environment variable is not valid.
@@ -89,6 +91,7 @@ class VolumeReader(ImageReader):
         series_uid: str | None = None,
         decoding: DicomDecoding | None = None,
         series_part: int | None = None,
+        limits: ReadingLimits | None = None,
     ) -> None:
         super().__init__()
         if series_uid is not None and not isinstance(series_uid, str):
@@ -97,6 +100,7 @@ class VolumeReader(ImageReader):
             raise SettingsError(f"series_part must be a whole number, found {series_part!r}")
         self.series_uid = series_uid or None
         self.series_part = series_part
+        self.limits = limits or ReadingLimits()
         self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
@@ -136,15 +140,15 @@ class VolumeReader(ImageReader):
             raise UnreadableVolumeError(f"{path} does not exist. Pass a NIfTI file or a DICOM folder.")
         if _is_nifti(path) and path.is_file():
             self._refuse_series(path, "a NIfTI file")
-            return "NIfTI", read_nifti(path)
+            return "NIfTI", read_nifti(path, self.limits)
         if _is_npy(path) and path.is_file() and path.stat().st_size:
             self._refuse_series(path, "a .npy file")
-            return "npy", read_npy(path)
+            return "npy", read_npy(path, self.limits)
         if path.is_dir() and is_image_folder(path):
             self._refuse_series(path, "a folder of images")
-            return "images", read_image_folder(path)
+            return "images", read_image_folder(path, self.limits)
         if path.is_dir() or is_dicom(path):
-            return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part)
+            return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part, self.limits)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,12 @@ from monai_medpruner.metrics.scoring import write_json
 from monai_medpruner.networks import EncodedStudy
 from monai_medpruner.pruners import pruner_settings
 from monai_medpruner.results import package_versions, result_line
+from monai_medpruner.terminal_text import package_logger
 from monai_medpruner.transforms import describe_transform
 
 __all__ = ["BenchmarkEvaluator", "ItemEvents"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class ItemEvents(EventEnum):

@@ -29,6 +29,7 @@ class Answer:
         visual_tokens: number of visual tokens in the pruned prompt.
         new_tokens: number of generated tokens.
         reused_tokens: number of tokens at the beginning of the prompt that an earlier question about the study had run.
+        notes: what is unusual about the answer, such as that a limit of time ended it.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Answer:
     visual_tokens: int = 0
     new_tokens: int = 0
     reused_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -49,7 +51,7 @@ class Answer:
         """Write the answer as JSON, atomically.
 
         Raises:
-            OSError: the file cannot be written.
+            OutputFolderError: the file cannot be written.
         """
         target = Path(path)
         atomic_write(target, (json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n").encode())
@@ -63,8 +65,9 @@ class Answer:
             OutputFolderError: the file is missing or is not an answer.
         """
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{**fields, "notes": tuple(fields["notes"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise OutputFolderError(f"{path} cannot be read as an answer: {error}") from error
 
 

@@ -203,7 +203,7 @@ class StudyRecord:
         """Write the record as safetensors, atomically.
 
         Raises:
-            OSError: the file cannot be written.
+            OutputFolderError: the file cannot be written.
         """
         target = Path(path)
         tensors, facts = self.packed()

@@ -11,6 +11,7 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, TransformBackends
 
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.volume_reader import VolumeReader
 from monai_medpruner.transforms.each_key import EachKeyd
 
@@ -26,14 +27,17 @@ class LoadVolume(Transform):
     Args:
         series_uid: SeriesInstanceUID to read from a DICOM folder that holds several series.
         series_part: volume to read of a series that holds several, such as contrast phases, counted from 1.
+        limits: the largest volume to read; None for the defaults. They are no part of a study's key or record.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, series_uid: str | None = None, series_part: int | None = None) -> None:
+    def __init__(
+        self, series_uid: str | None = None, series_part: int | None = None, limits: ReadingLimits | None = None
+    ) -> None:
         self.series_uid = series_uid
         self.series_part = series_part
-        self.reader = VolumeReader(series_uid, series_part=series_part)
+        self.reader = VolumeReader(series_uid, series_part=series_part, limits=limits)
 
     def __call__(self, path: PathLike) -> torch.Tensor:
         """Read one volume.
@@ -64,6 +68,7 @@ class LoadVolumed(EachKeyd):
         keys: keys of the paths.
         series_uid: see :py:class:`LoadVolume`.
         series_part: see :py:class:`LoadVolume`.
+        limits: see :py:class:`LoadVolume`.
         allow_missing_keys: whether a missing key is passed over.
     """
 
@@ -74,9 +79,10 @@ class LoadVolumed(EachKeyd):
         keys: KeysCollection,
         series_uid: str | None = None,
         series_part: int | None = None,
+        limits: ReadingLimits | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, LoadVolume(series_uid, series_part), allow_missing_keys)
+        super().__init__(keys, LoadVolume(series_uid, series_part, limits), allow_missing_keys)
 
 
 LoadVolumeD = LoadVolumeDict = LoadVolumed

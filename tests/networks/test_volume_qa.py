@@ -323,7 +323,8 @@ def test_description_of_the_network(checkpoint, network):
     assert described["model"]["random_weights"] is True
     assert described["model"]["model_type"] == model_of(network).config.model_type
     assert described["pruner"] == {"name": "nucleus", **asdict(PRUNER)}
-    engine = {"name": "transformers", "max_new_tokens": 6, "do_sample": False, "prefix_reuse": True}
+    engine = {"name": "transformers", "max_new_tokens": 6, "max_seconds": None, "do_sample": False}
+    engine["prefix_reuse"] = True
     assert described["engine"] == engine
     assert described["prompt"] == asdict(VolumePrompt())
     assert json.loads(json.dumps(described)) == described

@@ -21,6 +21,7 @@ __all__ = [
     "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
+    "LoaderWorkerError",
     "MedPrunerError",
     "MissingImagesError",
     "MixedRunError",
@@ -100,6 +101,10 @@ class EncodedStudyError(MedPrunerError, OSError):
 
 
 # data sets
+
+
+class LoaderWorkerError(MedPrunerError, RuntimeError):
+    """A process of the data loader ended while it loaded a volume."""
 
 
 class BenchmarkError(MedPrunerError, ValueError):

@@ -113,7 +113,8 @@ class StudyModel:
             answer = self.network.answer(study, [*turns, question])
             spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer.text, **self._described(study, {**spent, **seconds})}
+        described = self._described(study, {**spent, **seconds})
+        return {"answer": answer.text, **described, "notes": [*described["notes"], *answer.notes]}
 
     def write_overlay(self, image: Path, form: OverlayParameters, folder: Path) -> tuple[Path, dict[str, Any]]:
         """Write the kept slices and tokens of a study as a label map on the study's grid.

@@ -45,7 +45,7 @@ def known_hashes(folder: Path) -> dict[str, str]:
 
 
 def check_hashes(folder: Path) -> None:
-    """Hash the weights in a checkpoint folder and compare with what is known of them, about 1 GB per second and core.
+    """Hash the weights in a checkpoint folder, several files at once, and compare with what is known of them.
 
     Raises:
         CheckpointError: a file is not what it should be.

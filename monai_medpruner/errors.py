@@ -9,6 +9,8 @@ patient data, in particular no DICOM values that could identify a person.
 
 from __future__ import annotations
 
+from monai_medpruner.terminal_text import printable
+
 __all__ = [
     "BenchmarkError",
     "BudgetError",
@@ -19,6 +21,7 @@ __all__ = [
     "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
+    "LoaderWorkerError",
     "MedPrunerError",
     "MissingImagesError",
     "MixedRunError",
@@ -40,6 +43,7 @@ __all__ = [
     "UnreadableVolumeError",
     "UnsupportedModelError",
     "VolumeError",
+    "VolumeLimitError",
     "VolumeReadError",
     "VolumeShapeError",
     "ZeroVarianceError",
@@ -49,7 +53,10 @@ __all__ = [
 
 
 class MedPrunerError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package. Its text has no control characters, also those of a file's name."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def own_error(raised: BaseException | None) -> MedPrunerError | None:
@@ -96,6 +103,10 @@ class EncodedStudyError(MedPrunerError, OSError):
 # data sets
 
 
+class LoaderWorkerError(MedPrunerError, RuntimeError):
+    """A process of the data loader ended while it loaded a volume."""
+
+
 class BenchmarkError(MedPrunerError, ValueError):
     """The files of a benchmark are missing or malformed."""
 
@@ -113,6 +124,10 @@ class VolumeReadError(MedPrunerError, OSError):
 
 class UnreadableVolumeError(VolumeReadError):
     """A file is missing, truncated, empty, in an unknown format, or lacks fields needed to place its voxels."""
+
+
+class VolumeLimitError(VolumeReadError):
+    """A volume is larger than a setting allows."""
 
 
 class EmptyFolderError(VolumeReadError):

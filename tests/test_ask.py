@@ -13,6 +13,7 @@ from monai_medpruner.bundles import bundle_for_model
 from monai_medpruner.cli import main as command_line
 from monai_medpruner.errors import UnsupportedModelError
 from monai_medpruner.settings import bundle_folders
+from monai_medpruner.terminal_text import printable
 from monai_medpruner.testing import save_tiny_checkpoint
 
 
@@ -34,7 +35,7 @@ def test_text_is_asked_word_for_word_and_the_answer_printed(ask):
     question = "$__import__('os').abort() or Lesion #3, 'left' @gamma %x.json?"
     printed, (line,) = ask("--model", "tiny", "--question", question, "--slices", "3:7", "--gamma", "none")
     assert line["question"] == question
-    assert printed.strip() == line["answer"]
+    assert printed.strip() == printable(line["answer"])
     assert line["slices"]["indices"] == [3, 4, 5, 6]
     slice_filter = line["settings"]["preprocessing"][1]["transforms"][0]["arguments"]
     assert slice_filter["threshold"] is None
@@ -54,7 +55,7 @@ def test_what_was_kept_and_the_notes_are_on_standard_error(shared_data, tmp_path
     command_line.main([*words, "--slices", "3:7", "--gamma", "none", "--max_new_tokens", "4"])
     written = capsys.readouterr()
     (line,) = [json.loads(text) for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert written.out.strip() == line["answer"]
+    assert written.out.strip() == printable(line["answer"])
     kept = f"kept: 4 of 30 slices (largest gap {line['slices']['largest_gap_mm']:.1f} mm), {line['tokens']['kept']} of"
     assert kept in written.err
     assert "; seconds: " in written.err

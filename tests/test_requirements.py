@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from monai_medpruner.errors import PackageVersionError, SettingsError
 from monai_medpruner.requirements import check_required_packages
@@ -89,3 +91,32 @@ def test_real_packages(monkeypatch):
     check_required_packages(installed)
     with pytest.raises(PackageVersionError, match=f"pytest is {installed['pytest']}"):
         check_required_packages({**installed, "pytest": "999"})
+
+
+#: the lowest versions without a vulnerability that concerns this package, each with the first of a newer line
+SECURITY_FLOOR = {"monai": ["1.6.1"], "transformers": ["5.3"], "torch": ["2.6"], "pydicom": ["2.4.5", "3.0.2"]}
+
+
+def test_security_floor(repository):
+    """What is allowed, what is tested, and what is installed lies at or above it."""
+    tomllib = pytest.importorskip("tomllib", reason="the standard library reads TOML from Python 3.11 on")
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = [Requirement(one) for one in project["dependencies"]]
+    allowed += [Requirement(one) for group in project["optional-dependencies"].values() for one in group]
+    pinned = [
+        Requirement(line.split("#")[0].strip())
+        for name in ("constraints.txt", "constraints-label.txt")
+        for line in (repository / name).read_text(encoding="utf-8").splitlines()
+        if line.split("#")[0].strip() and not line.startswith("-")
+    ]
+    for name, floors in SECURITY_FLOOR.items():
+        for one in allowed:
+            if one.name == name:
+                lowest = min(Version(part.version) for part in one.specifier if part.operator in (">=", "=="))
+                assert lowest >= Version(floors[0]), one
+        versions = [Version(part.version) for one in pinned if one.name == name for part in one.specifier]
+        assert versions or name == "torch", name
+        for version in [*versions, Version(importlib.metadata.version(name))]:
+            floor = max((Version(one) for one in floors if Version(one).major <= version.major), default=None)
+            assert floor is not None, (name, version)
+            assert version >= floor, (name, version)

@@ -24,7 +24,7 @@ def test_bundles(repository):
 def test_every_setting_says_what_it_does():
     for name, one in settings().items():
         assert one.name == name
-        assert one.group in ("input", "slices", "budget", "tokens", "model", "output", "evaluation")
+        assert one.group in ("input", "slices", "budget", "tokens", "model", "limits", "output", "evaluation")
         assert one.type in ("text", "number", "integer", "boolean", "list")
         assert len(one.help) > 10
 

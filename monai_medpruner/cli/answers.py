@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from monai_medpruner.terminal_text import printable
+
 SUMMARY = "Print the answers of a run with the truth, if known, the retention and the seconds per stage."
 
 
@@ -22,4 +24,4 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a table of answers."""
     from monai_medpruner.report import answer_table
 
-    sys.stdout.write(answer_table(arguments.answers, arguments.truth))
+    sys.stdout.write(printable(answer_table(arguments.answers, arguments.truth)))

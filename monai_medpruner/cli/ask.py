@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
-from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
+from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
+from monai_medpruner.terminal_text import printable
 
 SUMMARY = "Ask about a volume with the bundle for the model, and print the answer as it is generated."
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", nargs="+", default=[], help="any text, asked verbatim; one or more")
     parser.add_argument("--questions_file", help='JSONL file with a line {"question": "..."} for each question')
     add_model_options(parser)
-    add_setting_options(parser, ("budget", "slices", "tokens", "model", "output"))
+    add_setting_options(parser, ("budget", "slices", "tokens", "model", "limits", "output"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -36,10 +37,15 @@ def run(arguments: argparse.Namespace) -> None:
     from monai_medpruner.bundles import open_bundle
     from monai_medpruner.data import question_items, require_items
 
-    items = question_items(arguments.image, arguments.question, arguments.questions_file)
+    given = dict(given_settings(arguments))
+    longest = settings()["limit_question"]
+    longest_question = longest.read(given["limit_question"]) if "limit_question" in given else longest.default
+    items = question_items(
+        arguments.image, arguments.question, arguments.questions_file, max_characters=longest_question
+    )
     require_items(items)
     folder = _chosen_bundle(arguments)
-    overrides = setting_overrides(folder, dict(given_settings(arguments)))
+    overrides = setting_overrides(folder, given)
     workflow = open_bundle(folder, overrides, items=items)
     workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
     workflow.evaluator.add_event_handler(Events.ITERATION_COMPLETED, _write_summary)
@@ -73,7 +79,7 @@ def _write_summary(engine: Any) -> None:
             lines.append(
                 f"note: {len(cut)} answer(s) ended after {max(cut)} tokens, their length limit; see --max_new_tokens"
             )
-        tqdm.write("\n".join(lines), file=sys.stderr)  # a progress bar may be on the line
+        tqdm.write(printable("\n".join(lines)), file=sys.stderr)  # a progress bar may be on the line
 
 
 class _Answers:
@@ -85,7 +91,7 @@ class _Answers:
 
     def __call__(self, piece: str, ends: bool) -> None:
         if self.begins and self.questions is not None:
-            sys.stdout.write(f"> {next(self.questions)}\n")
-        sys.stdout.write(piece + "\n" * ends)
+            sys.stdout.write(f"> {printable(next(self.questions))}\n")
+        sys.stdout.write(printable(piece) + "\n" * ends)
         sys.stdout.flush()
         self.begins = ends

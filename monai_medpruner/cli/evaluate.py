@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
+from monai_medpruner.terminal_text import printable
 
 SUMMARY = "Ask all questions of a benchmark, and score the answers."
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", required=True, help="folder to write; interrupted runs resume automatically")
     add_model_options(parser, DEFAULT_BUNDLE)
     add_setting_options(
-        parser, ("evaluation", "budget", "slices", "tokens", "model"), without=("dataset_dir", "output_dir")
+        parser, ("evaluation", "budget", "slices", "tokens", "model", "limits"), without=("dataset_dir", "output_dir")
     )
 
 
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     for row in open_bundle(folder, overrides, configs=("inference", "evaluate")).evaluator.run():
         sys.stdout.write(_summary(row["metrics"]))
-        sys.stdout.write(f"metrics: {arguments.output_dir}/metrics.json\n")
+        sys.stdout.write(printable(f"metrics: {arguments.output_dir}/metrics.json\n"))
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

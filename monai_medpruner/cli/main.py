@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 
 from monai_medpruner import __version__
 from monai_medpruner.cli import (
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: status 1, with the message on standard error, for an error of this package; status 2 for invalid
-            arguments.
+            arguments; status 143 after SIGTERM.
     """
     parser = argparse.ArgumentParser(
         prog="medpruner", description="Training-free pruning for 3-D medical vision-language models."
@@ -72,10 +75,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # ignite logs an error that passes through an engine, and the engine's caller again; it is written once, below
     logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)
+    shown = f"{parser.prog} {arguments.command}"
     try:
-        COMMANDS[arguments.command].run(arguments)
+        with _ends_by_exception():
+            COMMANDS[arguments.command].run(arguments)
+    except _Terminated:
+        sys.stderr.write(f"{shown}: ended by SIGTERM; what was done is saved\n")
+        raise
     except Exception as raised:
         if (error := own_error(raised)) is None:
             raise
-        sys.stderr.write(f"{parser.prog} {arguments.command}: error: {error}\n")
+        sys.stderr.write(f"{shown}: error: {error}\n")
         raise SystemExit(1) from raised
+
+
+class _Terminated(SystemExit):
+    """The end that SIGTERM asks for; a shell gives 143 as the status of a process that it ended."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+@contextmanager
+def _ends_by_exception() -> Iterator[None]:
+    """Let SIGTERM end the process by an exception, so that files are closed and processes are ended."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    raise _Terminated

@@ -10,6 +10,8 @@ import json
 import sys
 from typing import Any
 
+from monai_medpruner.terminal_text import printable
+
 __all__ = ["add_scoring_options", "write_result"]
 
 
@@ -26,4 +28,4 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
 
 def write_result(result: dict[str, Any]) -> None:
     """Write a result to standard output."""
-    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable(json.dumps(result, indent=2, ensure_ascii=False)) + "\n")

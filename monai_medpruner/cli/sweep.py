@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tau", nargs="+", help="shares of attention that the selected tokens cover")
     parser.add_argument("--temperature", nargs="+", help="temperatures of the scores")
     own = ("dataset_dir", "output_dir", *_GRID)
-    add_setting_options(parser, ("evaluation", "budget", "slices", "tokens", "model"), own)
+    add_setting_options(parser, ("evaluation", "budget", "slices", "tokens", "model", "limits"), own)
 
 
 def run(arguments: argparse.Namespace) -> None:

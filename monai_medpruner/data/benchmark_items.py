@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 
 from monai_medpruner.data.conversations import split_choices
 from monai_medpruner.errors import BenchmarkError, MissingImagesError, SettingsError
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["ITEM_KEYS", "TASKS", "BenchmarkItems", "present_choices"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 #: keys of every item
 ITEM_KEYS = ("image", "question", "choices", "answer", "answer_choice", "type", "subtype", "id", "task")

@@ -22,6 +22,7 @@ from monai_medpruner.data.dicom_objects import passed_over_note
 from monai_medpruner.data.dicom_pixels import check_stored_pixels
 from monai_medpruner.data.dicom_units import check_rescale, series_units
 from monai_medpruner.data.instance_order import instance_order
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.series_choice import choose_series
 from monai_medpruner.data.series_files import may_belong, series_files
 from monai_medpruner.data.series_parts import choose_part
@@ -52,6 +53,7 @@ def read_dicom(
     series_uid: str | None = None,
     decoding: DicomDecoding | None = None,
     series_part: int | None = None,
+    limits: ReadingLimits | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read one DICOM series of a folder, or a single file: one slice, or the frames of a multi-frame object.
 
@@ -63,6 +65,7 @@ def read_dicom(
             echoes; required there.
         decoding: where and within what limits the files are decoded; None for the defaults of
             :py:class:`DicomDecoding`.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (columns, rows, slices), float32, stored values times RescaleSlope plus RescaleIntercept; affine (4, 4)
@@ -76,6 +79,7 @@ def read_dicom(
             several volumes and ``series_part`` is None or not among them.
         UnreadableVolumeError: if a file is damaged, ends the decoder, exceeds a limit, holds fewer pixels than its
             header states, or lacks fields needed to place its voxels.
+        VolumeLimitError: if the volume is larger than ``limits``.
         IncompleteSeriesError: if some files of the series cannot be used as slices.
         SliceGeometryError: if the slices differ in size, pixel spacing or orientation.
         DuplicateSlicesError: if two slices have the same position.
@@ -94,6 +98,7 @@ def read_dicom(
     units, unit_notes = series_units(slices)
     notes += found + passed_over + localizers + unit_notes
     columns, rows, _ = slices[0].shape
+    (limits or ReadingLimits()).check((columns, rows, len(slices)), path.name)
     check_fits_memory((columns, rows, len(slices)), 4)
     if (frames := max(one.shape[2] for one in slices)) > 1:  # which are decoded at once
         check_fits_memory((columns, rows, frames), _FRAME_BYTES)

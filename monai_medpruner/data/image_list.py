@@ -14,7 +14,14 @@ from typing import Any
 
 from monai_medpruner.errors import QuestionError, SettingsError, UnreadableVolumeError
 
-__all__ = ["MAX_QUESTION_CHARACTERS", "image_items", "pair_questions", "question_items", "require_items"]
+__all__ = [
+    "MAX_QUESTION_CHARACTERS",
+    "check_question",
+    "image_items",
+    "pair_questions",
+    "question_items",
+    "require_items",
+]
 
 MAX_QUESTION_CHARACTERS = 20_000
 VERBATIM_HINT = (
@@ -28,6 +35,7 @@ def question_items(
     question: str | Sequence[str] | None = None,
     questions_file: str | None = None,
     dataset_dir: str = "",
+    max_characters: int = MAX_QUESTION_CHARACTERS,
 ) -> list[dict[str, Any]]:
     """List the volumes of a run with their questions.
 
@@ -36,6 +44,7 @@ def question_items(
         question: a question or a list of questions for every image; None or ``""`` for none.
         questions_file: as in :py:func:`pair_questions`; None or ``""`` for none.
         dataset_dir: folder that image paths are relative to; empty for the working directory.
+        max_characters: longest question.
 
     Returns:
         items ``{"image": path, "question": [text, ...]}``; an empty list without images.
@@ -51,7 +60,7 @@ def question_items(
             raise SettingsError(f"{name} must be text or a list of texts, got {type(value).__name__}. {VERBATIM_HINT}")
     if dataset_dir and image:
         image = [os.path.join(dataset_dir, one) for one in ([image] if isinstance(image, str) else image)]
-    return pair_questions(image_items(image), question or None, questions_file)
+    return pair_questions(image_items(image), question or None, questions_file, max_characters)
 
 
 def require_items(items: Sequence[Any]) -> None:
@@ -104,6 +113,7 @@ def pair_questions(
     images: Sequence[dict[str, str]],
     question: str | Sequence[str] | None = None,
     questions_file: str | None = None,
+    max_characters: int = MAX_QUESTION_CHARACTERS,
 ) -> list[dict[str, Any]]:
     """Group all questions about an image into one item, so that each volume is encoded once.
 
@@ -113,6 +123,7 @@ def pair_questions(
         questions_file: JSONL file with lines ``{"question": str, "image": str, "id": str}``, the last two optional.
             A line without ``image`` applies to every image of ``images``. A path in ``image`` is relative to the folder
             of the file and may add an image.
+        max_characters: longest question.
 
     Returns:
         items ``{"image": str, "question": [str, ...]}``, images in order of appearance, questions in the order CSV,
@@ -128,7 +139,9 @@ def pair_questions(
         return []
     grouped: dict[str, dict[str, Any]] = {}
 
-    def add(image: str, text: str | None, identity: str | None = None) -> None:
+    def add(image: str, text: str | None, identity: str | None = None, where: str = "") -> None:
+        if text is not None:
+            check_question(text, where, max_characters)
         # different spellings of a path are the same image; the first spelling is kept
         key = os.path.realpath(os.path.expanduser(image))
         item = grouped.setdefault(key, {"image": image, "question": [], "question_id": []})
@@ -138,16 +151,16 @@ def pair_questions(
             item["question_id"].append(identity)
 
     for number, item in enumerate(images):
-        add(item["image"], _checked(item["question"], f"image {number}: ") if item.get("question") else None)
+        add(item["image"], item.get("question") or None, where=f"image {number}: ")
     shared = [item["image"] for item in grouped.values()]
-    for text in _question_list(question):
+    for text in _question_list(question, max_characters):
         for image in shared:
             add(image, text)
     for line, entry in _read_jsonl(questions_file):
         if entry["image"] is None and not shared:
             raise SettingsError(f"{line}: the question has no image, and no image was given")
         for image in shared if entry["image"] is None else [entry["image"]]:
-            add(image, entry["question"], entry["id"])
+            add(image, entry["question"], entry["id"], f"{line}: ")
     unasked = [number for number, item in enumerate(grouped.values()) if not item["question"]]
     if unasked:
         raise QuestionError(
@@ -159,16 +172,26 @@ def pair_questions(
     return [{key: item[key] for key in keys} for item in grouped.values()]
 
 
-def _checked(question: Any, where: str = "") -> str:
-    """Return a valid question, or raise."""
+def check_question(question: Any, where: str = "", max_characters: int = MAX_QUESTION_CHARACTERS) -> str:
+    """Return a valid question, or raise.
+
+    Args:
+        question: anything.
+        where: beginning of the message.
+        max_characters: longest question.
+
+    Raises:
+        QuestionError: it is not text, is empty or too long, or UTF-8 cannot encode it.
+    """
     if not isinstance(question, str):
         raise QuestionError(f"{where}a question must be text, found {type(question).__name__}. {VERBATIM_HINT}")
     if not question.strip():
         raise QuestionError(f"{where}the question is empty")
-    if len(question) > MAX_QUESTION_CHARACTERS:
+    if len(question) > max_characters:
         raise QuestionError(
-            f"{where}the question has {len(question)} characters; the maximum is {MAX_QUESTION_CHARACTERS}, because "
-            "longer text leaves too little of the model's context for the volume. Split it into several questions."
+            f"{where}the question has {len(question)} characters; the maximum is {max_characters}, because longer text "
+            "leaves too little of the model's context for the volume. Split it into several questions, or raise "
+            "limit_question."
         )
     try:
         question.encode()
@@ -177,10 +200,11 @@ def _checked(question: Any, where: str = "") -> str:
     return question
 
 
-def _question_list(question: Any) -> list[str]:
+def _question_list(question: Any, max_characters: int) -> list[str]:
     if question is None:
         return []
-    return [_checked(i) for i in (question if isinstance(question, (list, tuple)) else [question])]
+    listed = question if isinstance(question, (list, tuple)) else [question]
+    return [check_question(one, max_characters=max_characters) for one in listed]
 
 
 def _read_csv(path: str) -> list[dict[str, str]]:
@@ -234,4 +258,4 @@ def _parse_line(text: str, where: str, folder: Path) -> dict[str, Any]:
         image = str(folder / image)
         if not Path(image).expanduser().exists():
             raise UnreadableVolumeError(f"{where}: {image} does not exist")
-    return {"question": _checked(entry["question"], f"{where}: "), "image": image, "id": identity}
+    return {"question": entry["question"], "image": image, "id": identity}

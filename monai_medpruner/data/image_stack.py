@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, UnreadableVolumeError, VolumeShapeError
 from monai_medpruner.memory import check_fits_memory
@@ -31,12 +32,13 @@ _NO_GEOMETRY = (
 )
 
 
-def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_npy(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a volume in M3D's format: one channel, depth, height, width (1 x 32 x 256 x 256), floats in [0, 1].
 
     Args:
         path: a ``.npy`` file. Its value range is not checked here, but in
             :py:class:`monai_medpruner.transforms.IntensityWindows`.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (W, H, D) float32: axes are columns, rows, slices, as for DICOM; affine (4, 4), the identity in
@@ -44,6 +46,7 @@ def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
 
     Raises:
         UnreadableVolumeError: if the file is truncated, damaged, pickled, or larger than the memory.
+        VolumeLimitError: if the volume is larger than ``limits``.
         VolumeShapeError: if the array is not (1, D, H, W) with a real floating-point type.
     """
     try:
@@ -57,6 +60,7 @@ def read_npy(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         raise VolumeShapeError(f"{path.name} has shape {stored.shape}; expected (1, depth, height, width)")
     if stored.dtype.kind != "f":
         raise VolumeShapeError(f"{path.name} has {stored.dtype} values; expected floating-point values in [0, 1]")
+    (limits or ReadingLimits()).check(stored.shape, path.name)
     check_fits_memory(stored.shape, 4)
     voxels = np.array(stored[0], dtype=np.float32, order="C")
     return voxels.T, _LPS_IDENTITY.copy(), _meta("unit", [f"a .npy file {_NO_GEOMETRY}"])
@@ -87,7 +91,7 @@ def is_image_folder(folder: Path) -> bool:
 
 
 def read_image_folder(
-    path: Path, gray_slices: bool = False, drop_odd_slices: bool = False
+    path: Path, gray_slices: bool = False, drop_odd_slices: bool = False, limits: ReadingLimits | None = None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a folder of 8-bit gray PNG or JPEG slices, sorted by the last number in their names.
 
@@ -96,6 +100,7 @@ def read_image_folder(
         gray_slices: convert slices in color to gray (ITU-R 601-2 luma, transparency ignored), as M3D's own preparation
             does.
         drop_odd_slices: leave out slices that have not the size of most slices, as M3D's own preparation does.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (columns, rows, slices) float32, 0 to 255; affine (4, 4), the identity in LPS; metadata ``intensity``
@@ -103,6 +108,7 @@ def read_image_folder(
 
     Raises:
         UnreadableVolumeError: if a name has no number or differs from the others' pattern, or a file is damaged.
+        VolumeLimitError: if the volume is larger than ``limits``.
         DuplicateSlicesError: if two names have the same number.
         SliceGeometryError: if the slices differ in size.
         VolumeShapeError: if a slice is in color, transparent, or not 8-bit.
@@ -116,19 +122,19 @@ def read_image_folder(
     if drop_odd_slices:
         files, dropped = _of_usual_size(files)
         notes += dropped
-    first, _ = _read_slice(files[0], gray_slices)
-    check_fits_memory((*first.shape, len(files)), 4)
-    voxels = np.empty((len(files), *first.shape), dtype=np.float32)
+    size = _image_size(files[0])
+    (limits or ReadingLimits()).check((*size, len(files)), path.name)
+    check_fits_memory((*size, len(files)), 4)
+    voxels = np.empty((len(files), *size), dtype=np.float32)
     converted = 0
     for index, file in enumerate(files):
-        pixels, changed = _read_slice(file, gray_slices)
-        if pixels.shape != first.shape:
+        rows, columns = _image_size(file)
+        if (rows, columns) != size:  # before it is decoded
             raise SliceGeometryError(
-                f"{file.name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {files[0].name} {first.shape[1]} x "
-                f"{first.shape[0]}: all slices of a volume must have the same size; drop_odd_slices leaves out those "
-                "that differ from most"
+                f"{file.name} has {columns} x {rows} pixels, {files[0].name} {size[1]} x {size[0]}: all slices of a "
+                "volume must have the same size; drop_odd_slices leaves out those that differ from most"
             )
-        voxels[index] = pixels
+        voxels[index], changed = _read_slice(file, gray_slices)
         converted += changed
     if converted:
         notes.append(f"{converted} of {len(files)} slices were in color or transparent and were converted to gray")
@@ -137,10 +143,7 @@ def read_image_folder(
 
 def _of_usual_size(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Return the files of the most frequent size, and a note if there are others."""
-    sizes = []
-    for file in files:
-        with _opened(file) as image:
-            sizes.append(image.size)
+    sizes = [_image_size(file)[::-1] for file in files]
     (usual, count), *others = Counter(sizes).most_common()
     if not others:
         return list(files), []
@@ -184,11 +187,18 @@ def _number_slices(files: Sequence[Path]) -> list[tuple[int, Path]]:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image; failures to read or decode it become typed errors."""
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableVolumeError(f"{file.name} is not a PNG or JPEG image, or is cut short or damaged") from error
+
+
+def _image_size(file: Path) -> tuple[int, int]:
+    """Return rows and columns of one image, from its header."""
+    with _opened(file) as image:
+        return image.height, image.width
 
 
 def _read_slice(file: Path, gray: bool) -> tuple[np.ndarray, bool]:

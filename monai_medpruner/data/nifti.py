@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
 from monai_medpruner.data.nifti_geometry import nifti_geometry
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.errors import MedPrunerError, UnreadableVolumeError, VolumeShapeError
 from monai_medpruner.memory import check_fits_memory
 
@@ -28,18 +30,20 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540  # size of the NIfTI-2 header, the longer one
 _EXTENSION_FLAG_BYTES = 4  # between the header and the voxels, or the extensions
+_MAX_EXTENSION_BYTES = 2**26  # of a header; they are skipped
 _SINGLE_FILE_MAGIC = (b"n+1", b"n+2\0\r\n\032\n")
 _FLOAT32_EXACT = 2**24
 _DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, HeaderTypeError)
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def read_nifti(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a single-file NIfTI-1 or NIfTI-2 volume, compressed or not.
 
     A compressed file is read to its end to verify its checksum, so any truncation or damage raises an error.
 
     Args:
         path: a file named ``.nii`` or ``.nii.gz``.
+        limits: the largest volume to read; None for the defaults.
 
     Returns:
         voxels (X, Y, Z) or (X, Y, Z, C), float32, scaled by ``scl_slope`` and ``scl_inter``, NaN and Inf unchanged;
@@ -48,6 +52,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     Raises:
         UnreadableVolumeError: if the file is empty, truncated, damaged, in another format than its name states, or
             larger than the memory.
+        VolumeLimitError: if it is larger than ``limits``, before its voxels are read.
         VolumeShapeError: if the array does not have three spatial axes (and at most one channel axis) of scalar voxels.
         SpacingError, SliceGeometryError: see :func:`~.nifti_geometry.nifti_geometry`.
     """
@@ -60,10 +65,41 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         found, name = ("not gzip", ".nii") if compressed else ("gzip", ".nii.gz")
         raise UnreadableVolumeError(f"{path.name}: the content is {found}. If it is a NIfTI file, rename it to {name}.")
     with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-        return _read_stream(file, path.name)
+        return _read_stream(_BoundedStream(file), path.name, limits or ReadingLimits())
 
 
-def _read_stream(file: io.BufferedIOBase, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+class _BoundedStream(io.BufferedIOBase):
+    """A file of which no more than an extension of a header is read at once, except into memory given for it.
+
+    nibabel reads as many bytes of an extension as a file states, and to the end of the file where it states fewer than
+    none: a small compressed file could fill the memory.
+    """
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MAX_EXTENSION_BYTES:
+            raise HeaderDataError(f"an extension of the header states a size of {size} bytes")
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _read_stream(
+    file: _BoundedStream, name: str, limits: ReadingLimits
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read the header, the voxels and the rest of the stream; failures become typed errors."""
     with _typed_errors(name):
         start = file.read(_HEADER_BYTES)
@@ -71,12 +107,16 @@ def _read_stream(file: io.BufferedIOBase, name: str) -> tuple[np.ndarray, np.nda
         if nifti is None:
             raise UnreadableVolumeError(f"{name} has no NIfTI header")
         raw = nifti.header_class(start[: nifti.header_class.sizeof_hdr], check=False)
+        if not 0 <= float(raw["vox_offset"]) <= _MAX_EXTENSION_BYTES:
+            raise UnreadableVolumeError(
+                f"{name}: the header places the voxels at byte {float(raw['vox_offset']):.0f}: it is damaged"
+            )
         image, notes = _open_image(nifti, raw, file)
-        _check_header(image, name)
+        _check_header(image, name, limits)
         affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
         while file.read(2**20):  # the checksum of a gzip file is at its end
-            pass
+            limits.check_bytes(file.tell(), name)
     if trailing := stored.ndim - 4 if stored.ndim > 4 else 0:
         stored = stored.reshape(stored.shape[:-trailing])
     if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
@@ -105,7 +145,7 @@ def _open_image(
     return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), image.affine, header), [note]
 
 
-def _check_header(image: nib.Nifti1Image, name: str) -> None:
+def _check_header(image: nib.Nifti1Image, name: str, limits: ReadingLimits) -> None:
     """Raise if the header shows that the file is not a supported volume, before the voxels are read."""
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
@@ -115,7 +155,9 @@ def _check_header(image: nib.Nifti1Image, name: str) -> None:
     if dtype.kind not in "iufb":
         kind = "complex" if dtype.kind == "c" else "color"
         raise VolumeShapeError(f"{name} has {kind} voxels; expected one real number per voxel")
+    limits.check(shape, name)
     stored: Any = image.dataobj
+    limits.check_bytes(stored.offset + dtype.itemsize * prod(map(int, shape)), name)
     scaled = stored.slope != 1 or stored.inter != 0
     # bytes per voxel: as stored (twice while unpacking), scaled in float64, as float32
     check_fits_memory(shape, 2 * dtype.itemsize + (8 if scaled else 0) + 4)

@@ -21,6 +21,7 @@ from monai_medpruner.data.dicom_decoding import DicomDecoding
 from monai_medpruner.data.dicom_series import read_dicom
 from monai_medpruner.data.image_stack import is_image_folder, read_image_folder, read_npy
 from monai_medpruner.data.nifti import NIFTI_SUFFIXES, read_nifti
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.series_files import is_dicom
 from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolumeError
 
@@ -79,6 +80,7 @@ class VolumeReader(ImageReader):
             :py:class:`DicomDecoding`, in another process, or what its environment variables say.
         gray_slices: convert slices of an image folder that are in color; see :py:func:`read_image_folder`.
         drop_odd_slices: leave out slices of an image folder that have not the size of most.
+        limits: the largest volume to read; None for the defaults of :py:class:`ReadingLimits`.
 
     Raises:
         SettingsError: if ``series_uid`` or ``series_part`` has the wrong type, or an environment variable is not valid.
@@ -95,6 +97,7 @@ class VolumeReader(ImageReader):
         series_part: int | None = None,
         gray_slices: bool = False,
         drop_odd_slices: bool = False,
+        limits: ReadingLimits | None = None,
     ) -> None:
         super().__init__()
         if series_uid is not None and not isinstance(series_uid, str):
@@ -105,6 +108,7 @@ class VolumeReader(ImageReader):
         self.series_part = series_part
         self.gray_slices = gray_slices
         self.drop_odd_slices = drop_odd_slices
+        self.limits = limits or ReadingLimits()
         self.decoding = decoding or DicomDecoding.from_environment()
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
@@ -144,15 +148,15 @@ class VolumeReader(ImageReader):
             raise UnreadableVolumeError(f"{path} does not exist. Pass a NIfTI file or a DICOM folder.")
         if _is_nifti(path) and path.is_file():
             self._refuse_series(path, "a NIfTI file")
-            return "NIfTI", read_nifti(path)
+            return "NIfTI", read_nifti(path, self.limits)
         if _is_npy(path) and path.is_file() and path.stat().st_size:
             self._refuse_series(path, "a .npy file")
-            return "npy", read_npy(path)
+            return "npy", read_npy(path, self.limits)
         if path.is_dir() and is_image_folder(path):
             self._refuse_series(path, "a folder of images")
-            return "images", read_image_folder(path, self.gray_slices, self.drop_odd_slices)
+            return "images", read_image_folder(path, self.gray_slices, self.drop_odd_slices, self.limits)
         if path.is_dir() or is_dicom(path):
-            return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part)
+            return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part, self.limits)
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "

@@ -84,7 +84,7 @@ def conversation_text(
         )
     turns = conversation.turns
     system = conversation.prompt.system
-    _check_special_tokens([*turns, system], tokenizer)
+    _check_special_tokens([*turns, system], tokenizer, family)
     marker = family.image_marker(tokenizer)
     content = conversation.prompt.content([index + 1 for index in slice_indices], turns[0], marker)
     messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
@@ -104,11 +104,18 @@ def conversation_text(
     return pieces[0] + "".join(image + piece for image, piece in zip(written, pieces[1:], strict=True))
 
 
-def _check_special_tokens(texts: Sequence[str], tokenizer: Any) -> None:
-    """Refuse texts with special tokens of the model, which would change the structure of the prompt."""
-    # some tokens are marked as special but missing from all_special_tokens
-    marked = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-    special = [*tokenizer.all_special_tokens, *marked]
+def _check_special_tokens(texts: Sequence[str], tokenizer: Any, family: ModelFamily) -> None:
+    """Refuse texts with special tokens of the model, which would change the structure of the prompt.
+
+    Tokens are looked for as text and as ids, since a tokenizer may make one of other characters that it normalizes.
+    """
+    # some tokens are marked as special but missing from all_special_tokens; that of an image need not be marked
+    marked = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = [*tokenizer.all_special_tokens, *marked.values(), family.image_marker(tokenizer)]
+    ids = {*tokenizer.all_special_ids, *marked, family.image_token_id} - {tokenizer.unk_token_id}
     for text in texts:
-        if held := [token for token in special if token in text]:
+        held = [token for token in special if token in text]
+        if not held and (made := ids.intersection(tokenizer(text, add_special_tokens=False)["input_ids"])):
+            held = [tokenizer.convert_ids_to_tokens(min(made))]
+        if held:
             raise QuestionError(f"a question must not contain special tokens of the model, got {held[0]!r}; remove it")

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TextStreamer
+from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.engines.generation_values import GenerationValues
@@ -41,12 +42,15 @@ class TransformersEngine(nn.Module):
         checkpoint: checkpoint of the model, loaded on first use. An encoder in this process may share it.
         max_new_tokens: maximum length of an answer, reasoning included, where a conversation states none. It is less
             where the model's context leaves less, down to 256 tokens. An answer that ends there is marked as truncated.
+        max_seconds: longest time for the tokens of an answer, the prompt included. An answer that is not complete then
+            ends there, after one token at least, with a note. None for no limit.
         reuse_prefix: False runs the whole prompt for each question, in one part. So does a model whose cache does not
             allow the reuse; :meth:`describe` tells.
         cache: keeps keys and values in its folder too, for further runs that ask about the same study.
 
     Raises:
-        SettingsError: ``max_new_tokens`` is not positive, or the checkpoint is loaded without its language model.
+        SettingsError: ``max_new_tokens`` or ``max_seconds`` is not positive, or the checkpoint is loaded without
+            its language model.
     """
 
     def __init__(
@@ -54,16 +58,20 @@ class TransformersEngine(nn.Module):
         checkpoint: Checkpoint,
         *,
         max_new_tokens: int = 256,
+        max_seconds: float | None = None,
         reuse_prefix: bool = True,
         cache: StudyCache | None = None,
     ) -> None:
         super().__init__()
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if max_seconds is not None and not max_seconds > 0:
+            raise SettingsError(f"max_seconds must be a positive number or None, got {max_seconds!r}")
         if checkpoint.parts != "all":
             raise SettingsError("the engine needs a checkpoint with its language model: parts must be 'all'")
         self.checkpoint = checkpoint
         self.max_new_tokens = max_new_tokens
+        self.max_seconds = max_seconds
         self.reuse_prefix = reuse_prefix
         folder = None if cache is None else cache.files
         self._prefix = PromptPrefix(None if folder is None else PromptFiles(folder, checkpoint.describe))
@@ -90,6 +98,7 @@ class TransformersEngine(nn.Module):
         return {
             "name": "transformers",
             "max_new_tokens": self.max_new_tokens,
+            "max_seconds": self.max_seconds,
             **GenerationValues.of(self.checkpoint.model.generation_config).describe(),
             "prefix_reuse": self.reuse_prefix and PromptPrefix.possible(self.checkpoint.model),
         }
@@ -121,6 +130,7 @@ class TransformersEngine(nn.Module):
             limit = self._limit(conversation, pruned_length)
             values = GenerationValues.of(self.checkpoint.model.generation_config)
         records: list[PruningRecord] = []
+        clock = TimeLimit(self.max_seconds)
         output = model.generate(
             encoded=study.slices,
             on_record=records.append,
@@ -128,6 +138,7 @@ class TransformersEngine(nn.Module):
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=limit,
+            stopping_criteria=StoppingCriteriaList([clock]),
             **values.arguments,
             streamer=None if stream is None else AnswerStreamer(tokenizer, stream),
         )
@@ -141,6 +152,7 @@ class TransformersEngine(nn.Module):
             new_tokens=len(new),
             reused_tokens=records[0].reused_tokens,
             truncated=len(new) >= limit and new[-1] not in values.end_tokens,
+            notes=clock.notes,
         )
 
     def _limit(self, conversation: Conversation, length: int) -> int:
@@ -163,6 +175,26 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True))
     left_out = set(tokenizer.convert_tokens_to_ids([one for one in special if one not in REASONING_MARKS]))
     return str(tokenizer.decode([one for one in ids if one not in left_out], skip_special_tokens=False))
+
+
+class TimeLimit(StoppingCriteria):
+    """Ends an answer that takes too long.
+
+    Args:
+        seconds: from now on; None for no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.start = perf_counter()
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        """Return, for each prompt, whether the answer ends; see the base class."""
+        over = self.seconds is not None and perf_counter() - self.start >= self.seconds
+        if over:
+            self.notes = (f"the answer may be cut short: it was ended after {self.seconds:g} seconds (limit_seconds)",)
+        return torch.full((len(input_ids),), over, device=input_ids.device)  # type: ignore[return-value]
 
 
 class AnswerStreamer(TextStreamer):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_medpruner.data.image_list import MAX_QUESTION_CHARACTERS, check_question
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.language_engine import LanguageEngine
 from monai_medpruner.engines.transformers_engine import TransformersEngine
@@ -35,6 +36,7 @@ class VolumeQA(nn.Module):
         prompt: template of the prompt.
         stream: called with each piece of an answer's text as it is generated, and whether it is the last piece.
         report_tokens: length limit for callers that ask for a report (the MONAI Label app); None for the engine's.
+        max_characters: longest question, and longest turn of a conversation.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class VolumeQA(nn.Module):
         prompt: VolumePrompt | None = None,
         stream: Callable[[str, bool], object] | None = None,
         report_tokens: int | None = None,
+        max_characters: int = MAX_QUESTION_CHARACTERS,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -51,6 +54,7 @@ class VolumeQA(nn.Module):
         self.prompt = prompt or VolumePrompt()
         self.stream = stream
         self.report_tokens = report_tokens
+        self.max_characters = max_characters
 
     @classmethod
     def from_pretrained(
@@ -93,13 +97,16 @@ class VolumeQA(nn.Module):
         Raises:
             VolumeShapeError: the volume has another shape.
             IntensityUnitsError: intensities lie outside [0, 1].
-            QuestionError: a question is not text, is empty, or contains special tokens of the model.
+            QuestionError: a question is not text, is empty or too long, or contains special tokens of the model.
             PromptError: the pruned prompt is longer than the context of the model.
         """
         if volume.ndim != 5 or volume.shape[1] not in (1, 3):
             raise VolumeShapeError(f"expected volumes of shape (B, 1 or 3, H, W, D), got {tuple(volume.shape)}")
         if question is not None and len(question) != len(volume):
             raise QuestionError(f"expected a list of questions for each of {len(volume)} volumes, got {len(question)}")
+        for asked in question or ():  # before a volume is encoded
+            for text in asked:
+                check_question(text, max_characters=self.max_characters)
         studies = [self.encode(volume[index]) for index in range(len(volume))]
         if question is None:
             tokens = [torch.cat(list(study.tokens)).float() for study in studies]
@@ -122,7 +129,7 @@ class VolumeQA(nn.Module):
         Returns:
             The pruned study; ``study`` itself if the pruner does not use the question.
         """
-        return self.encoder.for_question(study, Conversation.about(self.prompt, question).turns[-1])
+        return self.encoder.for_question(study, self._conversation(question).turns[-1])
 
     def answer(self, study: EncodedStudy, question: str | Sequence[str], max_new_tokens: int | None = None) -> Answer:
         """Answer one question about an encoded volume.
@@ -133,12 +140,17 @@ class VolumeQA(nn.Module):
             max_new_tokens: length limit of the answer; None for the engine's.
 
         Raises:
-            QuestionError: a turn is not text, is empty, or contains special tokens of the model.
+            QuestionError: a turn is not text, is empty or too long, or contains special tokens of the model.
             PromptError: the pruned prompt is longer than the context of the model.
         """
         pruned = self.for_question(study, question)
+        return self.engine.generate(pruned, [self._conversation(question, max_new_tokens)], self.stream)[0]
+
+    def _conversation(self, question: str | Sequence[str], max_new_tokens: int | None = None) -> Conversation:
         conversation = Conversation.about(self.prompt, question, max_new_tokens)
-        return self.engine.generate(pruned, [conversation], self.stream)[0]
+        for turn in conversation.turns:
+            check_question(turn, max_characters=self.max_characters)
+        return conversation
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values: ``model``, ``pruner``, ``prompt``, ``engine``."""

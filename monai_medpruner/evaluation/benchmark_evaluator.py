@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,19 @@ from monai_medpruner.errors import SettingsError, describe_error
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
 from monai_medpruner.evaluation.prediction_folder import PredictionFolder
 from monai_medpruner.evaluation.variants import Variant, encode_variants
+from monai_medpruner.evaluation.worker_loss import is_worker_loss, worker_loss
 from monai_medpruner.memory import is_out_of_memory, peak_memory, release_memory
 from monai_medpruner.metrics import find_protocol, run_report
 from monai_medpruner.metrics.scoring import write_json
 from monai_medpruner.networks import EncodedStudy
 from monai_medpruner.pruners import pruner_settings
 from monai_medpruner.results import package_versions, result_line
+from monai_medpruner.terminal_text import package_logger
 from monai_medpruner.transforms import describe_transform
 
 __all__ = ["BenchmarkEvaluator", "ItemEvents"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class ItemEvents(EventEnum):
@@ -102,6 +103,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             event_names=[ItemEvents],
             decollate=False,
         )
+        # ignite would go on with a run that an exception has ended, in place of a new one
+        self.interrupt_resume_enabled = False
         if not items:
             raise SettingsError("there are no items to evaluate")
         if variants is not None and not variants:
@@ -168,11 +171,38 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         if done:
             logger.info("%d of %d items have a prediction; asking the remaining ones", len(done), len(self.items))
         groups = group_items(self.items, self.protocol, done)
-        share = groups[idist.get_rank() :: idist.get_world_size()]
-        self.data_loader.dataset.data = share
-        self.state.epoch_length = len(share)
-        if share:
-            super().run(global_epoch)
+        self._run_groups(groups[idist.get_rank() :: idist.get_world_size()], global_epoch)
+
+    def _run_groups(self, groups: list[dict[str, Any]], global_epoch: int) -> None:
+        """Evaluate volumes. If a worker dies, those that it may have loaded are taken one by one, each by a new one."""
+        loader = self.data_loader
+        while groups:
+            try:
+                self._run_loader(groups, global_epoch)
+                return
+            except RuntimeError as error:
+                if self.fail_fast or not is_worker_loss(error):
+                    raise
+                logger.warning("a worker of the data loader died; the next volumes are loaded one by one")
+            groups = [one for one in groups if self._remains(one)]
+            ahead = loader.num_workers * ((loader.prefetch_factor or 0) + 1)
+            for one in groups[:ahead]:
+                try:
+                    self._run_loader([one], global_epoch)
+                except RuntimeError as error:
+                    if not is_worker_loss(error):
+                        raise
+                    self._fail(one["items"], describe_error(worker_loss(error)))
+            groups = groups[ahead:]
+
+    def _run_loader(self, groups: list[dict[str, Any]], global_epoch: int) -> None:
+        self.data_loader.dataset.data = groups
+        self.state.epoch_length = len(groups)
+        super().run(global_epoch)
+
+    def _remains(self, group: Mapping[str, Any]) -> bool:
+        """Return whether an item about a volume has no prediction yet."""
+        return any(item["id"] in remaining for item in group["items"] for remaining in self._open.values())
 
     def _report(self, variant: Variant, lines: list[dict[str, Any]]) -> dict[str, Any]:
         metrics = run_report(lines, self.protocol.name, self.wordnet)
@@ -219,7 +249,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
 
     def _described(self, error: Exception) -> tuple[str, str]:
         """Return class and message of an error for its line; with ``fail_fast``, raise the error."""
-        if self.fail_fast:
+        if self.fail_fast or is_worker_loss(error):  # that loads another volume
             raise error
         if is_out_of_memory(error):
             release_memory()
@@ -253,6 +283,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         question = {**item, "reference": item["answer"], "reference_choice": item["answer_choice"]}
         line = result_line(question, self._settings_of(variant), peak_memory=peak_memory(), **result)
         self.folders[variant].append(line)
+        self._open[variant].discard(item["id"])
         self.state.output = line
         self.fire_event(ItemEvents.ITEM_COMPLETED)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,13 +14,14 @@ from typing import Any, TextIO
 import ignite.distributed as idist
 from filelock import FileLock, Timeout
 
-from monai_medpruner.atomic_write import atomic_write
+from monai_medpruner.atomic_write import atomic_write, remove_parts
 from monai_medpruner.errors import IncompletePredictionsError, MixedRunError, OutputFolderError
-from monai_medpruner.results import append_line
+from monai_medpruner.results import append_line, json_line
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["PredictionFolder"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 _SHOWN = 3
 
@@ -66,6 +66,8 @@ class PredictionFolder:
             try:
                 (self.output_dir / "records").mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
+                for folder in (self.output_dir, self.output_dir / "records"):
+                    remove_parts(folder)
                 self._claim(json.loads(json.dumps(identity)))
                 self._merge(ids, self.retry_failed)
             except Timeout as error:
@@ -160,7 +162,7 @@ class PredictionFolder:
         if drop_failed:
             lines = [line for line in lines if line.get("status") == "ok"]
         if changed or shards or lines != held or not self.predictions_file.exists():
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            text = "".join(map(json_line, lines))
             atomic_write(self.predictions_file, text.encode())
         for shard in shards:
             shard.unlink()

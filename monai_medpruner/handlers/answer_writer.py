@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from itertools import count
 from pathlib import Path
@@ -18,11 +17,12 @@ from monai.utils import CommonKeys
 from monai_medpruner.errors import OutputFolderError
 from monai_medpruner.memory import peak_memory
 from monai_medpruner.results import StudyAnswers, append_line, result_line
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["AnswerWriter"]
 
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class AnswerWriter:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,13 +20,14 @@ from monai_medpruner.label.server import check_server_version, patch_server, qui
 from monai_medpruner.label.studies import StudyDatastore, datastore_study, session_study
 from monai_medpruner.label.study_model import StudyModel
 from monai_medpruner.label.tasks import AskTask, OverlayTask, ReportTask
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["MedPrunerApp"]
 
 #: fields of a request other than the task's parameters
 REQUEST_FIELDS = ("model", "image", "session_id", "file", "result_dir")
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class MedPrunerApp(MONAILabelApp):

@@ -40,6 +40,7 @@ from monai_medpruner.errors import (
 from monai_medpruner.label.guard import RequestGuard
 from monai_medpruner.label.parameters import parse_parameters
 from monai_medpruner.label.studies import upload_name
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["check_server_version", "patch_server", "quiet_server_log"]
 
@@ -57,7 +58,7 @@ _STATUS: tuple[tuple[type[MedPrunerError], int], ...] = (
 # max number of waiting and running requests; the server has 40 threads
 _MAX_REQUESTS = 32
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 def check_server_version() -> None:

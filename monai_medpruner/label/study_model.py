@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -26,6 +25,7 @@ from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.request_settings import adjust, adjustable
 from monai_medpruner.networks import CachedEncoder, CachedPreprocessing, EncodedStudy, StudyCache
 from monai_medpruner.results import STAGES
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["StudyModel"]
 
@@ -37,7 +37,7 @@ _SHEAR_NOTE = (
 # what the encoder spends; nothing where it found the study by its voxels
 _ENCODING = ("encode", "select")
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class StudyModel:
@@ -115,7 +115,9 @@ class StudyModel:
             answer = self.network.answer(study, [*turns, question], max_new_tokens)
             spent = answer.seconds
             logger.info(f"request {number}: answered ({spent['prefill']:.1f} s and {spent['decode']:.1f} s)")
-        return {"answer": answer.text, "truncated": answer.truncated, **self._described(study, {**spent, **seconds})}
+        described = self._described(study, {**spent, **seconds})
+        notes = [*described["notes"], *answer.notes]
+        return {"answer": answer.text, "truncated": answer.truncated, **described, "notes": notes}
 
     def write_overlay(self, image: Path, form: OverlayParameters, folder: Path) -> tuple[Path, dict[str, Any]]:
         """Write the kept slices and tokens of a study as a label map on the study's grid.

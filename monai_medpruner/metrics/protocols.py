@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,11 @@ from monai_medpruner.metrics.bleu import BleuScorer
 from monai_medpruner.metrics.meteor import MeteorScorer
 from monai_medpruner.metrics.rouge import RougeScorer
 from monai_medpruner.metrics.text_scorer import TextScorer
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["PROTOCOLS", "EvaluationProtocol", "find_protocol"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ import nltk
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
 from monai_medpruner.errors import OutputFolderError, PackageVersionError, SettingsError
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["find_wordnet", "prepare_wordnet"]
 
@@ -33,7 +33,7 @@ _LEXICOGRAPHER_FILES = (
     "verb.stative verb.weather adj.ppl"
 ).split()
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 def find_wordnet(folder: str | Path | None = None) -> WordNetCorpusReader | None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -15,10 +14,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["CacheFolder"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 _SUFFIX = ".safetensors"
 _OWN_NAME = re.compile(rf"[0-9a-f]{{64}}(\.prompt)?{re.escape(_SUFFIX)}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +14,17 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file
 
 from monai_medpruner.errors import CheckpointError, ModelMemoryError, SettingsError
 from monai_medpruner.memory import free_memory
-from monai_medpruner.networks.checkpoint_files import checkpoint_digest, read_json
+from monai_medpruner.networks.checkpoint_files import checkpoint_digest, pickled_weights, read_json
+from monai_medpruner.networks.checkpoint_hashes import check_hashes
 from monai_medpruner.networks.families import ModelFamily, family_class, family_of
+from monai_medpruner.networks.hub_access import is_path, snapshot_folder, works_offline
 
 __all__ = ["Checkpoint", "default_device", "default_dtype", "load_config", "load_model", "load_processors"]
 
@@ -42,7 +44,7 @@ class Checkpoint(nn.Module):
 
     Args:
         path_or_id: a local checkpoint folder or a Hub id.
-        revision: commit of a Hub checkpoint.
+        revision: commit of a Hub checkpoint; None takes the newest. After loading, :attr:`revision` is its commit.
         device: None takes the first GPU, or the CPU if there is none.
         dtype: data type of the weights, or its name; None takes bfloat16 on a GPU and float32 on a CPU.
         attn_implementation: None takes the default of transformers.
@@ -88,6 +90,8 @@ class Checkpoint(nn.Module):
         with self._lock:
             if self._model is None:
                 with self._folder() as place:
+                    # all parts are of one commit, also where a branch was asked for, which moves
+                    self.revision = _commit(place, self.revision) or self.revision
                     self._processors = load_processors(place, revision=self.revision)
                     self._digest = checkpoint_digest(place)
                     self._model = load_model(place, revision=self.revision, parts=self.parts, **self._loading)
@@ -123,8 +127,7 @@ class Checkpoint(nn.Module):
         model = self.model
         return {
             "model_id": self.name,
-            # the commit where no revision was asked for, since that of a branch moves
-            "revision": self.revision or getattr(model.config, "_commit_hash", None),
+            "revision": self.revision,
             "digest": self._digest,
             "model_type": model.config.model_type,
             "random_weights": bool(getattr(model.config, RANDOM_WEIGHTS, False)),
@@ -156,6 +159,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a supported vision-language model from safetensors, in evaluation mode. No code of a checkpoint is run.
 
+    The weights are hashed where their hashes are known; see :mod:`~monai_medpruner.networks.checkpoint_hashes`.
+
     Args:
         path_or_id: a local checkpoint folder or a Hub id.
         revision: commit of a Hub checkpoint; pin it for reproducible results.
@@ -166,7 +171,8 @@ def load_model(
             configuration remains that of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is missing, gated, unreachable or incomplete.
+        CheckpointError: the checkpoint is missing, gated, unreachable, incomplete or damaged, or its weights are
+            pickled.
         UnsupportedModelError: no family supports the model.
         ModelMemoryError: its weights do not fit into the device's free memory.
     """
@@ -176,6 +182,8 @@ def load_model(
     family_class(config.model_type)
     built = _vision_config(config) if parts == "vision" else config
     _check_memory(path_or_id, built, kind, target)
+    if Path(path_or_id).is_dir():
+        check_hashes(Path(path_or_id))
     with _explained(path_or_id):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path_or_id,
@@ -186,8 +194,11 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=parts == "vision",
+            **_access(path_or_id, revision),
         )
     model, report = loaded
+    if not Path(path_or_id).is_dir() and (folder := snapshot_folder(path_or_id, revision)) is not None:
+        check_hashes(folder)  # of files that were downloaded just now
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"the checkpoint {path_or_id} lacks {len(missing)} weights of its model, such as {missing[0]}; "
@@ -218,7 +229,16 @@ def load_config(path_or_id: str, *, revision: str | None = None) -> Any:
         CheckpointError: the configuration is missing, gated, unreachable or incomplete.
     """
     with _explained(path_or_id):
-        return AutoConfig.from_pretrained(path_or_id, revision=revision)
+        return AutoConfig.from_pretrained(path_or_id, revision=revision, **_access(path_or_id, revision))
+
+
+def _commit(path_or_id: str, revision: str | None) -> str | None:
+    """Return the commit of a Hub checkpoint, whose configuration is downloaded for it; None for a folder."""
+    if Path(path_or_id).is_dir():
+        return None
+    load_config(path_or_id, revision=revision)
+    folder = snapshot_folder(path_or_id, revision)
+    return revision if folder is None else folder.name
 
 
 def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[Any, Any]:
@@ -237,9 +257,12 @@ def load_processors(path_or_id: str, *, revision: str | None = None) -> tuple[An
     Raises:
         CheckpointError: one of them is missing, gated or unreachable.
     """
+    if not Path(path_or_id).is_dir():
+        load_config(path_or_id, revision=revision)  # whose errors say more than those of a processor
     with _explained(path_or_id):
-        image_processor = AutoImageProcessor.from_pretrained(path_or_id, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision)
+        access = _access(path_or_id, revision)
+        image_processor = AutoImageProcessor.from_pretrained(path_or_id, revision=revision, **access)
+        tokenizer = AutoTokenizer.from_pretrained(path_or_id, revision=revision, **access)
         tokenizer.chat_template = _chat_template(path_or_id, revision) or tokenizer.chat_template
     return image_processor, tokenizer
 
@@ -272,11 +295,23 @@ def _template_of(stated: Any) -> str | None:
     return template if isinstance(template, str) else None
 
 
+def _access(path_or_id: str, revision: str | None) -> dict[str, Any]:
+    """Return the arguments of transformers that say what may be asked and run."""
+    # by default transformers asks at the terminal whether to run a checkpoint's code
+    return {"trust_remote_code": False, "local_files_only": works_offline(path_or_id, revision)}
+
+
 @contextmanager
 def _explained(path_or_id: str) -> Iterator[None]:
     """Raise the errors of loading as errors that say what to do."""
     try:
         yield
+    except CheckpointError:
+        raise
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"cannot load {path_or_id!r}: its weights are cut short or damaged ({error}); download it again"
+        ) from error
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise CheckpointError(f"cannot load {path_or_id!r}: {_advice(path_or_id, error)}") from error
 
@@ -296,11 +331,23 @@ def _advice(path_or_id: str, error: BaseException) -> str:
             f"({error})"
         )
     if Path(path_or_id).is_dir():
+        if pickled := pickled_weights(Path(path_or_id)):
+            return (
+                f"its weights are pickled ({pickled}), and reading them can run code: only safetensors are loaded. "
+                "Look for a version of the checkpoint with safetensors, or convert it where you trust it"
+            )
         return f"the folder is not a complete checkpoint ({error}); download it again"
-    if os.path.isabs(path_or_id) or path_or_id.startswith((".", "~")) or path_or_id.count("/") > 1:
+    if is_path(path_or_id):
         return "there is no such folder; check the path"
+    if path_or_id == "tiny":
+        return (
+            "tiny is a model of the commands and bundles. In Python, monai_medpruner.bundles.open_checkpoint('tiny')"
+            " is one for an encoder and an engine; monai_medpruner.testing.save_tiny_checkpoint writes one to a folder"
+        )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"there is no such model on the Hub, or you have no access to it; check {page} and 'hf auth whoami'"
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which is not run. Pass a checkpoint of a model that transformers has"
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
         return (
             "it is not in the local cache, and the Hub cannot be reached (or offline mode is on). Download it on a "

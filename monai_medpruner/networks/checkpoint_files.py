@@ -12,9 +12,10 @@ from typing import Any
 
 from monai_medpruner.errors import CheckpointError
 
-__all__ = ["checkpoint_digest", "chosen_fields", "read_json"]
+__all__ = ["checkpoint_digest", "chosen_fields", "pickled_weights", "read_json"]
 
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
+_PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -51,6 +52,13 @@ def chosen_fields(
     if missing := [name for name in required if name not in fields]:
         raise CheckpointError(f"{place} lacks {', '.join(missing)}")
     return {name: fields[name] for name in (*required, *optional) if name in fields}
+
+
+def pickled_weights(folder: Path) -> str | None:
+    """Return the name of a file with pickled weights in a folder without safetensors; None if there is none."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    return next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED), None)
 
 
 def checkpoint_digest(path_or_id: str) -> str | None:

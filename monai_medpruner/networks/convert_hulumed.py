@@ -19,6 +19,7 @@ from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
 from monai_medpruner.errors import CheckpointError, OutputFolderError
 from monai_medpruner.networks.checkpoint_files import chosen_fields, read_json
+from monai_medpruner.networks.checkpoint_hashes import write_checksums
 from monai_medpruner.networks.convert_hulumed_processors import write_processors
 
 __all__ = ["convert_hulumed"]
@@ -106,6 +107,7 @@ def convert_hulumed(source: Path, destination: Path) -> None:
         config.save_pretrained(partial)
         write_processors(source, partial, config.image_token_id, vision.patch_size)
         _write_weights(source, partial, shards)
+        write_checksums(partial)
         if destination.exists():
             destination.rmdir()
         partial.rename(destination)

@@ -17,10 +17,10 @@ from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import EncodedStudyError, SettingsError
 from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.networks.scored_slices import ScoredSlices
-from monai_medpruner.networks.sealed_file import seal_tensors, unseal_tensors
 from monai_medpruner.networks.study_key import StudyKey
 from monai_medpruner.pruners import TokenPruner
 from monai_medpruner.results import StageTimes, StudyRecord
+from monai_medpruner.results.sealed_file import seal_tensors, unseal_tensors
 
 __all__ = ["EncodedStudy"]
 
@@ -103,7 +103,7 @@ class EncodedStudy:
 
         Raises:
             SettingsError: the study waits for a question.
-            OSError: the file cannot be written.
+            OutputFolderError: the file cannot be written.
         """
         if self.pending is not None:
             raise SettingsError("a study that waits for its question cannot be saved; save that of for_question")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from safetensors import SafetensorError
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.networks.cache_folder import CacheFolder
-from monai_medpruner.networks.sealed_file import seal_tensors, unseal_tensors
 from monai_medpruner.results import package_versions
+from monai_medpruner.results.sealed_file import seal_tensors, unseal_tensors
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["PromptFiles"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 _FORMAT = "monai_medpruner.prompt/1"
 _KIND = ".prompt"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from dataclasses import replace
@@ -15,10 +14,11 @@ from monai_medpruner.errors import EncodedStudyError, SettingsError
 from monai_medpruner.networks.cache_folder import CacheFolder
 from monai_medpruner.networks.encoded_study import EncodedStudy
 from monai_medpruner.networks.study_key import StudyKey
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["StudyCache", "open_study_cache"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 #: note in the record of a study that comes from the disk
 EARLIER_RUN = "encoded in an earlier run; slices and tokens come from the study cache"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
@@ -29,11 +28,12 @@ from monai_medpruner.networks.study_record import study_record
 from monai_medpruner.networks.volume_limit import VolumeLimit, volume_limit
 from monai_medpruner.pruners import TokenBudget, TokenPruner, pruner_settings
 from monai_medpruner.results import StageTimes
+from monai_medpruner.terminal_text import package_logger
 from monai_medpruner.transforms.body_tokens import body_tokens
 
 __all__ = ["SliceEncoder", "TransformersEncoder"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 
 class SliceEncoder(Protocol):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -13,10 +12,11 @@ from importlib.util import find_spec
 import torch
 
 from monai_medpruner.errors import SettingsError
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["attention_received", "class_attention"]
 
-logger = logging.getLogger(__name__)
+logger = package_logger(__name__)
 
 #: a fused route gives the scores of queries, keys and a scale
 FusedRoute = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]

@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_medpruner.errors import BenchmarkError, OutputFolderError
 from monai_medpruner.results import read_lines
+from monai_medpruner.terminal_text import printable
 
 __all__ = ["answer_table", "kept_text", "seconds_text"]
 
@@ -82,6 +83,7 @@ def _volume(
             if truth is not None:
                 right.append(answer.casefold() == truth.casefold())
             rows[-1].append(_UNKNOWN if truth is None else truth if right[-1] else f"{truth}  <- the answer is wrong")
+    rows = [[printable(cell) for cell in row] for row in rows]  # before they are aligned
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     settings, slices, tokens = (lines[0][name] for name in ("settings", "slices", "tokens"))
     model = settings["model"]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from monai_medpruner.results.answer import Answer, StudyAnswers
-from monai_medpruner.results.lines import LINE_SCHEMA, append_line, result_line
+from monai_medpruner.results.lines import LINE_SCHEMA, append_line, json_line, result_line
 from monai_medpruner.results.pruning_record import PruningRecord
 from monai_medpruner.results.result_folder import RunResults, read_lines, read_results
 from monai_medpruner.results.slice_gap import SliceGap, largest_gap
@@ -30,6 +30,7 @@ __all__ = [
     "StudyRecord",
     "VolumeGeometry",
     "append_line",
+    "json_line",
     "largest_gap",
     "package_versions",
     "read_lines",

@@ -32,6 +32,7 @@ class Answer:
         reused_tokens: number of tokens at the beginning of the prompt that an earlier question about the study had run.
         truncated: whether the answer was cut off at its length limit.
         raw_text: all that the model wrote, if that is more than the answer: its reasoning; otherwise None.
+        notes: what is unusual about the answer, such as that a limit of time ended it.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Answer:
     reused_tokens: int = 0
     truncated: bool = False
     raw_text: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_text(cls, written: str, **facts: Any) -> Answer:
@@ -67,7 +69,7 @@ class Answer:
         """Write the answer as JSON, atomically.
 
         Raises:
-            OSError: the file cannot be written.
+            OutputFolderError: the file cannot be written.
         """
         target = Path(path)
         atomic_write(target, (json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n").encode())
@@ -81,8 +83,9 @@ class Answer:
             OutputFolderError: the file is missing or is not an answer.
         """
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{**fields, "notes": tuple(fields["notes"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise OutputFolderError(f"{path} cannot be read as an answer: {error}") from error
 
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from monai_medpruner.errors import OutputFolderError
 from monai_medpruner.results.study_record import StudyRecord
+from monai_medpruner.terminal_text import package_logger
 
 __all__ = ["RunResults", "read_lines", "read_results"]
+
+logger = package_logger(__name__)
 
 _LINE_FILES = ("answers.jsonl", "predictions.jsonl")
 
@@ -65,16 +68,30 @@ def read_results(folder: str | Path) -> RunResults:
 
 
 def read_lines(file: str | Path) -> list[dict[str, Any]]:
-    """Read a file of result lines.
+    """Read a file of result lines. An incomplete last line, of a run that was killed, is left out with a warning.
 
     Raises:
         OutputFolderError: the file cannot be read, or a line is not a JSON object.
     """
     try:
         # not with splitlines, which also splits at Unicode line separators inside texts
-        lines = [json.loads(text) for text in Path(file).read_text(encoding="utf-8").split("\n") if text]
+        *whole, rest = Path(file).read_bytes().split(b"\n")
+        lines = [json.loads(text) for text in whole if text]
+        if rest:
+            lines += _last_line(rest, file)
     except (OSError, ValueError) as error:
         raise OutputFolderError(f"{file} cannot be read as the results of a run: {error}") from error
     if not all(isinstance(line, dict) for line in lines):
         raise OutputFolderError(f"{file} cannot be read as the results of a run: a line is not a JSON object")
     return lines
+
+
+def _last_line(text: bytes, file: str | Path) -> list[Any]:
+    """Return a last line without its end; nothing, with a warning, if it is the beginning of one."""
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        if not text.startswith(b"{"):
+            raise
+        logger.warning("the last line of %s is incomplete (interrupted run) and is left out", file)
+        return []

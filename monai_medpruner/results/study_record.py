@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.results.sealed_file import seal_tensors, unseal_tensors
 from monai_medpruner.results.slice_gap import SliceGap, largest_gap
 from monai_medpruner.results.slice_record import SliceRecord
-from monai_medpruner.results.tensor_bytes import tensor_bytes
 from monai_medpruner.results.versions import package_versions
 
 __all__ = ["NOTED_GAP_MM", "StudyRecord", "VolumeGeometry"]
@@ -200,15 +200,16 @@ class StudyRecord:
         ]
 
     def save(self, path: str | Path) -> Path:
-        """Write the record as safetensors, atomically.
+        """Write the record as safetensors, atomically, with a hash of every byte of the file.
 
         Raises:
-            OSError: the file cannot be written.
+            OutputFolderError: the file cannot be written.
         """
         target = Path(path)
         tensors, facts = self.packed()
-        facts |= {"format": _FORMAT, "versions": package_versions()}
-        atomic_write(target, tensor_bytes(tensors, {name: json.dumps(value) for name, value in facts.items()}))
+        facts |= {"versions": package_versions()}
+        described = {name: json.dumps(value) for name, value in facts.items()}
+        atomic_write(target, seal_tensors(tensors, {**described, "format": _FORMAT}))
         return target
 
     def packed(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -244,14 +245,11 @@ class StudyRecord:
             OutputFolderError: the file is missing, damaged, or is not a study record.
         """
         try:
-            with safe_open(str(path), "pt") as file:
-                facts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (OSError, SafetensorError, ValueError) as error:
+            tensors, described = unseal_tensors(Path(path).read_bytes(), _FORMAT)
+            facts = {name: json.loads(value) for name, value in described.items() if name not in ("format", "sha256")}
+            return cls.unpacked(tensors, facts)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise OutputFolderError(f"{path} cannot be read as a study record: {error}") from error
-        if facts.get("format") != _FORMAT:
-            raise OutputFolderError(f"{path} is not a study record: its format is {facts.get('format')!r}")
-        return cls.unpacked(tensors, facts)
 
     @classmethod
     def unpacked(cls, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> StudyRecord:

@@ -123,10 +123,22 @@ def _write_block(
                 phantoms.append(replace(training_phantom(added, preprocessing, token_pixels), answers={}))
     file = _block_file(place, block)
     part = file.with_suffix(f".{os.getpid()}")
-    torch.save([vars(one) for one in phantoms], part)
+    torch.save([_as_tensors(one) for one in phantoms], part)
     part.replace(file)
 
 
 def _read_block(file: Path) -> list[TrainingPhantom]:
-    # written by this class; contains NumPy arrays, which the safe loader rejects
-    return [TrainingPhantom(**fields) for fields in torch.load(file, weights_only=False)]
+    read = torch.load(file, weights_only=True)  # runs nothing
+    return [TrainingPhantom(**{name: _array(value) for name, value in fields.items()}) for fields in read]
+
+
+def _as_tensors(phantom: TrainingPhantom) -> dict[str, Any]:
+    """Return a phantom's fields, with tensors for arrays, which the safe loader of PyTorch takes."""
+    return {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in vars(phantom).items()
+    }
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -18,6 +18,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver, LrScheduleHandler
 from torch import nn
 
 from monai_medpruner.networks import Checkpoint
+from monai_medpruner.networks.checkpoint_hashes import write_checksums
 from monai_medpruner.testing import save_parts
 from monai_medpruner.training.small_models import save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
@@ -119,3 +120,4 @@ def save_trained(network: Checkpoint, folder: str) -> None:
         folder: folder of the checkpoint.
     """
     save_parts(folder, deepcopy(network.model).half(), network.tokenizer, network.image_processor)
+    write_checksums(Path(folder))

@@ -11,6 +11,7 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import Transform
 from monai.utils import ImageMetaKey, TransformBackends
 
+from monai_medpruner.data.reading_limits import ReadingLimits
 from monai_medpruner.data.volume_reader import VolumeReader
 from monai_medpruner.transforms.each_key import EachKeyd
 
@@ -28,6 +29,7 @@ class LoadVolume(Transform):
         series_part: volume to read of a series that holds several, such as contrast phases, counted from 1.
         gray_slices: convert slices of a PNG or JPEG folder that are in color to gray, with a note.
         drop_odd_slices: leave out slices of a PNG or JPEG folder that have not the size of most, with a note.
+        limits: the largest volume to read; None for the defaults. They are no part of a study's key or record.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
@@ -38,13 +40,18 @@ class LoadVolume(Transform):
         series_part: int | None = None,
         gray_slices: bool = False,
         drop_odd_slices: bool = False,
+        limits: ReadingLimits | None = None,
     ) -> None:
         self.series_uid = series_uid
         self.series_part = series_part
         self.gray_slices = gray_slices
         self.drop_odd_slices = drop_odd_slices
         self.reader = VolumeReader(
-            series_uid, series_part=series_part, gray_slices=gray_slices, drop_odd_slices=drop_odd_slices
+            series_uid,
+            series_part=series_part,
+            gray_slices=gray_slices,
+            drop_odd_slices=drop_odd_slices,
+            limits=limits,
         )
 
     def __call__(self, path: PathLike) -> torch.Tensor:
@@ -78,6 +85,7 @@ class LoadVolumed(EachKeyd):
         series_part: see :py:class:`LoadVolume`.
         gray_slices: see :py:class:`LoadVolume`.
         drop_odd_slices: see :py:class:`LoadVolume`.
+        limits: see :py:class:`LoadVolume`.
         allow_missing_keys: whether a missing key is passed over.
     """
 
@@ -90,9 +98,10 @@ class LoadVolumed(EachKeyd):
         series_part: int | None = None,
         gray_slices: bool = False,
         drop_odd_slices: bool = False,
+        limits: ReadingLimits | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        array_form = LoadVolume(series_uid, series_part, gray_slices, drop_odd_slices)
+        array_form = LoadVolume(series_uid, series_part, gray_slices, drop_odd_slices, limits)
         super().__init__(keys, array_form, allow_missing_keys)
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import NibabelReader
 
-from monai_medpruner.data import VolumeReader
+from monai_medpruner.data import ReadingLimits, VolumeReader
 from monai_medpruner.errors import MedPrunerError, SpacingError, UnreadableVolumeError, VolumeShapeError
 
 AFFINE = np.array([[0, -0.7, 0, 11.0], [0.5, 0, 0, -12.0], [0, 0, 2.5, 13.0], [0, 0, 0, 1]])
@@ -192,7 +192,7 @@ def test_volume_larger_than_memory_is_rejected_before_reading(tmp_path):
     content[40:48] = struct.pack("<4h", 3, 32767, 32767, 32767)
     path.write_bytes(gzip.compress(content))
     with pytest.raises(UnreadableVolumeError, match=r"32767 x 32767 x 32767 voxels, which needs 262120\.0 GiB"):
-        read(path)
+        VolumeReader(limits=ReadingLimits(voxels=10**15, slices=10**6, gib=10**9)).read(path)
 
 
 @pytest.mark.parametrize("size", [0.0, -2.0, np.nan])

@@ -322,11 +322,6 @@ def test_another_model_is_asked_itself(tiny, tmp_path, cache, other, monkeypatch
     assert encoded(path, cache, model)[1]
 
 
-def test_a_commit_of_the_hub_counts_where_none_was_asked_for(tiny, monkeypatch):
-    monkeypatch.setattr(tiny.model.config, "_commit_hash", "abc", raising=False)
-    assert tiny.describe()["revision"] == "abc"
-
-
 def test_nothing_of_a_patient_or_a_path_is_kept(tiny, tmp_path, cache):
     folder = tmp_path / "DOE^JANE"
     folder.mkdir()

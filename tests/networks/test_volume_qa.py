@@ -323,7 +323,7 @@ def test_description_of_the_network(checkpoint, network):
     assert described["model"]["random_weights"] is True
     assert described["model"]["model_type"] == model_of(network).config.model_type
     assert described["pruner"] == {"name": "nucleus", **asdict(PRUNER)}
-    engine = {"name": "transformers", "max_new_tokens": 6, "prefix_reuse": True}
+    engine = {"name": "transformers", "max_new_tokens": 6, "max_seconds": None, "prefix_reuse": True}
     engine |= {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
     used = described["engine"].pop("checkpoint")
     assert described["engine"] == engine

@@ -102,7 +102,7 @@ def test_damaged_and_other_files(tmp_path):
     with pytest.raises(OutputFolderError, match="cannot be read"):
         StudyRecord.load(path)
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(OutputFolderError, match="not a study record"):
+    with pytest.raises(OutputFolderError, match="it holds no hash of its content"):
         StudyRecord.load(path)
     with pytest.raises(OutputFolderError, match="cannot be read"):
         StudyRecord.load(tmp_path / "absent.safetensors")
@@ -127,3 +127,19 @@ def test_answer_round_trip(tmp_path):
     (tmp_path / "answer.json").write_text('{"other": 1}')
     with pytest.raises(OutputFolderError, match="cannot be read as an answer"):
         Answer.load(tmp_path / "answer.json")
+
+
+def test_a_flipped_bit_anywhere_is_refused(tmp_path):
+    path = study_record().save(tmp_path / "one.safetensors")
+    content = path.read_bytes()
+    assert StudyRecord.load(path).volume_id
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(OutputFolderError, match="cannot be read as a study record"):
+            StudyRecord.load(path)
+    for length in range(0, len(content), 301):
+        path.write_bytes(content[:length])
+        with pytest.raises(OutputFolderError, match="cannot be read as a study record"):
+            StudyRecord.load(path)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load
 
-from monai_medpruner.results import tensor_bytes
+from monai_medpruner.results.tensor_bytes import tensor_bytes
 
 __all__ = ["seal_tensors", "unseal_tensors"]
 

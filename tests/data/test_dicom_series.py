@@ -350,7 +350,7 @@ def test_no_patient_data_in_metadata(tmp_path, write_series):
     write_series(tmp_path / "s")
     (tmp_path / "s" / "x.txt").write_text("text")
     _, meta = read(tmp_path / "s")
-    assert len(meta) == 12
+    assert len(meta) == 13
     assert not any(i in repr(meta) for i in PRIVATE)
 
 

@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,17 @@ _HEADER_BYTES = 540  # size of the NIfTI-2 header, the longer one
 _EXTENSION_FLAG_BYTES = 4  # between the header and the voxels, or the extensions
 _SINGLE_FILE_MAGIC = (b"n+1", b"n+2\0\r\n\032\n")
 _FLOAT32_EXACT = 2**24
-_DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, HeaderTypeError)
+_MOST_INFLATION = 1032  # bytes that one compressed byte can stand for: zlib's manual, "Maximum Compression Factor"
+_MOST_TRAILING = 2**30  # bytes after the voxels that are read, in search of the checksum
+_DAMAGED = (OSError, EOFError, zlib.error)
+_NOT_VALID = (ValueError, OverflowError, ImageFileError, HeaderDataError, HeaderTypeError)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a single-file NIfTI-1 or NIfTI-2 volume, compressed or not.
 
-    A compressed file is read to its end to verify its checksum, so any truncation or damage raises an error.
+    A compressed file is read to its end to verify its checksum, so any truncation or damage raises an error. Nothing is
+    allocated for voxels that the file is too short to hold.
 
     Args:
         path: a file named ``.nii`` or ``.nii.gz``.
@@ -59,11 +64,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     if (magic == _GZIP_MAGIC) != compressed:
         found, name = ("not gzip", ".nii") if compressed else ("gzip", ".nii.gz")
         raise UnreadableVolumeError(f"{path.name}: the content is {found}. If it is a NIfTI file, rename it to {name}.")
+    most_bytes = path.stat().st_size * (_MOST_INFLATION if compressed else 1)
     with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-        return _read_stream(file, path.name)
+        return _read_stream(file, path.name, most_bytes)
 
 
-def _read_stream(file: io.BufferedIOBase, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def _read_stream(file: io.BufferedIOBase, name: str, most_bytes: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read the header, the voxels and the rest of the stream; failures become typed errors."""
     with _typed_errors(name):
         start = file.read(_HEADER_BYTES)
@@ -72,11 +78,10 @@ def _read_stream(file: io.BufferedIOBase, name: str) -> tuple[np.ndarray, np.nda
             raise UnreadableVolumeError(f"{name} has no NIfTI header")
         raw = nifti.header_class(start[: nifti.header_class.sizeof_hdr], check=False)
         image, notes = _open_image(nifti, raw, file)
-        _check_header(image, name)
+        _check_header(image, name, most_bytes)
         affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
-        while file.read(2**20):  # the checksum of a gzip file is at its end
-            pass
+        notes += _read_rest(file, name)
     if trailing := stored.ndim - 4 if stored.ndim > 4 else 0:
         stored = stored.reshape(stored.shape[:-trailing])
     if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
@@ -105,7 +110,26 @@ def _open_image(
     return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), image.affine, header), [note]
 
 
-def _check_header(image: nib.Nifti1Image, name: str) -> None:
+def _read_rest(file: io.BufferedIOBase, name: str) -> list[str]:
+    """Read what follows the voxels, up to the checksum at the end of a gzip file; return notes on it."""
+    count, notes = 0, []
+    try:
+        while block := file.read(2**20):
+            count += len(block)
+            if count > _MOST_TRAILING:
+                raise UnreadableVolumeError(
+                    f"{name} goes on for more than {_MOST_TRAILING >> 30} GiB after the voxels that its header declares"
+                )
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # a wrong checksum
+            raise
+        notes.append("something else follows the gzip data: not read")
+    if count:
+        notes.append(f"{count} bytes follow the voxels that the NIfTI header declares: not read")
+    return notes
+
+
+def _check_header(image: nib.Nifti1Image, name: str, most_bytes: int) -> None:
     """Raise if the header shows that the file is not a supported volume, before the voxels are read."""
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
@@ -119,6 +143,12 @@ def _check_header(image: nib.Nifti1Image, name: str) -> None:
     scaled = stored.slope != 1 or stored.inter != 0
     # bytes per voxel: as stored (twice while unpacking), scaled in float64, as float32
     check_fits_memory(shape, 2 * dtype.itemsize + (8 if scaled else 0) + 4)
+    needed = int(stored.offset) + prod(int(size) for size in shape) * dtype.itemsize
+    if needed > most_bytes:
+        raise UnreadableVolumeError(
+            f"{name} is cut short, or its header damaged: it holds at most {most_bytes} bytes, but its header asks for "
+            f"{needed}"
+        )
 
 
 @contextmanager
@@ -128,5 +158,7 @@ def _typed_errors(name: str) -> Iterator[None]:
         yield
     except MedPrunerError:
         raise
+    except _NOT_VALID as error:
+        raise UnreadableVolumeError(f"{name}: its NIfTI header is not valid: {error}") from error
     except _DAMAGED as error:
         raise UnreadableVolumeError(f"{name} is cut short or damaged ({type(error).__name__} while reading)") from error

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +29,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540  # size of the NIfTI-2 header, the longer one
 _EXTENSION_FLAG_BYTES = 4  # between the header and the voxels, or the extensions
+_LEAST_EXTENSION_BYTES = 16
 _SINGLE_FILE_MAGIC = (b"n+1", b"n+2\0\r\n\032\n")
 _FLOAT32_EXACT = 2**24
 _MOST_INFLATION = 1032  # bytes that one compressed byte can stand for: zlib's manual, "Maximum Compression Factor"
@@ -78,10 +79,17 @@ def _read_stream(file: io.BufferedIOBase, name: str, most_bytes: int) -> tuple[n
             raise UnreadableVolumeError(f"{name} has no NIfTI header")
         raw = nifti.header_class(start[: nifti.header_class.sizeof_hdr], check=False)
         image, notes = _open_image(nifti, raw, file)
+        offset = int(cast(Any, image.dataobj).offset)
+        extensions_fit = _extensions_fit(file, raw, offset)
         _check_header(image, name, most_bytes)
         affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
         notes += _read_rest(file, name)
+        if not extensions_fit:
+            problem = "the NIfTI header's extensions do not end where its voxels begin"
+            if offset + prod(image.shape) * image.get_data_dtype().itemsize != file.tell():
+                raise UnreadableVolumeError(f"{problem}, nor do these end with the file: where they begin is not known")
+            notes.append(f"{problem}: its vox_offset is followed, since they end with the file")
     if trailing := stored.ndim - 4 if stored.ndim > 4 else 0:
         stored = stored.reshape(stored.shape[:-trailing])
     if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
@@ -94,20 +102,33 @@ def _read_stream(file: io.BufferedIOBase, name: str, most_bytes: int) -> tuple[n
 def _open_image(
     nifti: type[nib.Nifti1Image], raw: nib.Nifti1Header, file: io.BufferedIOBase
 ) -> tuple[nib.Nifti1Image, list[str]]:
-    """Return nibabel's image, and a note where the header's place of the voxels had to be corrected."""
+    """Return nibabel's image without extensions, and a note where the header's place of the voxels was corrected."""
+    header = nifti.header_class(raw.binaryblock, raw.endianness)  # repairs what nibabel repairs
     missing = raw["magic"].item() in _SINGLE_FILE_MAGIC and float(raw["vox_offset"]) == 0
     first = int(raw.sizeof_hdr) + _EXTENSION_FLAG_BYTES
     file.seek(int(raw.sizeof_hdr))
-    if missing and any(file.read(_EXTENSION_FLAG_BYTES)):
-        raise UnreadableVolumeError("the NIfTI header does not say where the voxels begin (vox_offset is 0)")
-    file.seek(0)
-    image = nifti.from_file_map(nifti.make_file_map({"image": file}), mmap=False)
-    if not missing:
-        return image, []
-    header = image.header.copy()
-    header["vox_offset"] = first
-    note = f"the NIfTI header does not say where the voxels begin (vox_offset is 0): read from byte {first}"
-    return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), image.affine, header), [note]
+    notes = []
+    if missing:
+        if any(file.read(_EXTENSION_FLAG_BYTES)):
+            raise UnreadableVolumeError("the NIfTI header does not say where the voxels begin (vox_offset is 0)")
+        header["vox_offset"] = first
+        notes = [f"the NIfTI header does not say where the voxels begin (vox_offset is 0): read from byte {first}"]
+    return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), None, header), notes
+
+
+def _extensions_fit(file: io.BufferedIOBase, header: nib.Nifti1Header, end: int) -> bool:
+    """Whether there are no extensions, or their sizes lead to byte ``end``, where the voxels begin; none is read."""
+    file.seek(int(header.sizeof_hdr))
+    if file.read(_EXTENSION_FLAG_BYTES)[:1] in (b"", b"\0"):
+        return True
+    place = int(header.sizeof_hdr) + _EXTENSION_FLAG_BYTES
+    while place + _LEAST_EXTENSION_BYTES <= end:
+        file.seek(place)
+        size = int(np.frombuffer(file.read(4).ljust(4, b"\0"), f"{header.endianness}i4")[0])
+        if size < _LEAST_EXTENSION_BYTES or place + size > end:
+            return False
+        place += size
+    return True
 
 
 def _read_rest(file: io.BufferedIOBase, name: str) -> list[str]:

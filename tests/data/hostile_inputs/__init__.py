@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from hostile_inputs import (
     dicom_folders,
+    dicom_frames,
     dicom_geometry,
     dicom_pixels,
     dicom_series,
     nifti_files,
     nifti_headers,
-    pending,
 )
 from hostile_inputs.case import HostileInput
 
@@ -26,5 +26,5 @@ INPUTS: list[HostileInput] = [
     *dicom_geometry.INPUTS,
     *dicom_series.INPUTS,
     *dicom_folders.INPUTS,
-    *pending.INPUTS,
+    *dicom_frames.INPUTS,
 ]

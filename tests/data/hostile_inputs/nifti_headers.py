@@ -66,6 +66,29 @@ def nifti_extensions(folder: Path) -> Case:
     return case(write(folder, made))
 
 
+@registry.add(
+    "an extension of 1 GiB by its size, in a file of 3 kB",
+    noted("its vox_offset is followed"),
+    other_oracle="tries to read the extension",
+)
+def nifti_extension_huge(folder: Path) -> Case:
+    made = image()
+    made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"text"))
+    path = patch(write(folder, made), 352, "<i", 1 << 30)
+    return case(patch(path, SCALE, "<2f", 2.0, 24.0), body() * 2.0 + 24.0)
+
+
+@registry.add(
+    "an extension that runs into the voxels, and bytes after them",
+    refused(UnreadableVolumeError, "where they begin is not known"),
+)
+def nifti_extension_overlaps(folder: Path) -> Case:
+    made = image()
+    made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"text" * 10))
+    path = write(folder, made)
+    return Case(patch(path, VOX_OFFSET, "<f", float(nib.load(path).dataobj.offset - 16)))
+
+
 @registry.add("30,000 x 30,000 x 30,000 voxels are declared", refused(UnreadableVolumeError, "memory"))
 def nifti_huge(folder: Path) -> Case:
     return Case(patch(write(folder, image()), DIM, "<4h", 3, 30000, 30000, 30000))

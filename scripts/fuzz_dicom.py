@@ -11,23 +11,18 @@ made again by its seed: the seed of the run plus its number.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import random
-import sys
-import tempfile
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_modality_lut
-from tqdm import tqdm
 
 from monai_medpruner.data import VolumeReader
 from monai_medpruner.data.dicom_decoding import DicomDecoding
@@ -276,35 +271,19 @@ def outcome(path: Path, reader: VolumeReader) -> str:
     return "read" if same else "FINDING: values differ from pydicom's"
 
 
+def write(seed: int, folder: Path) -> tuple[str, Path]:
+    """Write the mutant of a seed; return its kind and its file."""
+    kind, content = mutant(seed)
+    path = folder / "mutant.dcm"
+    path.write_bytes(content)
+    return kind, path
+
+
 def run(seeds: Iterable[int]) -> dict[int, tuple[str, str]]:
     """Read the mutants of some seeds and print findings; return kind and outcome of each."""
     reader = VolumeReader(decoding=DicomDecoding(file_seconds=10, series_seconds=20, memory_gib=1))
-    found = {}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for seed in seeds:
-            kind, content = mutant(seed)
-            path = Path(folder) / "mutant.dcm"
-            path.write_bytes(content)
-            found[seed] = kind, outcome(path, reader)
-            if found[seed][1].startswith("FINDING"):
-                sys.stdout.write(f"seed {seed}, {kind}: {found[seed][1]}\n")
-                sys.stdout.flush()
-    return found
-
-
-def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    seeds = range(arguments.seed, arguments.seed + arguments.count)
-    found = run(tqdm(seeds, file=sys.stderr))
-    for text, count in Counter(text.split(":")[0] for _, text in found.values()).most_common():
-        sys.stdout.write(f"{count} {text}\n")
-    sys.exit(any(text.startswith("FINDING") for _, text in found.values()))
+    return fuzzing.judge(seeds, write, lambda path: outcome(path, reader))
 
 
 if __name__ == "__main__":
-    main()
+    fuzzing.main(__doc__, run)

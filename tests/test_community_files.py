@@ -112,6 +112,21 @@ def test_workflow_runs_the_readmes_test_command(repository):
             assert "uses" not in step or re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
 
 
+def test_nightly_workflow_reads_20_000_mutants(repository):
+    workflow = read(repository / ".github" / "workflows" / "nightly.yml")
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    assert job["timeout-minutes"] < 360
+    formats = job["strategy"]["matrix"]["format"]
+    command = job["steps"][-1]["run"]
+    assert int(re.search(r"--count (\d+)", command)[1]) * len(formats) == 20_000
+    for one in formats:
+        path = re.search(r"python (scripts/.*\.py)", command)[1].replace("${{ matrix.format }}", one)
+        assert (repository / path).exists(), path
+    for step in job["steps"]:
+        assert "uses" not in step or re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+
+
 def test_citation(repository):
     citation = read(repository / "CITATION.cff")
     assert {"cff-version", "message", "title", "authors", "version", "license", "preferred-citation"} <= set(citation)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_medpruner.data.dicom_decoding import DicomDecoding, decode_headers
+from monai_medpruner.data.dicom_elements import ElementError, read_stored_pixels
 from monai_medpruner.data.dicom_objects import non_image_kind
 from monai_medpruner.data.instance_order import whole_number
 from monai_medpruner.data.series_files import is_dicom
@@ -146,9 +147,24 @@ def _slice_header(path: Path, magic: bool, found: Mapping[str, Any]) -> SliceHea
     if cause is None and not (magic or unnamed or path.suffix.lower() in _DICOM_SUFFIXES):
         return None
     raise UnreadableVolumeError(
-        f"{path.name} should be a DICOM image but cannot be decoded: it is empty, truncated, damaged, or contains no "
-        "image. Copy the series again, or move the file out of the folder if it is not an image."
+        f"{path.name} should be a DICOM image but {_why_unreadable(path)}. Copy the series again, or move the file out "
+        "of the folder if it is not an image."
     ) from (None if cause is None else RuntimeError(cause))
+
+
+def _why_unreadable(path: Path) -> str:
+    """Return what is wrong with a file of which the decoder gives no header."""
+    if not path.stat().st_size:
+        return "is empty (0 bytes)"
+    try:
+        stored = read_stored_pixels(path)
+    except ElementError as error:
+        return f"is cut short or damaged: {error}"
+    if stored.length is None:
+        return "holds no pixels"
+    if stored.element != "PixelData":
+        return f"its pixels are {stored.element}, which is not supported"
+    return "the decoder refuses its header, for a reason that it does not tell"
 
 
 def _parse_header(path: Path, found: Mapping[str, Any]) -> SliceHeader:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -30,16 +30,20 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540  # size of the NIfTI-2 header, the longer one
 _EXTENSION_FLAG_BYTES = 4  # between the header and the voxels, or the extensions
-_MAX_EXTENSION_BYTES = 2**26  # of a header; they are skipped
+_LEAST_EXTENSION_BYTES = 16
 _SINGLE_FILE_MAGIC = (b"n+1", b"n+2\0\r\n\032\n")
 _FLOAT32_EXACT = 2**24
-_DAMAGED = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, HeaderTypeError)
+_MOST_INFLATION = 1032  # bytes that one compressed byte can stand for: zlib's manual, "Maximum Compression Factor"
+_MOST_TRAILING = 2**30  # bytes after the voxels that are read, in search of the checksum
+_DAMAGED = (OSError, EOFError, zlib.error)
+_NOT_VALID = (ValueError, OverflowError, ImageFileError, HeaderDataError, HeaderTypeError)
 
 
 def read_nifti(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read a single-file NIfTI-1 or NIfTI-2 volume, compressed or not.
 
-    A compressed file is read to its end to verify its checksum, so any truncation or damage raises an error.
+    A compressed file is read to its end to verify its checksum, so any truncation or damage raises an error. Nothing is
+    allocated for voxels that the file is too short to hold.
 
     Args:
         path: a file named ``.nii`` or ``.nii.gz``.
@@ -64,41 +68,13 @@ def read_nifti(path: Path, limits: ReadingLimits | None = None) -> tuple[np.ndar
     if (magic == _GZIP_MAGIC) != compressed:
         found, name = ("not gzip", ".nii") if compressed else ("gzip", ".nii.gz")
         raise UnreadableVolumeError(f"{path.name}: the content is {found}. If it is a NIfTI file, rename it to {name}.")
+    most_bytes = path.stat().st_size * (_MOST_INFLATION if compressed else 1)
     with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-        return _read_stream(_BoundedStream(file), path.name, limits or ReadingLimits())
-
-
-class _BoundedStream(io.BufferedIOBase):
-    """A file of which no more than an extension of a header is read at once, except into memory given for it.
-
-    nibabel reads as many bytes of an extension as a file states, and to the end of the file where it states fewer than
-    none: a small compressed file could fill the memory.
-    """
-
-    def __init__(self, file: Any) -> None:
-        super().__init__()
-        self._file = file
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= _MAX_EXTENSION_BYTES:
-            raise HeaderDataError(f"an extension of the header states a size of {size} bytes")
-        return self._file.read(size)
-
-    def readinto(self, buffer: Any, /) -> int:
-        return self._file.readinto(buffer)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        return True
+        return _read_stream(file, path.name, most_bytes, limits or ReadingLimits())
 
 
 def _read_stream(
-    file: _BoundedStream, name: str, limits: ReadingLimits
+    file: io.BufferedIOBase, name: str, most_bytes: int, limits: ReadingLimits
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Read the header, the voxels and the rest of the stream; failures become typed errors."""
     with _typed_errors(name):
@@ -112,11 +88,17 @@ def _read_stream(
                 f"{name}: the header places the voxels at byte {float(raw['vox_offset']):.0f}: it is damaged"
             )
         image, notes = _open_image(nifti, raw, file)
-        _check_header(image, name, limits)
+        offset = int(cast(Any, image.dataobj).offset)
+        extensions_fit = _extensions_fit(file, raw, offset)
+        _check_header(image, name, most_bytes, limits)
         affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
-        while file.read(2**20):  # the checksum of a gzip file is at its end
-            limits.check_bytes(file.tell(), name)
+        notes += _read_rest(file, name)
+        if not extensions_fit:
+            problem = "the NIfTI header's extensions do not end where its voxels begin"
+            if offset + prod(image.shape) * image.get_data_dtype().itemsize != file.tell():
+                raise UnreadableVolumeError(f"{problem}, nor do these end with the file: where they begin is not known")
+            notes.append(f"{problem}: its vox_offset is followed, since they end with the file")
     if trailing := stored.ndim - 4 if stored.ndim > 4 else 0:
         stored = stored.reshape(stored.shape[:-trailing])
     if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
@@ -129,23 +111,55 @@ def _read_stream(
 def _open_image(
     nifti: type[nib.Nifti1Image], raw: nib.Nifti1Header, file: io.BufferedIOBase
 ) -> tuple[nib.Nifti1Image, list[str]]:
-    """Return nibabel's image, and a note where the header's place of the voxels had to be corrected."""
+    """Return nibabel's image without extensions, and a note where the header's place of the voxels was corrected."""
+    header = nifti.header_class(raw.binaryblock, raw.endianness)  # repairs what nibabel repairs
     missing = raw["magic"].item() in _SINGLE_FILE_MAGIC and float(raw["vox_offset"]) == 0
     first = int(raw.sizeof_hdr) + _EXTENSION_FLAG_BYTES
     file.seek(int(raw.sizeof_hdr))
-    if missing and any(file.read(_EXTENSION_FLAG_BYTES)):
-        raise UnreadableVolumeError("the NIfTI header does not say where the voxels begin (vox_offset is 0)")
-    file.seek(0)
-    image = nifti.from_file_map(nifti.make_file_map({"image": file}), mmap=False)
-    if not missing:
-        return image, []
-    header = image.header.copy()
-    header["vox_offset"] = first
-    note = f"the NIfTI header does not say where the voxels begin (vox_offset is 0): read from byte {first}"
-    return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), image.affine, header), [note]
+    notes = []
+    if missing:
+        if any(file.read(_EXTENSION_FLAG_BYTES)):
+            raise UnreadableVolumeError("the NIfTI header does not say where the voxels begin (vox_offset is 0)")
+        header["vox_offset"] = first
+        notes = [f"the NIfTI header does not say where the voxels begin (vox_offset is 0): read from byte {first}"]
+    return nifti(nib.arrayproxy.ArrayProxy(file, header, mmap=False), None, header), notes
 
 
-def _check_header(image: nib.Nifti1Image, name: str, limits: ReadingLimits) -> None:
+def _extensions_fit(file: io.BufferedIOBase, header: nib.Nifti1Header, end: int) -> bool:
+    """Whether there are no extensions, or their sizes lead to byte ``end``, where the voxels begin; none is read."""
+    file.seek(int(header.sizeof_hdr))
+    if file.read(_EXTENSION_FLAG_BYTES)[:1] in (b"", b"\0"):
+        return True
+    place = int(header.sizeof_hdr) + _EXTENSION_FLAG_BYTES
+    while place + _LEAST_EXTENSION_BYTES <= end:
+        file.seek(place)
+        size = int(np.frombuffer(file.read(4).ljust(4, b"\0"), f"{header.endianness}i4")[0])
+        if size < _LEAST_EXTENSION_BYTES or place + size > end:
+            return False
+        place += size
+    return True
+
+
+def _read_rest(file: io.BufferedIOBase, name: str) -> list[str]:
+    """Read what follows the voxels, up to the checksum at the end of a gzip file; return notes on it."""
+    count, notes = 0, []
+    try:
+        while block := file.read(2**20):
+            count += len(block)
+            if count > _MOST_TRAILING:
+                raise UnreadableVolumeError(
+                    f"{name} goes on for more than {_MOST_TRAILING >> 30} GiB after the voxels that its header declares"
+                )
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # a wrong checksum
+            raise
+        notes.append("something else follows the gzip data: not read")
+    if count:
+        notes.append(f"{count} bytes follow the voxels that the NIfTI header declares: not read")
+    return notes
+
+
+def _check_header(image: nib.Nifti1Image, name: str, most_bytes: int, limits: ReadingLimits) -> None:
     """Raise if the header shows that the file is not a supported volume, before the voxels are read."""
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1 or any(size != 1 for size in shape[4:]):
@@ -161,6 +175,12 @@ def _check_header(image: nib.Nifti1Image, name: str, limits: ReadingLimits) -> N
     scaled = stored.slope != 1 or stored.inter != 0
     # bytes per voxel: as stored (twice while unpacking), scaled in float64, as float32
     check_fits_memory(shape, 2 * dtype.itemsize + (8 if scaled else 0) + 4)
+    needed = int(stored.offset) + prod(int(size) for size in shape) * dtype.itemsize
+    if needed > most_bytes:
+        raise UnreadableVolumeError(
+            f"{name} is cut short, or its header damaged: it holds at most {most_bytes} bytes, but its header asks for "
+            f"{needed}"
+        )
 
 
 @contextmanager
@@ -170,5 +190,7 @@ def _typed_errors(name: str) -> Iterator[None]:
         yield
     except MedPrunerError:
         raise
+    except _NOT_VALID as error:
+        raise UnreadableVolumeError(f"{name}: its NIfTI header is not valid: {error}") from error
     except _DAMAGED as error:
         raise UnreadableVolumeError(f"{name} is cut short or damaged ({type(error).__name__} while reading)") from error

@@ -21,6 +21,7 @@ _MAX_IN_PLANE_SHEAR_DEGREES = 5.0
 _SPACING_TOLERANCE = 0.01
 _SHIFT_TOLERANCE = 0.5  # voxels, between the corners of two placements
 _EQUAL_SPACING = 1e-3
+_LAST_CODE = 5  # of nifti1.h's NIFTI_XFORM_*
 
 
 def nifti_geometry(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any], list[str]]:
@@ -42,7 +43,7 @@ def nifti_geometry(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[np
             perpendicular.
     """
     placements = _placements(header)
-    notes: list[str] = []
+    notes = _code_notes(header)
     usable = {name: affine for name, affine in placements.items() if _is_usable(affine)}
     if not usable and placements:
         return next(iter(placements.values())), {"nonuniform": False}, notes  # CheckVolume says what is wrong with it
@@ -75,7 +76,23 @@ def _placements(header: nib.Nifti1Header) -> dict[str, np.ndarray]:
     return found
 
 
+def _code_notes(header: nib.Nifti1Header) -> list[str]:
+    codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
+    return [
+        f"the NIfTI header's {name} code is {code}, which is not defined: it is {'used' if code > 0 else 'passed over'}"
+        for name, code in codes.items()
+        if not 0 <= code <= _LAST_CODE
+    ]
+
+
 def _from_quaternion(header: nib.Nifti1Header) -> np.ndarray:
+    """The qform; NaN where the header states none that is possible."""
+    sign = float(header["pixdim"][0])
+    if sign not in (-1, 1):
+        if sign < 0:  # readers disagree on left and right
+            return np.full((4, 4), np.nan)
+        header = header.copy()
+        header["pixdim"][0] = 1  # as every reader takes it
     try:
         return np.array(header.get_qform(), dtype=np.float64)
     except ValueError:  # its three numbers are no part of a unit quaternion

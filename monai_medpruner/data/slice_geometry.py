@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError
+from monai_medpruner.errors import DuplicateSlicesError, SliceGeometryError, SpacingError
 
 __all__ = ["SliceStack", "stack_slices"]
 
@@ -63,9 +63,12 @@ def stack_slices(
         thickness: slice thickness in mm, used as the step if there is only one slice.
 
     Raises:
+        SpacingError: if the pixel spacing is not positive: a negative one would mirror the slices.
         SliceGeometryError: if the two directions are not perpendicular unit vectors.
         DuplicateSlicesError: if two slices have the same position.
     """
+    if not (pixel_spacing > 0).all():
+        raise SpacingError(f"PixelSpacing is {pixel_spacing.tolist()} mm; expected two positive numbers")
     row, column = orientation[:3], orientation[3:]
     if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
         raise SliceGeometryError(

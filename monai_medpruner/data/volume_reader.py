@@ -27,6 +27,8 @@ from monai_medpruner.errors import MedPrunerError, SettingsError, UnreadableVolu
 
 __all__ = ["Volume", "VolumeReader", "volume_id"]
 
+_PAIR_SUFFIXES = (".hdr", ".img")
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -157,6 +159,10 @@ class VolumeReader(ImageReader):
             return "images", read_image_folder(path, self.gray_slices, self.drop_odd_slices, self.limits)
         if path.is_dir() or is_dicom(path):
             return "DICOM", read_dicom(path, self.series_uid, self.decoding, self.series_part, self.limits)
+        if path.suffix.lower() in _PAIR_SUFFIXES and path.stat().st_size:
+            raise UnreadableVolumeError(
+                f"{path.name}: pairs of .hdr and .img (Analyze, NIfTI) are not supported. Convert it to one NIfTI file."
+            )
         size = "an empty file" if path.stat().st_size == 0 else "of an unknown format"
         raise UnreadableVolumeError(
             f"{path.name} is {size}. Pass a NIfTI file (.nii, .nii.gz) or a DICOM folder; .npy files and folders of "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from monai_medpruner.errors import PromptError, QuestionError, SettingsError
 from monai_medpruner.networks import ModelFamily
 
 __all__ = ["Conversation", "conversation_text"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Conversation:
         max_new_tokens: length limit of the answer; None for the engine's.
 
     Raises:
-        QuestionError: a turn is not text or is empty, or the conversation does not end with a question.
+        QuestionError: a turn is not text, is empty or is not valid in Unicode, or the conversation does not end with a
+            question.
         SettingsError: the limit is not positive.
     """
 
@@ -45,6 +49,8 @@ class Conversation:
             if not isinstance(text, str) or not text.strip():
                 found = "an empty text" if isinstance(text, str) else type(text).__name__
                 raise QuestionError(f"a question must be text and not empty, got {found}")
+            if _SURROGATE.search(text):  # a byte of a command line or a file that is no UTF-8, which no tokenizer takes
+                raise QuestionError("a question has a character that is not valid in Unicode: it must be UTF-8 text")
 
     @classmethod
     def about(

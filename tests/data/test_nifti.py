@@ -172,7 +172,8 @@ def test_damaged_header_raises_only_typed_errors(tmp_path_factory, position, val
         ("v.nii.gz", gzip.compress(b"a text " * 100, mtime=0), "no NIfTI header"),
         ("v.nii", b"", "empty"),
         ("v.nii.gz", b"", "empty"),
-        ("v.img", b"a text " * 100, "unknown format"),
+        ("v.img", b"a text " * 100, r"pairs of .hdr and .img"),
+        ("v.mha", b"a text " * 100, "unknown format"),
         ("v", b"", "an empty file"),
     ],
 )

@@ -83,17 +83,13 @@ def _read_stream(
         if nifti is None:
             raise UnreadableVolumeError(f"{name} has no NIfTI header")
         raw = nifti.header_class(start[: nifti.header_class.sizeof_hdr], check=False)
-        if not 0 <= float(raw["vox_offset"]) <= _MAX_EXTENSION_BYTES:
-            raise UnreadableVolumeError(
-                f"{name}: the header places the voxels at byte {float(raw['vox_offset']):.0f}: it is damaged"
-            )
         image, notes = _open_image(nifti, raw, file)
         offset = int(cast(Any, image.dataobj).offset)
         extensions_fit = _extensions_fit(file, raw, offset)
         _check_header(image, name, most_bytes, limits)
         affine, meta, geometry_notes = nifti_geometry(raw, image.shape)
         stored = np.asanyarray(image.dataobj)
-        notes += _read_rest(file, name)
+        notes += _read_rest(file, name, limits)
         if not extensions_fit:
             problem = "the NIfTI header's extensions do not end where its voxels begin"
             if offset + prod(image.shape) * image.get_data_dtype().itemsize != file.tell():
@@ -140,12 +136,13 @@ def _extensions_fit(file: io.BufferedIOBase, header: nib.Nifti1Header, end: int)
     return True
 
 
-def _read_rest(file: io.BufferedIOBase, name: str) -> list[str]:
+def _read_rest(file: io.BufferedIOBase, name: str, limits: ReadingLimits) -> list[str]:
     """Read what follows the voxels, up to the checksum at the end of a gzip file; return notes on it."""
     count, notes = 0, []
     try:
         while block := file.read(2**20):
             count += len(block)
+            limits.check_bytes(file.tell(), name)
             if count > _MOST_TRAILING:
                 raise UnreadableVolumeError(
                     f"{name} goes on for more than {_MOST_TRAILING >> 30} GiB after the voxels that its header declares"

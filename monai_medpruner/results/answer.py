@@ -84,8 +84,8 @@ class Answer:
         """
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{**fields, "notes": tuple(fields["notes"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return cls(**{**fields, "notes": tuple(fields.get("notes", ()))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise OutputFolderError(f"{path} cannot be read as an answer: {error}") from error
 
 

@@ -161,7 +161,7 @@ def dicom_one_size(folder: Path) -> Case:
     return Case(folder)
 
 
-@registry.add("CT without rescale slope and intercept", refused(IntensityUnitsError, "voxels that start at 24"))
+@registry.add("CT without rescale slope and intercept", refused(IntensityUnitsError, "which start at 24"))
 def dicom_no_rescale(folder: Path) -> Case:
     def remove(dataset: Dataset, _: int) -> None:
         del dataset.RescaleSlope, dataset.RescaleIntercept

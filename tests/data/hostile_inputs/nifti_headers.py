@@ -13,7 +13,13 @@ import numpy as np
 
 from hostile_inputs.case import Case, Registry, body, noted, refused, right
 from hostile_inputs.nifti_base import AFFINE, case, image, patch, write
-from monai_medpruner.errors import SliceGeometryError, SpacingError, UnreadableVolumeError, VolumeShapeError
+from monai_medpruner.errors import (
+    SliceGeometryError,
+    SpacingError,
+    UnreadableVolumeError,
+    VolumeLimitError,
+    VolumeShapeError,
+)
 
 __all__ = ["INPUTS"]
 
@@ -89,7 +95,7 @@ def nifti_extension_overlaps(folder: Path) -> Case:
     return Case(patch(path, VOX_OFFSET, "<f", float(nib.load(path).dataobj.offset - 16)))
 
 
-@registry.add("30,000 x 30,000 x 30,000 voxels are declared", refused(UnreadableVolumeError, "memory"))
+@registry.add("30,000 x 30,000 x 30,000 voxels are declared", refused(VolumeLimitError, "limit_voxels"))
 def nifti_huge(folder: Path) -> Case:
     return Case(patch(write(folder, image()), DIM, "<4h", 3, 30000, 30000, 30000))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def independent(one: HostileInput, case: Case) -> Truth:
 
 def _pydicom_volume(files: list[Path]) -> Truth:
     """Stack slices by pydicom: values after the modality LUT, places from the first and the last slice."""
-    slices = [pydicom.dcmread(path) for path in files]
+    slices = [one for path in files for one in _single_frames(pydicom.dcmread(path))]
     row, column = (np.array(slices[0].ImageOrientationPatient[part], float) for part in (slice(3), slice(3, 6)))
     normal = np.cross(row, column)
     slices.sort(key=lambda one: float(np.dot(normal, np.array(one.ImagePositionPatient, float))))
@@ -86,3 +87,19 @@ def _pydicom_volume(files: list[Path]) -> Truth:
     )
     affine[:2] *= -1  # LPS to RAS
     return Truth(voxels.transpose(2, 1, 0), affine)
+
+
+def _single_frames(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """The frames of an object with functional groups, each as a single-frame dataset; the dataset itself otherwise."""
+    if "PerFrameFunctionalGroupsSequence" not in dataset:
+        return [dataset]
+    frames = []
+    size = len(dataset.PixelData) // int(dataset.NumberOfFrames)
+    for number, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame = copy.deepcopy(dataset)
+        frame.NumberOfFrames, frame.PixelData = 1, dataset.PixelData[number * size : (number + 1) * size]
+        for group in (dataset.SharedFunctionalGroupsSequence[0], own):
+            for macro in group:
+                frame.update(macro.value[0])
+        frames.append(frame)
+    return frames

@@ -18,6 +18,7 @@ __all__ = [
     "DuplicateSlicesError",
     "EmptyFolderError",
     "EncodedStudyError",
+    "EngineError",
     "IncompletePredictionsError",
     "IncompleteSeriesError",
     "IntensityUnitsError",
@@ -194,6 +195,10 @@ class PromptError(MedPrunerError, ValueError):
 
 class UnsupportedModelError(MedPrunerError, ValueError):
     """No model family supports the model."""
+
+
+class EngineError(MedPrunerError, OSError):
+    """A language engine in another process does not answer, refuses a request, or serves another model."""
 
 
 class CheckpointError(MedPrunerError, OSError):

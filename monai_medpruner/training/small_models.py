@@ -66,7 +66,7 @@ def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
         "num_position_embeddings": (IMAGE_SIZE // _PATCH) ** 2,
         "deepstack_visual_indexes": [1],
     }
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5]}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     text = {**_TEXT, "vocab_size": vocabulary, "head_dim": _HEAD, "rope_parameters": rope}
     return Qwen3VLConfig(vision_config=vision, text_config=text, **ids)
 

@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What vLLM's model classes share to take slices of which some tokens were dropped. Runs inside vLLM.
+
+A slice is an image item with these fields; a request holds them for all of its slices together:
+
+- ``image_embeds``: the rows of the kept tokens, ``(ΣK_i, width)``; DeepStack rows follow the token in the same row.
+- ``kept_count``: K_i of each slice, ``(S,)``.
+- ``kept_positions``: per kept token its rotary positions (time, row, column) from the start of its slice, flat
+  ``(3·ΣK_i,)``.
+- ``kept_extent``: how many positions each whole slice takes, ``(S,)``.
+- ``kept_written``: 1 where the prompt's ids hold all that stands around a slice's tokens, 0 where the chat template
+  leaves a part of it to the processor, as that of Gemma 3 does, ``(S,)``.
+
+The prompt holds one placeholder a slice, which vLLM replaces by K_i of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import DictEmbeddingItems
+from vllm.multimodal.processing import PromptReplacement
+
+__all__ = ["PRUNED_FIELDS", "embed_rows", "is_pruned", "pruned_fields", "pruned_items", "pruned_mrope", "pruned_update"]
+
+#: the fields, and whether they are needed to lay out the prompt
+PRUNED_FIELDS = {
+    "image_embeds": "values",
+    "kept_count": "metadata",
+    "kept_positions": "metadata",
+    "kept_extent": "metadata",
+    "kept_written": "metadata",
+}
+
+
+def is_pruned(data: Any) -> bool:
+    """Whether the images of a request are pruned slices."""
+    return isinstance(data, Mapping) and "kept_count" in data
+
+
+def pruned_fields(inputs: Mapping[str, torch.Tensor]) -> dict[str, MultiModalFieldConfig]:
+    """Say how the fields of all slices are split into those of each."""
+    counts = inputs["kept_count"].flatten()
+    return {
+        "image_embeds": MultiModalFieldConfig.flat_from_sizes("image", counts),
+        "kept_count": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+        "kept_positions": MultiModalFieldConfig.flat_from_sizes("image", 3 * counts, keep_on_cpu=True),
+        "kept_extent": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+        "kept_written": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+    }
+
+
+def pruned_items(data: Mapping[str, Any], width: int, rows_elsewhere: bool) -> DictEmbeddingItems:
+    """Return a request's slices as vLLM's image items, after checks.
+
+    What a caller may get wrong has to fail here, in the front end: inside the engine it would stop every request.
+
+    Args:
+        data: the fields.
+        width: of a row.
+        rows_elsewhere: whether ``image_embeds`` may be left out, since a connector hands the rows over.
+
+    Raises:
+        ValueError: a field is missing, or has another shape or range.
+    """
+    data = {name: data[name] for name in PRUNED_FIELDS if name in data}
+    required = {name for name in PRUNED_FIELDS if name != "image_embeds" or not rows_elsewhere}
+    if missing := sorted(required - data.keys()):
+        raise ValueError(f"pruned slices need the fields {sorted(required)}, and {missing} are missing")
+    for name in PRUNED_FIELDS.keys() - {"image_embeds"}:
+        if not isinstance(data[name], torch.Tensor) or data[name].is_floating_point():
+            raise ValueError(f"{name} must hold whole numbers")
+    counts, extents = data["kept_count"].flatten(), data["kept_extent"].flatten()
+    total = int(counts.sum())
+    lengths = {len(counts), len(extents), len(data["kept_written"].flatten())}
+    if len(lengths) > 1 or not len(counts) or not bool((counts > 0).all()):
+        raise ValueError("expected a positive kept_count, a kept_extent and a kept_written for each slice")
+    positions = data["kept_positions"].flatten()
+    if len(positions) != 3 * total:
+        raise ValueError(f"expected 3 kept_positions for each of {total} kept tokens, got {len(positions)} numbers")
+    limits = extents.repeat_interleave(3 * counts)
+    if not bool(((positions >= 0) & (positions < limits)).all()):
+        raise ValueError("kept_positions must lie from 0 to below the kept_extent of their slice")
+    rows = data.get("image_embeds")
+    if rows is not None and (not isinstance(rows, torch.Tensor) or tuple(rows.shape) != (total, width)):
+        found = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
+        raise ValueError(f"expected image_embeds of shape {(total, width)}, got {found}")
+    if rows is not None and not bool(rows.isfinite().all()):
+        raise ValueError("image_embeds holds values that are not finite")
+    optional = {"image_embeds"} if rows_elsewhere else set()
+    return DictEmbeddingItems(data, "image", required, pruned_fields, optional)
+
+
+def pruned_update(
+    stock: Callable[[int], Any], items: Sequence[Any], target: Any, token: int
+) -> PromptReplacement:
+    """Return how the placeholder of an image is replaced: by one for each kept token, or as in stock vLLM.
+
+    Args:
+        stock: the stock replacement, by the number of the image.
+        items: the request's images.
+        target: the stock target in the prompt.
+        token: id of the placeholder.
+    """
+
+    def replacement(index: int) -> Any:
+        item = items[index]
+        return [token] * int(item["kept_count"].data) if "kept_count" in item else stock(index)
+
+    return PromptReplacement(modality="image", target=target, replacement=replacement)
+
+
+def embed_rows(arguments: dict[str, Any], dtype: torch.dtype) -> tuple[torch.Tensor, ...] | None:
+    """Return the rows of each slice; None where the arguments of a model's ``embed_multimodal`` hold no pruned ones."""
+    counts = arguments.get("kept_count")
+    return None if counts is None else arguments["image_embeds"].to(dtype).split(counts.flatten().tolist())
+
+
+def pruned_mrope(input_tokens: Sequence[int], features: Sequence[Any]) -> tuple[torch.Tensor, int] | None:
+    """Return the rotary positions of a prompt with pruned slices, and what follows them; None for any other prompt.
+
+    Each kept token has the position that the caller gives it within its slice, and the text after a slice goes on
+    where the whole slice ends.
+
+    Returns:
+        int64 ``(3, L)``, and the difference of the next position and L.
+    """
+    if not any(feature.data is not None and "kept_count" in feature.data for feature in features):
+        return None
+    parts, done, start = [], 0, 0
+
+    def write_text(stop: int) -> None:
+        nonlocal done, start
+        length = stop - done
+        parts.append(np.broadcast_to(np.arange(length), (3, length)) + start)
+        done, start = stop, start + length
+
+    for feature in sorted(features, key=lambda one: one.mm_position.offset):
+        write_text(feature.mm_position.offset)
+        positions = feature.data["kept_positions"].data.reshape(-1, 3).numpy()
+        parts.append(positions.T + start)
+        done += feature.mm_position.length
+        start += int(feature.data["kept_extent"].data)
+    write_text(len(input_tokens))
+    # not the largest position: the last slice may have lost its last tokens
+    return torch.from_numpy(np.concatenate(parts, axis=1)), start - len(input_tokens)

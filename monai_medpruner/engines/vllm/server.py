@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""vLLM behind its OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_medpruner.engines.conversation import Conversation
+from monai_medpruner.engines.vllm.prompt_embeddings import prompt_embeddings
+from monai_medpruner.engines.vllm.pruned_request import PrunedRequest
+from monai_medpruner.engines.vllm.vllm_engine import Completion, VLLMEngine
+from monai_medpruner.errors import EngineError, SettingsError
+from monai_medpruner.networks import Checkpoint, EncodedStudy
+
+__all__ = ["ServerVLLMEngine"]
+
+
+class ServerVLLMEngine(VLLMEngine):
+    """A vLLM server, started with ``--enable-mm-embeds`` and this package installed beside it.
+
+    Kept rows travel in the request. The server writes the prompt by the checkpoint's chat template; an answer counts
+    only if its ids are those that were written here.
+
+    Args:
+        checkpoint: see :class:`VLLMEngine`.
+        endpoint: address of the server, such as ``http://127.0.0.1:8000``.
+        max_new_tokens: maximum length of an answer.
+        language_model: for VideoLLaMA3, the folder that the server serves; see
+            :class:`~monai_medpruner.engines.vllm.OfflineVLLMEngine`.
+        timeout_s: seconds to wait for an answer.
+        connections: requests at once.
+
+    Raises:
+        SettingsError: the endpoint is no http address, or ``max_new_tokens`` is not positive.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        endpoint: str,
+        *,
+        max_new_tokens: int = 256,
+        language_model: str | Path | None = None,
+        timeout_s: float = 600.0,
+        connections: int = 16,
+    ) -> None:
+        super().__init__(checkpoint, max_new_tokens=max_new_tokens)
+        if not endpoint.startswith(("http://", "https://")):
+            raise SettingsError(f"endpoint must be an http address such as http://127.0.0.1:8000, got {endpoint!r}")
+        self.endpoint = endpoint.rstrip("/")
+        self.language_model = None if language_model is None else str(language_model)
+        self.timeout_s = timeout_s
+        self.connections = connections
+        self._served: str | None = None
+
+    def _complete(
+        self, study: EncodedStudy, requests: Sequence[PrunedRequest], conversations: Sequence[Conversation]
+    ) -> list[Completion]:
+        numbers = [index + 1 for index in study.record.slice_indices]
+        if self.by_embeddings:
+            bodies = [("/v1/completions", self._embedded(one)) for one in requests]
+        else:
+            pairs = zip(requests, conversations, strict=True)
+            bodies = [("/v1/chat/completions", {"messages": _messages(*pair, numbers)}) for pair in pairs]
+        with ThreadPoolExecutor(min(self.connections, len(requests))) as threads:
+            return list(threads.map(self._one, requests, bodies))
+
+    def _embedded(self, request: PrunedRequest) -> dict[str, Any]:
+        if self.language_model is None:
+            raise SettingsError("give the folder of the exported language model, which the server serves")
+        return {"prompt_embeds": _base64(prompt_embeddings(request, self.language_model))}
+
+    def _one(self, request: PrunedRequest, body: tuple[str, dict[str, Any]]) -> Completion:
+        path, prompt = body
+        sampling = {"temperature": 0, "max_tokens": self.max_new_tokens, "return_token_ids": True}
+        reply = self._send(path, {"model": self._model_name(), **sampling, **prompt})
+        choice = reply["choices"][0]
+        written = reply.get("prompt_token_ids") or choice.get("prompt_token_ids")
+        if not self.by_embeddings and written != request.full_ids:
+            raise EngineError(
+                "the server wrote another prompt than this side: it serves another checkpoint or chat template, or "
+                "runs without the plugin of monai_medpruner"
+            )
+        details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
+        return Completion(choice["token_ids"], details.get("cached_tokens") or 0)
+
+    def _model_name(self) -> str:
+        """The name under which the server serves its model."""
+        if self._served is None:
+            self._served = str(self._send("/v1/models")["data"][0]["id"])
+        return self._served
+
+    def _send(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.endpoint + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout_s) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            said = error.read(2000).decode(errors="replace")
+            raise EngineError(f"the vLLM server refused the request with status {error.code}: {said}") from error
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise EngineError(f"no answer from the vLLM server at {self.endpoint}: {reason}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return the engine's name and settings as JSON values."""
+        return {**super().describe(), "where": "server"}
+
+
+def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[int]) -> list[dict[str, Any]]:
+    """The conversation in the form of the server's API, slices as embeddings.
+
+    Args:
+        request: the same conversation with its tokens.
+        conversation: the texts.
+        numbers: of the slices, from 1.
+    """
+    content = conversation.prompt.content(numbers, conversation.turns[0], "")
+    images = iter(_image_parts(request))
+    messages = [{"role": "user", "content": [next(images) if one["type"] == "image" else one for one in content]}]
+    for number, turn in enumerate(conversation.turns[1:]):
+        role = "user" if number % 2 else "assistant"
+        messages.append({"role": role, "content": [{"type": "text", "text": turn}]})
+    return messages
+
+
+def _image_parts(request: PrunedRequest) -> list[dict[str, Any]]:
+    parts = []
+    each = zip(request.rows, request.positions, request.extents, request.slice_names(), strict=True)
+    for rows, positions, extent, name in each:
+        fields = {
+            "image_embeds": _base64(rows),
+            "kept_count": [len(positions)],
+            "kept_positions": positions.flatten().tolist(),
+            "kept_extent": [extent],
+            "kept_written": [0],
+        }
+        parts.append({"type": "image_embeds", "image_embeds": fields, "uuid": name})
+    return parts
+
+
+def _base64(tensor: torch.Tensor) -> str:
+    buffer = io.BytesIO()
+    torch.save(tensor.contiguous(), buffer)
+    return base64.b64encode(buffer.getvalue()).decode()

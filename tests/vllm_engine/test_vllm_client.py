@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the client sends to a vLLM server, and what it makes of replies; a small server stands for vLLM."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_medpruner.engines import VolumePrompt, VolumeQA
+from monai_medpruner.engines.conversation import Conversation
+from monai_medpruner.engines.vllm import ServerVLLMEngine, pruned_request
+from monai_medpruner.errors import EngineError, PromptError, SettingsError
+from monai_medpruner.networks import Checkpoint, TransformersEncoder
+from monai_medpruner.pruners import NucleusPruner
+from monai_medpruner.testing import save_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return Checkpoint(str(save_tiny_checkpoint("qwen3_vl", tmp_path_factory.mktemp("model"))))
+
+
+@pytest.fixture
+def server():
+    """A server that keeps what it was sent, and replies what ``reply`` makes of it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send({"data": [{"id": "served"}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            own.bodies.append((self.path, body))
+            self.send(*own.reply(body))
+
+        def send(self, content, status=200):
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    own = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    own.bodies, own.address = [], f"http://127.0.0.1:{own.server_port}"
+    thread = threading.Thread(target=own.serve_forever)
+    thread.start()
+    yield own
+    own.shutdown()
+    thread.join()
+    own.server_close()
+
+
+def network(checkpoint, server, prompt=None, **options):
+    encoder = TransformersEncoder(checkpoint, NucleusPruner(tau=0.5, temperature=0.5))
+    engine = ServerVLLMEngine(checkpoint, server.address, max_new_tokens=8, **options)
+    return VolumeQA(encoder, engine, prompt or VolumePrompt("Read."))
+
+
+def volume(seed=0):
+    return MetaTensor(torch.rand(1, 64, 96, 4, generator=torch.Generator().manual_seed(seed)))
+
+
+def answering(checkpoint, ids, text):
+    """A reply as vLLM's, for a prompt of these ids."""
+    tokens = checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]
+    usage = {"prompt_tokens_details": {"cached_tokens": 5}}
+    return lambda _: ({"prompt_token_ids": ids, "choices": [{"token_ids": tokens}], "usage": usage},)
+
+
+def test_what_is_sent(checkpoint, server):
+    """Texts and slices in the order of the prompt; rows, counts and positions of every slice."""
+    qa = network(checkpoint, server)
+    study = qa.encode(volume())
+    conversation = Conversation.about(qa.prompt, ["Where?", "Left.", "Sure?"])
+    request = pruned_request(study, conversation, checkpoint)
+    server.reply = answering(checkpoint, request.full_ids, "Yes")
+    answer = qa.answer(study, ["Where?", "Left.", "Sure?"])
+    assert (answer.text, answer.reused_tokens, answer.prompt_tokens) == ("Yes", 5, request.length)
+    ((path, body),) = server.bodies
+    assert path == "/v1/chat/completions"
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("served", 0, 8)
+    assert [one["role"] for one in body["messages"]] == ["user", "assistant", "user"]
+    content = body["messages"][0]["content"]
+    assert [one["type"] for one in content] == ["text", *["text", "image_embeds"] * 4, "text"]
+    assert content[1]["text"] == "Slice 1:"
+    assert body["messages"][2]["content"] == [{"type": "text", "text": "Sure?"}]
+    parts = [one for one in content if one["type"] == "image_embeds"]
+    assert [one["uuid"] for one in parts] == request.slice_names()
+    for part, rows, positions in zip(parts, request.rows, request.positions, strict=True):
+        fields = part["image_embeds"]
+        sent = torch.load(io.BytesIO(base64.b64decode(fields["image_embeds"])), weights_only=True)
+        assert torch.equal(sent, rows)
+        assert fields["kept_count"] == [len(rows)]
+        assert fields["kept_positions"] == positions.flatten().tolist()
+
+
+def test_many_questions_keep_their_order(checkpoint, server):
+    qa = network(checkpoint, server)
+    study = qa.encode(volume())
+    questions = [f"Question {number}?" for number in range(20)]
+    ids = {
+        question: pruned_request(study, Conversation.about(qa.prompt, question), checkpoint).full_ids
+        for question in questions
+    }
+
+    def reply(body):
+        question = body["messages"][0]["content"][-1]["text"]
+        return answering(checkpoint, ids[question], question)(body)
+
+    server.reply = reply
+    answers = qa.engine.generate(study, [Conversation.about(qa.prompt, one) for one in questions])
+    assert [one.text for one in answers] == questions
+
+
+def test_another_prompt_is_refused(checkpoint, server):
+    """A server with another template or checkpoint never answers in the name of ours."""
+    qa = network(checkpoint, server)
+    server.reply = answering(checkpoint, [1, 2, 3], "Yes")
+    with pytest.raises(EngineError, match="another prompt"):
+        qa.answer(qa.encode(volume()), "Is it?")
+
+
+def test_refused_request_says_what_the_server_said(checkpoint, server):
+    qa = network(checkpoint, server)
+    server.reply = lambda _: ({"error": {"message": "kept_positions must lie from 0"}}, 400)
+    with pytest.raises(EngineError, match="status 400.*kept_positions"):
+        qa.answer(qa.encode(volume()), "Is it?")
+
+
+def test_no_server(checkpoint, server):
+    server.address = "http://127.0.0.1:1"
+    qa = network(checkpoint, server)
+    study = qa.encode(volume())
+    with pytest.raises(EngineError, match=r"no answer from the vLLM server at http://127\.0\.0\.1:1"):
+        qa.answer(study, "Is it?")
+
+
+def test_settings(checkpoint):
+    with pytest.raises(SettingsError, match="http address"):
+        ServerVLLMEngine(checkpoint, "localhost:8000")
+    with pytest.raises(SettingsError, match="max_new_tokens"):
+        ServerVLLMEngine(checkpoint, "http://127.0.0.1:8000", max_new_tokens=0)
+    engine = ServerVLLMEngine(checkpoint, "http://127.0.0.1:8000/", max_new_tokens=checkpoint.context_length)
+    study = TransformersEncoder(checkpoint).encode(volume())
+    with pytest.raises(PromptError, match="context"):
+        engine.generate(study, [Conversation.about(VolumePrompt(), "Is it?")])
+
+
+def test_unknown_family(tmp_path, server):
+    other = Checkpoint(str(save_tiny_checkpoint("internvl", tmp_path)))
+    qa = network(other, server)
+    with pytest.raises(SettingsError, match="the vLLM engine does not know internvl"):
+        qa.answer(qa.encode(volume()), "Is it?")

@@ -13,19 +13,16 @@ import torch
 from torch import nn
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
+from monai_medpruner.engines.answer_tokens import answer_limit, decoded_answer
 from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.engines.generation_values import GenerationValues
-from monai_medpruner.errors import PromptError, SettingsError
+from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM, StudyCache
 from monai_medpruner.networks.prompt_files import PromptFiles
 from monai_medpruner.networks.prompt_prefix import PromptPrefix
-from monai_medpruner.reasoning import REASONING_MARKS
 from monai_medpruner.results import Answer, PruningRecord, StageTimes
 
 __all__ = ["TransformersEngine"]
-
-# room for an answer that is asked for at least, where the limit is not lower
-_LEAST_ROOM = 256
 
 
 class TransformersEngine(nn.Module):
@@ -127,7 +124,7 @@ class TransformersEngine(nn.Module):
             inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
             length = inputs["input_ids"].shape[1]
             pruned_length = length - sum(int((~one.keep).sum()) for one in study.record.slices)
-            limit = self._limit(conversation, pruned_length)
+            limit = answer_limit(conversation.max_new_tokens or self.max_new_tokens, pruned_length, self.context_length)
             values = GenerationValues.of(self.checkpoint.model.generation_config)
         records: list[PruningRecord] = []
         clock = TimeLimit(self.max_seconds)
@@ -145,7 +142,7 @@ class TransformersEngine(nn.Module):
         seconds.add({stage: records[0].seconds[stage] for stage in ("prefill", "decode")})
         new = output[0, length:].tolist()
         return Answer.of_text(
-            _decoded(tokenizer, new).strip(),
+            decoded_answer(tokenizer, new).strip(),
             seconds=dict(seconds),
             prompt_tokens=pruned_length,
             visual_tokens=sum(study.record.kept_tokens),
@@ -154,27 +151,6 @@ class TransformersEngine(nn.Module):
             truncated=len(new) >= limit and new[-1] not in values.end_tokens,
             notes=clock.notes,
         )
-
-    def _limit(self, conversation: Conversation, length: int) -> int:
-        """The number of tokens that the answer to a prompt of this length may have."""
-        limit = conversation.max_new_tokens or self.max_new_tokens
-        least, room = min(limit, _LEAST_ROOM), self.context_length - length
-        if room < least:
-            raise PromptError(
-                f"the pruned prompt has {length} tokens and the answer may need {least}, but the model's context has"
-                f" {self.context_length}. Keep fewer slices (a higher gamma, a range of slices) or fewer"
-                " tokens (a lower tau)"
-            )
-        return min(limit, room)
-
-
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """The text of an answer without special tokens, except for the marks of reasoning, which may be special ones."""
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    if not any(mark in special for mark in REASONING_MARKS):
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    left_out = set(tokenizer.convert_tokens_to_ids([one for one in special if one not in REASONING_MARKS]))
-    return str(tokenizer.decode([one for one in ids if one not in left_out], skip_special_tokens=False))
 
 
 class TimeLimit(StoppingCriteria):

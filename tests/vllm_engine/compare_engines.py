@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,11 @@ def main() -> None:
             _, others = studies(arguments.family, arguments.phantoms, False)
             moved = [pruned_request(study, one, checkpoint) for study in others for one in conversations]
             controls = engine.complete(moved, sampling)
-            pairs = [zip(one.logprobs, own.logprobs, strict=True) for one, own in zip(controls, completions, strict=True)]
+            pairs = [
+                zip(one.logprobs, own.logprobs, strict=True) for one, own in zip(controls, completions, strict=True)
+            ]
             renumbered = [max(abs(one - own) for one, own in pair) for pair in pairs]
-        print(json.dumps({"lines": lines, "answers": answers, "renumbered": renumbered}))
+        sys.stdout.write(json.dumps({"lines": lines, "answers": answers, "renumbered": renumbered}) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "video_llama_3"]
 MROPE = FAMILIES[:3]
 CONVERSATIONS = [
     Conversation(VolumePrompt(), ("Is there a lesion?",)),
-    Conversation(VolumePrompt("Read the slices.", before_slice="", after_slice="({number})"), ("Where?", "Left.", "Sure?")),
+    Conversation(
+        VolumePrompt("Read the slices.", before_slice="", after_slice="({number})"), ("Where?", "Left.", "Sure?")
+    ),
 ]
 
 
@@ -48,9 +50,7 @@ def stock_prompt(checkpoint, study, conversation):
     text = conversation_text(conversation, checkpoint.tokenizer, checkpoint.family, study.grids, indices)
     inputs = dict(checkpoint.tokenizer(text, add_special_tokens=False, return_tensors="pt"))
     model = PrunedVLM(checkpoint.model, preserve_position_ids=study.preserve_position_ids)
-    return model.pruned_prompt(
-        study.slices, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-    )
+    return model.pruned_prompt(study.slices, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
 
 
 def positions(request):

@@ -135,7 +135,7 @@ def test_another_prompt_is_refused(checkpoint, server):
 def test_refused_request_says_what_the_server_said(checkpoint, server):
     qa = network(checkpoint, server)
     server.reply = lambda _: ({"error": {"message": "kept_positions must lie from 0"}}, 400)
-    with pytest.raises(EngineError, match="status 400.*kept_positions"):
+    with pytest.raises(EngineError, match=r"status 400.*kept_positions"):
         qa.answer(qa.encode(volume()), "Is it?")
 
 
@@ -147,12 +147,13 @@ def test_no_server(checkpoint, server):
         qa.answer(study, "Is it?")
 
 
-def test_settings(checkpoint):
+def test_settings(checkpoint, monkeypatch):
     with pytest.raises(SettingsError, match="http address"):
         ServerVLLMEngine(checkpoint, "localhost:8000")
     with pytest.raises(SettingsError, match="max_new_tokens"):
         ServerVLLMEngine(checkpoint, "http://127.0.0.1:8000", max_new_tokens=0)
-    engine = ServerVLLMEngine(checkpoint, "http://127.0.0.1:8000/", max_new_tokens=checkpoint.context_length)
+    engine = ServerVLLMEngine(checkpoint, "http://127.0.0.1:8000/")
+    monkeypatch.setattr(ServerVLLMEngine, "context_length", 40)
     study = TransformersEncoder(checkpoint).encode(volume())
     with pytest.raises(PromptError, match="context"):
         engine.generate(study, [Conversation.about(VolumePrompt(), "Is it?")])

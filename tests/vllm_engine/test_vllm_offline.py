@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""vLLM in this process generates what transformers does from the same pruned studies; needs vLLM (scripts/check_vllm)."""
+"""vLLM in this process generates what transformers does from the same pruned studies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("vllm", reason="vLLM has an environment of its own: run scripts/check_vllm")
+pytest.importorskip("vllm", reason="vLLM has an environment of its own")
 
 FULL = ["qwen3_vl", "video_llama_3"]
 

@@ -10,7 +10,7 @@ image, blank lines. The stock class would write these itself, and merges blank l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.model_executor.models.gemma3_mm import (
     Gemma3DummyInputsBuilder,
@@ -34,7 +34,7 @@ __all__ = ["PrunedGemma3"]
 
 
 class _Parser(MultiModalDataParser):
-    embedding_fields = {"image": PRUNED_FIELDS}
+    embedding_fields: ClassVar[dict[str, dict[str, str]]] = {"image": PRUNED_FIELDS}
 
     def _parse_image_data(self, data: Any) -> Any:
         if is_pruned(data):
@@ -109,5 +109,6 @@ class PrunedGemma3(Gemma3ForConditionalGeneration):
     """The stock model, which takes pruned slices as well."""
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
+        """Return the rows of each image: the kept ones of a slice, or what the stock model makes of pixels."""
         rows = embed_rows(kwargs, self.language_model.model.embed_tokens.weight.dtype)
         return super().embed_multimodal(**kwargs) if rows is None else rows

@@ -83,18 +83,22 @@ class OfflineVLLMEngine(VLLMEngine):
         return LLM(**{**given, **self.options})
 
     def _complete(
-        self, study: EncodedStudy, requests: Sequence[PrunedRequest], conversations: Sequence[Conversation]
+        self,
+        study: EncodedStudy,
+        requests: Sequence[PrunedRequest],
+        conversations: Sequence[Conversation],
+        limits: Sequence[int],
     ) -> list[Completion]:
         from vllm import SamplingParams
 
-        return self.complete(requests, SamplingParams(temperature=0, max_tokens=self.max_new_tokens))
+        return self.complete(requests, [SamplingParams(temperature=0, max_tokens=limit) for limit in limits])
 
     def complete(self, requests: Sequence[PrunedRequest], sampling: Any) -> list[Completion]:
         """Let vLLM generate for some prompts at once.
 
         Args:
             requests: the prompts.
-            sampling: a ``vllm.SamplingParams``.
+            sampling: a ``vllm.SamplingParams``, or one for each prompt.
         """
         outputs = self.llm.generate([self._prompt(one) for one in requests], sampling, use_tqdm=False)
         return [_completion(one) for one in outputs]
@@ -122,4 +126,5 @@ def _completion(output: Any) -> Completion:
             "decode": max(0.0, times.last_token_ts - times.first_token_ts),
         }
     logprobs = [step[token].logprob for step, token in zip(one.logprobs or (), one.token_ids, strict=False)]
-    return Completion(list(one.token_ids), output.num_cached_tokens or 0, seconds, logprobs)
+    cut = one.finish_reason == "length"
+    return Completion(list(one.token_ids), cut, output.num_cached_tokens or 0, seconds, logprobs)

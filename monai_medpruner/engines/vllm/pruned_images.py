@@ -97,9 +97,7 @@ def pruned_items(data: Mapping[str, Any], width: int, rows_elsewhere: bool) -> D
     return DictEmbeddingItems(data, "image", required, pruned_fields, optional)
 
 
-def pruned_update(
-    stock: Callable[[int], Any], items: Sequence[Any], target: Any, token: int
-) -> PromptReplacement:
+def pruned_update(stock: Callable[[int], Any], items: Sequence[Any], target: Any, token: int) -> PromptReplacement:
     """Return how the placeholder of an image is replaced: by one for each kept token, or as in stock vLLM.
 
     Args:

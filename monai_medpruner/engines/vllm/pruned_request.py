@@ -51,9 +51,7 @@ class PrunedRequest:
     def full_ids(self) -> list[int]:
         """Tokens of the prompt with one placeholder for each kept token."""
         counts = iter(self.counts)
-        return [
-            one for token in self.ids for one in [token] * (next(counts) if token == self.image_token_id else 1)
-        ]
+        return [one for token in self.ids for one in [token] * (next(counts) if token == self.image_token_id else 1)]
 
     def image_fields(self) -> dict[str, torch.Tensor]:
         """The fields of all slices, as :mod:`~monai_medpruner.engines.vllm.pruned_images` names them."""
@@ -73,8 +71,8 @@ class PrunedRequest:
         names = []
         for rows, positions, extent in zip(self.rows, self.positions, self.extents, strict=True):
             found = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)} {extent}".encode())
-            found.update(rows.contiguous().view(torch.uint8).numpy())
-            found.update(positions.contiguous().view(torch.uint8).numpy())
+            found.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
+            found.update(positions.contiguous().view(torch.uint8).numpy().tobytes())
             names.append(found.hexdigest())
         return names
 
@@ -96,9 +94,7 @@ def pruned_request(study: EncodedStudy, conversation: Conversation, checkpoint: 
     text = conversation_text(conversation, tokenizer, family, study.grids, study.record.slice_indices)
     inputs = dict(tokenizer(text, add_special_tokens=False, return_tensors="pt"))
     model = PrunedVLM(checkpoint.model, preserve_position_ids=study.preserve_position_ids)
-    prompt = model.pruned_prompt(
-        study.slices, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-    )
+    prompt = model.pruned_prompt(study.slices, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     ids = prompt["input_ids"][0].cpu()
     # three rotary axes, after a row that counts; or one axis, which stands for all
     axes = prompt["position_ids"].cpu()

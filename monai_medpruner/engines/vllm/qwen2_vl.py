@@ -94,10 +94,12 @@ class PrunedModel:
     language_model: Any
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
+        """Return the rows of each image: the kept ones of a slice, or what the stock model makes of pixels."""
         rows = embed_rows(kwargs, self.language_model.model.embed_tokens.weight.dtype)
         return super().embed_multimodal(**kwargs) if rows is None else rows  # type: ignore[misc]
 
     def get_mrope_input_positions(self, input_tokens: Any, mm_features: Any) -> Any:
+        """Return the rotary positions of a prompt; see :func:`pruned_mrope`."""
         found = pruned_mrope(input_tokens, mm_features)
         if found is None:
             return super().get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]

@@ -26,6 +26,17 @@ from monai_medpruner.networks import Checkpoint, EncodedStudy
 
 __all__ = ["ServerVLLMEngine"]
 
+# stated in full, since the server's defaults come from the checkpoint's generation_config.json
+_GREEDY = {
+    "temperature": 0,
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+
 
 class ServerVLLMEngine(VLLMEngine):
     """A vLLM server, started with ``--enable-mm-embeds`` and this package installed beside it.
@@ -66,7 +77,11 @@ class ServerVLLMEngine(VLLMEngine):
         self._served: str | None = None
 
     def _complete(
-        self, study: EncodedStudy, requests: Sequence[PrunedRequest], conversations: Sequence[Conversation]
+        self,
+        study: EncodedStudy,
+        requests: Sequence[PrunedRequest],
+        conversations: Sequence[Conversation],
+        limits: Sequence[int],
     ) -> list[Completion]:
         numbers = [index + 1 for index in study.record.slice_indices]
         if self.by_embeddings:
@@ -75,16 +90,16 @@ class ServerVLLMEngine(VLLMEngine):
             pairs = zip(requests, conversations, strict=True)
             bodies = [("/v1/chat/completions", {"messages": _messages(*pair, numbers)}) for pair in pairs]
         with ThreadPoolExecutor(min(self.connections, len(requests))) as threads:
-            return list(threads.map(self._one, requests, bodies))
+            return list(threads.map(self._one, requests, bodies, limits))
 
     def _embedded(self, request: PrunedRequest) -> dict[str, Any]:
         if self.language_model is None:
             raise SettingsError("give the folder of the exported language model, which the server serves")
         return {"prompt_embeds": _base64(prompt_embeddings(request, self.language_model))}
 
-    def _one(self, request: PrunedRequest, body: tuple[str, dict[str, Any]]) -> Completion:
+    def _one(self, request: PrunedRequest, body: tuple[str, dict[str, Any]], limit: int) -> Completion:
         path, prompt = body
-        sampling = {"temperature": 0, "max_tokens": self.max_new_tokens, "return_token_ids": True}
+        sampling = {"max_tokens": limit, "return_token_ids": True, **_GREEDY}
         reply = self._send(path, {"model": self._model_name(), **sampling, **prompt})
         choice = reply["choices"][0]
         written = reply.get("prompt_token_ids") or choice.get("prompt_token_ids")
@@ -94,7 +109,8 @@ class ServerVLLMEngine(VLLMEngine):
                 "runs without the plugin of monai_medpruner"
             )
         details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
-        return Completion(choice["token_ids"], details.get("cached_tokens") or 0)
+        cut = choice.get("finish_reason") == "length"
+        return Completion(choice["token_ids"], cut, details.get("cached_tokens") or 0)
 
     def _model_name(self) -> str:
         """The name under which the server serves its model."""
@@ -130,7 +146,11 @@ def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[
     """
     content = conversation.prompt.content(numbers, conversation.turns[0], "")
     images = iter(_image_parts(request))
-    messages = [{"role": "user", "content": [next(images) if one["type"] == "image" else one for one in content]}]
+    messages: list[dict[str, Any]] = []
+    if system := conversation.prompt.system:
+        messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
+    parts = [next(images) if one["type"] == "image" else one for one in content]
+    messages.append({"role": "user", "content": parts})
     for number, turn in enumerate(conversation.turns[1:]):
         role = "user" if number % 2 else "assistant"
         messages.append({"role": role, "content": [{"type": "text", "text": turn}]})

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from monai_medpruner.engines.answer_tokens import answer_limit, decoded_answer
 from monai_medpruner.engines.conversation import Conversation
+from monai_medpruner.engines.generation_values import GREEDY
 from monai_medpruner.engines.vllm.pruned_request import PrunedRequest, pruned_request
-from monai_medpruner.errors import PromptError, SettingsError
+from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy
 from monai_medpruner.results import Answer, StageTimes
 
@@ -31,13 +33,15 @@ class Completion:
     """What vLLM generated for a prompt.
 
     Args:
-        ids: generated tokens, the end token left out.
+        ids: generated tokens.
+        truncated: whether they ended at their limit.
         cached_tokens: tokens of the prompt that were found in the prefix cache.
         seconds: of "prefill" and "decode".
         logprobs: of each generated token, where asked for.
     """
 
     ids: Sequence[int]
+    truncated: bool = False
     cached_tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     logprobs: Sequence[float] = ()
@@ -51,7 +55,8 @@ class VLLMEngine(ABC):
 
     Args:
         checkpoint: of the model; its vision part, tokenizer and configuration are used, so ``parts="vision"`` serves.
-        max_new_tokens: maximum length of an answer.
+        max_new_tokens: maximum length of an answer where a conversation states none; see
+            :class:`~monai_medpruner.engines.TransformersEngine`.
 
     Raises:
         SettingsError: ``max_new_tokens`` is not positive.
@@ -100,45 +105,44 @@ class VLLMEngine(ABC):
         seconds = StageTimes()
         with seconds.stage("prefill"):
             requests = [pruned_request(study, one, self.checkpoint) for one in conversations]
-            for request in requests:
-                self._check_length(request)
-        completions = self._complete(study, requests, conversations)
+            limits = [self._limit(*pair) for pair in zip(requests, conversations, strict=True)]
+        completions = self._complete(study, requests, conversations, limits)
         answers = []
         for request, completion in zip(requests, completions, strict=True):
-            text = self.checkpoint.tokenizer.decode(completion.ids, skip_special_tokens=True).strip()
+            text = decoded_answer(self.checkpoint.tokenizer, list(completion.ids)).strip()
             if stream is not None:
                 stream(text, True)
             spent = StageTimes({"prefill": seconds["prefill"] / len(requests)})
             spent.add(completion.seconds)
             answers.append(
-                Answer(
-                    text=text,
+                Answer.of_text(
+                    text,
                     seconds=dict(spent),
                     prompt_tokens=request.length,
                     visual_tokens=sum(request.counts),
                     new_tokens=len(completion.ids),
                     reused_tokens=completion.cached_tokens,
+                    truncated=completion.truncated,
                 )
             )
         return answers
 
     @abstractmethod
     def _complete(
-        self, study: EncodedStudy, requests: Sequence[PrunedRequest], conversations: Sequence[Conversation]
+        self,
+        study: EncodedStudy,
+        requests: Sequence[PrunedRequest],
+        conversations: Sequence[Conversation],
+        limits: Sequence[int],
     ) -> list[Completion]:
-        """Let vLLM generate the answers."""
+        """Let vLLM generate the answers, each of at most as many tokens as its limit says."""
 
     def describe(self) -> dict[str, Any]:
         """Return the engine's name and settings as JSON values."""
-        return {"name": "vllm", "max_new_tokens": self.max_new_tokens, "do_sample": False, "prefix_reuse": True}
+        return {"name": "vllm", "max_new_tokens": self.max_new_tokens, **GREEDY, "prefix_reuse": True}
 
-    def _check_length(self, request: PrunedRequest) -> None:
-        """Refuse what vLLM would stop at: too many tokens, or positions beyond its rotary table."""
+    def _limit(self, request: PrunedRequest, conversation: Conversation) -> int:
+        """Tokens that an answer may have; vLLM would stop at too many tokens, or beyond its table of positions."""
         extent = len(request.ids) - len(request.extents) + sum(request.extents)
-        length = max(request.length, extent)
-        if length + self.max_new_tokens > self.context_length:
-            raise PromptError(
-                f"the pruned prompt has {request.length} tokens at positions up to {extent}, and up to "
-                f"{self.max_new_tokens} are generated, but the model's context has {self.context_length}. Keep fewer "
-                "slices (a higher gamma, a range of slices) or fewer tokens (a lower tau)"
-            )
+        asked = conversation.max_new_tokens or self.max_new_tokens
+        return answer_limit(asked, max(request.length, extent), self.context_length)

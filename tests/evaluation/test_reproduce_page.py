@@ -143,27 +143,60 @@ def page(repository):
 
 def test_the_page_has_a_command_for_every_form(page):
     assert [mark for mark, _, _ in MARKED.findall(page)] == list(FORMS)
-    section = page.split("## Commands")[1].split("## Output")[0]
+    section = page.split("## Commands")[1].split("## Presets")[0]
     assert section.count("\npython ") == len(FORMS)
+
+
+def command_of(page, form, bundle):
+    """The command of a form of data for a bundle as it stands on the page."""
+    (command,) = [line for mark, _, line in MARKED.findall(page) if mark == form]
+    return command.replace("$B", bundle)
+
+
+def run_command(repository, form, command, folder, monkeypatch):
+    """Run a command on small files of a form of data, and return its lines, none of which failed."""
+    write, _, source, slices = FORMS[form]
+    write(folder)
+    (folder / "bundles").symlink_to(repository / "bundles")
+    words = shlex.split(f"{command} {TINY}")
+    assert words[:3] == ["python", "-m", "monai.bundle"]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", words[2:])
+    runpy.run_module(words[2], run_name="__main__")
+    output = folder / words[words.index("--output_dir") + 1]
+    lines, metrics = read_lines(output), read_metrics(output)
+    assert [line["error"] for line in lines] == [None] * len(lines)
+    assert (metrics["failed"], metrics["volumes"], metrics["slices"]["source"]) == (0, 1, {source: 1})
+    assert {line["slices"]["total"] for line in lines} == {slices}
+    return lines
+
+
+@pytest.mark.parametrize("preset", ["released", "makers"])
+def test_preset_command_of_the_page(repository, page, tmp_path, monkeypatch, preset):
+    section = page.split("## Presets")[1].split("## Output")[0]
+    (command,) = [line for line in section.splitlines() if line.startswith("python ") and f"preset_{preset}." in line]
+    bundle = section.split("\nB=")[1].split("\n")[0]
+    lines = run_command(repository, "M3D table", command.replace("$B", bundle), tmp_path, monkeypatch)
+    assert {line["settings"]["preset"] for line in lines} == {preset}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("preset", ["released", "makers"])
+def test_command_under_a_preset(repository, page, tmp_path, monkeypatch, preset, form):
+    """Each bundle in turn; every bundle under every preset is in test_evaluated_presets.py."""
+    bundle = BUNDLES[list(FORMS).index(form) % len(BUNDLES)]
+    added = f"evaluate.json','bundles/{bundle}/configs/preset_{preset}.json']"
+    command = command_of(page, form, bundle).replace("evaluate.json']", added)
+    lines = run_command(repository, form, command, tmp_path, monkeypatch)
+    assert {line["settings"]["preset"] for line in lines} == {preset}
+    assert {line["slices"]["kept"] for line in lines} == {FORMS[form][3]}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 @pytest.mark.parametrize("form", FORMS)
 def test_command_of_the_page(repository, page, tmp_path, monkeypatch, form, bundle):
-    (command,) = [line for mark, _, line in MARKED.findall(page) if mark == form]
-    write, prompts, source, slices = FORMS[form]
-    write(tmp_path)
-    (tmp_path / "bundles").symlink_to(repository / "bundles")
-    words = shlex.split(f"{command.replace('$B', bundle)} {TINY}")
-    assert words[:3] == ["python", "-m", "monai.bundle"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", words[2:])
-    runpy.run_module(words[2], run_name="__main__")
-    folder = tmp_path / words[words.index("--output_dir") + 1]
-    lines, metrics = read_lines(folder), read_metrics(folder)
-    assert [line["error"] for line in lines] == [None] * len(lines)
-    assert (metrics["failed"], metrics["volumes"], metrics["slices"]["source"]) == (0, 1, {source: 1})
-    assert {line["slices"]["total"] for line in lines} == {slices}
+    prompts = FORMS[form][1]
+    lines = run_command(repository, form, command_of(page, form, bundle), tmp_path, monkeypatch)
     if prompts is not None:
         report = find_protocol("meduni-report").report_prompt
         assert [line["prompt"] for line in lines] == [one or report for one in prompts]

@@ -101,7 +101,7 @@ def cache(tmp_path):
 
 def encoded(path, cache, checkpoint, pruner=PRUNER, preprocessing=None, **options):
     """The study of a file, and whether it came from the cache; memory is empty each time, as on another day."""
-    encoder = CachedEncoder(TransformersEncoder(checkpoint, pruner, **options), StudyCache(cache.folder))
+    encoder = CachedEncoder(TransformersEncoder(checkpoint, pruner, **options), StudyCache(cache.files.path))
     volume = CachedPreprocessing(preprocessing or way(), encoder)({"image": str(path)})["image"]
     study = encoder.encode(volume)
     assert (study.record.seconds == {}) == (EARLIER_RUN in study.record.notes)
@@ -327,7 +327,7 @@ def test_nothing_of_a_patient_or_a_path_is_kept(tiny, tmp_path, cache):
     folder.mkdir()
     path = write_volume(folder / "doe_jane_1950.nii.gz", descrip=b"DOE^JANE 1950")
     encoded(path, cache, tiny)
-    (file,) = cache.folder.glob("*.safetensors")
+    (file,) = cache.files.path.glob("*.safetensors")
     content = file.read_bytes().lower()
     assert not [word for word in (b"jane", b"1950", str(tmp_path).encode().lower()) if word in content]
     assert "jane" not in file.name.lower()
@@ -425,7 +425,7 @@ def test_a_pruner_that_needs_the_question(tiny, tmp_path, cache):
     study = encoder.encode(CachedPreprocessing(way(), encoder)({"image": str(path)})["image"])
     first, other = (encoder.for_question(study, text) for text in ("Is it?", "Where?"))
     assert first.key != other.key
-    again = CachedEncoder(plain, StudyCache(cache.folder)).for_question(study, "Is it?")
+    again = CachedEncoder(plain, StudyCache(cache.files.path)).for_question(study, "Is it?")
     assert EARLIER_RUN in again.record.notes
     assert all(map(torch.equal, first.tokens, again.tokens))
     assert all(map(torch.equal, first.tokens, plain.for_question(study, "Is it?").tokens))
@@ -454,7 +454,7 @@ def test_it_says_what_the_encoder_and_the_transforms_say(tiny, cache):
     assert encoder.pruner is PRUNER
     (study,) = wrapped.encode_each(MetaTensor(torch.rand(1, 64, 64, 2)), [None])
     assert study.key.pruner == "null"
-    assert not list(cache.folder.glob("*.safetensors"))
+    assert not list(cache.files.path.glob("*.safetensors"))
 
 
 def test_an_empty_volume_reaches_no_other_encoder(tiny, tmp_path, cache):

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from tokenizers import AddedToken
 from transformers import GenerationConfig
 
-from monai_medpruner.engines import VolumeQA
+from monai_medpruner.engines import VolumeQA, answer_tokens
 from monai_medpruner.engines import transformers_engine as engines
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import PrunedVLM
@@ -136,7 +136,7 @@ def test_limit_of_one_answer(network):
 
 def test_answer_takes_the_room_that_the_context_leaves(network, monkeypatch):
     """A limit above it, as the 16,384 tokens of the released evaluation, refuses no prompt."""
-    monkeypatch.setattr(engines, "_LEAST_ROOM", 4)
+    monkeypatch.setattr(answer_tokens, "_LEAST_ROOM", 4)
     config = network.engine.checkpoint.model.config.get_text_config()
     length = asked(network).prompt_tokens
     for room, limit in ((5, 16384), (4, 16384), (3, 3)):

@@ -34,7 +34,7 @@ OTHER = {
     "DownsampleSlices": {"pixel_share": 0.5},
     "FindBody": {"crop": None, "modality": "ct", "assume_hu": True},
     "JpegSlices": {"jpeg": True},
-    "LoadVolume": {"series_uid": "1.2.3", "series_part": 2},
+    "LoadVolume": {"series_uid": "1.2.3", "series_part": 2, "gray_slices": True, "drop_odd_slices": True},
     "PercentileWindow": {"lower": 1, "upper": 99},
     "SelectSlices": {"rule": "evenly_spaced", "max_slices": 4, "spatial_dim": 0},
     "SliceLimit": {"max_slices": 4, "rule": "medgemma", "spatial_dim": 0, "ratio": 0.5, "max_gap_mm": 8.0},

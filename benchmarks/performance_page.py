@@ -168,7 +168,8 @@ def page(results: Mapping[str, Any]) -> str:
         "What pruning saves in time and memory, as ratios to no pruning in the same run. `medpruner benchmark` "
         "measures any settings in the same way; see [how to](how_to.md#measure-time-and-memory).",
         "",
-        "Made by `python benchmarks/performance.py ../shared/data/ct_full/s0024.nii.gz`, and written by `python "
+        "Made by `python benchmarks/performance.py ../shared/data/ct_full/s0024.nii.gz`, part by part and model by "
+        "model (`--parts`, `--models`; the whole takes more than an hour on one core), and written by `python "
         "benchmarks/performance.py --page docs/performance.md` from `benchmarks/results/performance_*.json`.",
         "",
         "- **Input:** 64 consecutive slices of a CT (287 × 287 pixels, 1.5 mm apart).",

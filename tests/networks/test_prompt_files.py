@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
+from test_prompt_prefix import tokens_run
 
 from monai_medpruner.engines import TransformersEngine, VolumePrompt, VolumeQA
 from monai_medpruner.networks import CachedEncoder, Checkpoint, StudyCache, TransformersEncoder
@@ -25,10 +26,13 @@ def loaded(checkpoint):
     return loaded
 
 
-def day(loaded, folder, instruction="Read the slices.", **options):
+PRUNER = NucleusPruner(tau=0.5, temperature=0.5)
+
+
+def day(loaded, folder, instruction="Read the slices.", pruner=PRUNER, **options):
     """A run that has a folder alone from the run before."""
     cache = StudyCache(folder, **options)
-    encoder = CachedEncoder(TransformersEncoder(loaded, NucleusPruner(tau=0.5, temperature=0.5)), cache)
+    encoder = CachedEncoder(TransformersEncoder(loaded, pruner), cache)
     engine = TransformersEngine(loaded, max_new_tokens=12, cache=cache)
     return VolumeQA(encoder, engine, VolumePrompt(instruction))
 
@@ -45,17 +49,6 @@ def prompt_files(folder):
     return sorted(folder.glob("*.prompt.safetensors"))
 
 
-def lengths_run(model):
-    """Lengths of the inputs of the language model's first layer, call by call."""
-    lengths = []
-    layer = next(one for name, one in model.named_modules() if name.endswith("language_model.layers.0"))
-    handle = layer.register_forward_pre_hook(
-        lambda _, args, kwargs: lengths.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
-        with_kwargs=True,
-    )
-    return lengths, handle
-
-
 def test_next_day(loaded, tmp_path):
     """The same answers, token for token; of the prompt only the rest is run; the file's values are exact."""
     expected = {one: asked(day(loaded, tmp_path / "other"), one).text for one in QUESTIONS}
@@ -64,7 +57,7 @@ def test_next_day(loaded, tmp_path):
     assert len(prompt_files(tmp_path)) == 1
     for question in QUESTIONS:
         later = day(loaded, tmp_path)
-        lengths, handle = lengths_run(loaded.model)
+        lengths, handle = tokens_run(loaded.model)
         with handle:
             answer = asked(later, question)
         assert answer.text == expected[question]
@@ -91,6 +84,15 @@ def test_another_beginning_is_not_found(loaded, tmp_path, monkeypatch, change):
     later = day(loaded, tmp_path, "Look at the slices." if change == "instruction" else "Read the slices.")
     answer = asked(later, QUESTIONS[0], seed=int(change == "voxel"))
     assert answer.reused_tokens == 0
+    assert len(prompt_files(tmp_path)) == 2
+
+
+def test_other_tokens_at_the_same_places(loaded, tmp_path):
+    """Without pruning two studies have the same ids and positions, and differ in their tokens alone."""
+    expected = asked(day(loaded, tmp_path / "other", pruner=None), QUESTIONS[0], seed=1)
+    asked(day(loaded, tmp_path, pruner=None), QUESTIONS[0])
+    answer = asked(day(loaded, tmp_path, pruner=None), QUESTIONS[0], seed=1)
+    assert (answer.text, answer.reused_tokens) == (expected.text, 0)
     assert len(prompt_files(tmp_path)) == 2
 
 

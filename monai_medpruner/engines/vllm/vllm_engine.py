@@ -62,9 +62,6 @@ class VLLMEngine(ABC):
         SettingsError: ``max_new_tokens`` is not positive.
     """
 
-    #: questions that may be asked at once
-    questions_at_once = 64
-
     def __init__(self, checkpoint: Checkpoint, *, max_new_tokens: int = 256) -> None:
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens must be at least 1, got {max_new_tokens}")

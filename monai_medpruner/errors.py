@@ -73,6 +73,12 @@ def describe_error(error: BaseException) -> tuple[str, str]:
     return type(shown).__name__, str(shown)
 
 
+def ends_run(error: BaseException) -> bool:
+    """Return whether an error concerns a whole run, and not one volume or question."""
+    whole = (CheckpointError, EngineUnreachableError, OutputFolderError, PackageVersionError, UnsupportedModelError)
+    return isinstance(own_error(error), whole)
+
+
 class SettingsError(MedPrunerError, ValueError):
     """A setting or argument has an invalid value."""
 
@@ -95,6 +101,10 @@ class MixedRunError(OutputFolderError):
 
 class IncompletePredictionsError(OutputFolderError):
     """Some items of a finished run have no prediction."""
+
+
+class FailedVolumesError(MedPrunerError, RuntimeError):
+    """Some volumes of a run failed; the others were answered."""
 
 
 class EncodedStudyError(MedPrunerError, OSError):
@@ -198,7 +208,11 @@ class UnsupportedModelError(MedPrunerError, ValueError):
 
 
 class EngineError(MedPrunerError, OSError):
-    """A language engine in another process does not answer, refuses a request, or serves another model."""
+    """A language engine in another process refuses a request, or serves another model."""
+
+
+class EngineUnreachableError(EngineError):
+    """A language engine in another process does not answer."""
 
 
 class CheckpointError(MedPrunerError, OSError):

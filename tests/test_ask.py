@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 
+import jsonschema
 import pytest
 
 from monai_medpruner.bundles import bundle_for_model
 from monai_medpruner.cli import main as command_line
-from monai_medpruner.errors import UnsupportedModelError
+from monai_medpruner.errors import ModelMemoryError, UnsupportedModelError
+from monai_medpruner.networks import TransformersEncoder
+from monai_medpruner.results import LINE_SCHEMA
 from monai_medpruner.settings import bundle_folders
 from monai_medpruner.terminal_text import printable
 from monai_medpruner.testing import save_tiny_checkpoint
@@ -151,3 +154,81 @@ def test_a_study_of_an_earlier_run(ask, tmp_path):
     # of each setting the study, and the beginning of its prompt
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 4
     assert len(list((tmp_path / "cache").glob("*.prompt.safetensors"))) == 2
+
+
+@pytest.fixture
+def three_volumes(shared_data, tmp_path):
+    """A CSV of three images, of which the second is cut off."""
+    source = shared_data("ct_torso_nifti/ct_small.nii.gz")
+    content = source.read_bytes()
+    for name, bytes_kept in (("first", None), ("cut", len(content) // 2), ("last", None)):
+        (tmp_path / f"{name}.nii.gz").write_bytes(content[:bytes_kept])
+    table = tmp_path / "images.csv"
+    table.write_text("image,question\nfirst.nii.gz,a?\ncut.nii.gz,b?\nlast.nii.gz,c?\n", encoding="utf-8")
+    return table
+
+
+def ask_all(table, *words):
+    """Ask about the images of a CSV; return the exit status and the lines."""
+    folder = table.parent / "out"
+    shared = ["--model", "tiny", "--slices", "3:7", "--gamma", "none", "--max_new_tokens", "4"]
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["ask", "--image", str(table), "--output_dir", str(folder), *shared, *words])
+    file = folder / "answers.jsonl"
+    read = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return ended.value.code, [json.loads(line) for line in read]
+
+
+def test_a_volume_that_fails_does_not_end_the_others(three_volumes, capsys):
+    status, lines = ask_all(three_volumes, "--question", "d?")
+    written = capsys.readouterr()
+    assert status == 1
+    found = [(line["question"], line["status"], line["image"].rsplit("/", 1)[1]) for line in lines]
+    assert found == [
+        ("a?", "ok", "first.nii.gz"),
+        ("d?", "ok", "first.nii.gz"),
+        ("b?", "UnreadableVolumeError", "cut.nii.gz"),
+        ("d?", "UnreadableVolumeError", "cut.nii.gz"),
+        ("c?", "ok", "last.nii.gz"),
+        ("d?", "ok", "last.nii.gz"),
+    ]
+    for line in lines:
+        jsonschema.validate(line, LINE_SCHEMA)
+    # every question stands above its own answer
+    expected = "".join(f"> {one['question']}\n{printable(one['answer'])}\n" for one in lines if one["status"] == "ok")
+    assert written.out == expected
+    assert f"error: {lines[2]['image']}: {lines[2]['error']}\n" in written.err
+    assert "1 of 3 volumes failed" in written.err
+    command_line.main(["answers", str(three_volumes.parent / "out")])
+    table = capsys.readouterr().out
+    assert f"2 question(s) failed: {lines[2]['error']}" in table
+    assert table.count("kept: 4 of 30 slices") == 2
+
+
+def test_an_error_while_encoding_fails_one_volume(three_volumes, monkeypatch, capsys):
+    encode, calls = TransformersEncoder.encode, []
+
+    def encode_but_not_first(self, volume):
+        calls.append(volume.meta["filename_or_obj"])
+        if len(calls) == 1:
+            raise ModelMemoryError("out of memory")
+        return encode(self, volume)
+
+    monkeypatch.setattr(TransformersEncoder, "encode", encode_but_not_first)
+    status, lines = ask_all(three_volumes)
+    assert status == 1
+    assert [line["status"] for line in lines] == ["ModelMemoryError", "UnreadableVolumeError", "ok"]
+    assert lines[0]["image"] == calls[0]
+    assert "2 of 3 volumes failed" in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_ends_the_run(three_volumes, capsys):
+    status, lines = ask_all(three_volumes, "--model", "/no/such", "--bundle", "medpruner_qwen3vl")
+    assert (status, lines) == (1, [])
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_single_volume_fails_at_once(three_volumes, capsys):
+    three_volumes.write_text("image,question\ncut.nii.gz,b?\n", encoding="utf-8")
+    assert ask_all(three_volumes) == (1, [])
+    assert "volumes failed" not in capsys.readouterr().err

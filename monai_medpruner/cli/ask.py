@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run a bundle on the images and questions, and write each answer to standard output as it is generated.
 
     Raises:
+        FailedVolumesError: some of several volumes failed; raised after the last one.
         MedPrunerError: an image, a question, a setting or the model is invalid.
     """
     from ignite.engine import Events
@@ -47,7 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     folder = _chosen_bundle(arguments)
     overrides = setting_overrides(folder, given)
     workflow = open_bundle(folder, overrides, items=items)
-    workflow.network_def.stream = _Answers([text for item in items for text in item["question"]])
+    answers = _Answers(several=sum(len(item["question"]) for item in items) > 1)
+    workflow.network_def.stream = answers
+    workflow.evaluator.add_event_handler(Events.ITERATION_STARTED, answers.begin_volumes)
     workflow.evaluator.add_event_handler(Events.ITERATION_COMPLETED, _write_summary)
     workflow.run()
 
@@ -64,11 +68,13 @@ def _chosen_bundle(arguments: argparse.Namespace) -> Path:
 
 
 def _write_summary(engine: Any) -> None:
-    """Write what was kept, the seconds and the notes of each study to standard error."""
+    """Write what was kept, the seconds and the notes of each study, or its error, to standard error."""
     from tqdm import tqdm
 
     from monai_medpruner.report import kept_text, seconds_text
 
+    if (failed := engine.state.output.get("failed")) is not None:
+        tqdm.write(printable(f"error: {failed.image}: {failed.error[1]}"), file=sys.stderr)
     for study in engine.state.output["pred"]:
         summary = study.record.summary()
         seconds = [study.record.seconds, *(answer.seconds for answer in study.answers)]
@@ -85,12 +91,20 @@ def _write_summary(engine: Any) -> None:
 class _Answers:
     """Writes answers to standard output as they are generated, with their questions if there are several."""
 
-    def __init__(self, questions: list[str]) -> None:
-        self.questions = iter(questions) if len(questions) > 1 else None
+    def __init__(self, several: bool) -> None:
+        self.several = several
+        self.questions: Iterator[str] = iter(())
         self.begins = True
 
+    def begin_volumes(self, engine: Any) -> None:
+        """Take the questions about the volumes of a batch."""
+        if not self.begins:  # the volume before failed within an answer
+            sys.stdout.write("\n")
+            self.begins = True
+        self.questions = iter([text for asked in engine.state.batch["question"] for text in asked])
+
     def __call__(self, piece: str, ends: bool) -> None:
-        if self.begins and self.questions is not None:
+        if self.begins and self.several:
             sys.stdout.write(f"> {printable(next(self.questions))}\n")
         sys.stdout.write(printable(piece) + "\n" * ends)
         sys.stdout.flush()

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.data import Dataset
 
-from monai_medpruner.errors import describe_error
+from monai_medpruner.errors import describe_error, ends_run
 
 __all__ = ["GuardedDataset"]
 
@@ -24,7 +24,8 @@ class GuardedDataset(Dataset):
     Args:
         data: dictionaries.
         transform: as in ``Dataset``.
-        fail_fast: raise the first error instead.
+        fail_fast: raise the first error instead. An error that concerns the whole run, such as a missing checkpoint, is
+            always raised.
     """
 
     def __init__(self, data: Sequence[Any], transform: Callable | None = None, fail_fast: bool = False) -> None:
@@ -35,6 +36,6 @@ class GuardedDataset(Dataset):
         try:
             return super()._transform(index)
         except Exception as error:
-            if self.fail_fast:
+            if self.fail_fast or ends_run(error):
                 raise
             return {**self.data[index], "error": describe_error(error)}

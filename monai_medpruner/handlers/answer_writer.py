@@ -33,6 +33,8 @@ class AnswerWriter:
     :data:`~monai_medpruner.results.LINE_SCHEMA`. Read records with
     :meth:`StudyRecord.load <monai_medpruner.results.StudyRecord.load>`.
 
+    A volume that failed (:class:`~monai_medpruner.evaluation.VolumeEvaluator`) has a line per question with the error.
+
     The evaluator's network must be a :class:`~monai_medpruner.engines.VolumeQA`. Its batches have MetaTensors under
     "image" and lists of texts under "question", and must not be decollated (``decollate=False``).
 
@@ -80,8 +82,11 @@ class AnswerWriter:
             torch.cuda.reset_peak_memory_stats()
 
     def write(self, engine: Any) -> None:
-        """Write the answers about the volumes of a batch."""
+        """Write the answers about the volumes of a batch, or its error."""
         batch = engine.state.batch
+        if (failed := engine.state.output.get("failed")) is not None:
+            self._write_failed(engine, failed)
+            return
         studies: list[StudyAnswers] = engine.state.output[CommonKeys.PRED]
         network = {name: value for name, value in engine.network.describe().items() if name in ("prompt", "engine")}
         identities = batch.get("question_id", [None] * len(studies))
@@ -108,3 +113,18 @@ class AnswerWriter:
                     )
                     append_line(file, line)
         logger.info(f"{len(studies)} volume(s) answered in {self.answers_file}")
+
+    def _write_failed(self, engine: Any, failed: Any) -> None:
+        """Write the error of a volume, once per question."""
+        batch = engine.state.batch
+        names = batch.get("question_id", [None])[0]
+        with self.answers_file.open("a", encoding="utf-8") as file:
+            for number, question in enumerate(batch["question"][0]):
+                given = names[number] if names else None
+                item = {
+                    "id": given or f"volume-{engine.state.iteration}-{number}",
+                    "image": failed.image,
+                    "question": question,
+                    "prompt": question,
+                }
+                append_line(file, result_line(item, engine.network.describe(), error=failed.error))

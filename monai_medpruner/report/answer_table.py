@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["answer_table", "kept_text", "seconds_text"]
 
 _UNKNOWN = "(unknown)"
 _FIELDS = {"image", "question", "answer", "slices", "tokens", "seconds", "settings"}
+_FAILED_FIELDS = {"image", "question", "status", "error"}
 
 
 def answer_table(answers: Path, truth: Path | None = None) -> str:
@@ -32,7 +34,7 @@ def answer_table(answers: Path, truth: Path | None = None) -> str:
 
     Returns:
         For each volume: the model, one line per question, the kept slices and tokens, the seconds per stage, and the
-        notes.
+        notes. A volume that failed has its error instead.
 
     Raises:
         OutputFolderError: there are no answers, or the file was not written by a bundle's inference.
@@ -43,18 +45,27 @@ def answer_table(answers: Path, truth: Path | None = None) -> str:
     known = _read_truth(truth) if truth is not None else []
     text: list[str] = []
     for image, group in groupby(lines, key=lambda line: line["image"]):
-        text += _volume(image, list(group), known, truth is not None)
+        asked = list(group)
+        answered = [line for line in asked if not _failed(line)]
+        if answered:
+            text += _volume(image, answered, known, truth is not None)
+        errors = Counter(line["error"] for line in asked if _failed(line))
+        text += [f"{image}: {count} question(s) failed: {printable(error)}\n" for error, count in errors.items()]
     return "\n".join(text) + "\n"
 
 
 def _read_answers(file: Path) -> list[dict[str, Any]]:
     lines = read_lines(file)
-    if not lines or not all(line.keys() >= _FIELDS for line in lines):
+    if not lines or not all(line.keys() >= (_FAILED_FIELDS if _failed(line) else _FIELDS) for line in lines):
         raise OutputFolderError(
             f"{file} has no answers of a bundle's inference, whose lines have the fields {', '.join(sorted(_FIELDS))}; "
             "give the output folder of a run"
         )
     return lines
+
+
+def _failed(line: Mapping[str, Any]) -> bool:
+    return line.get("status", "ok") != "ok"
 
 
 def _read_truth(path: Path) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The wrapper in a pipeline of transformers, and around a model of 8 bits."""
+"""The wrapper in a pipeline of transformers, and around quantized models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, Gemma3Processor, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    Gemma3Processor,
+    QuantoConfig,
+    TorchAoConfig,
+    pipeline,
+)
 
 from monai_medpruner.networks import PrunedVLM
+from monai_medpruner.networks.checkpoint import load_processors
+from monai_medpruner.networks.families import family_of
 from monai_medpruner.pruners import NucleusPruner
-from monai_medpruner.testing import randomize_weights, save_tiny_checkpoint
+from monai_medpruner.testing import prompt_inputs, randomize_weights, save_tiny_checkpoint
 
 EVERYTHING = NucleusPruner(tau=1.0, contextual_ratio=0)
 HALF = NucleusPruner(tau=0.5, temperature=0.5, contextual_ratio=0)
@@ -79,6 +88,46 @@ def test_eight_bits(stock, processor, messages, part):
     inputs = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
+    options = {"max_new_tokens": 12, "do_sample": False}
+    expected = model.generate(**inputs, **options)
+    assert torch.equal(PrunedVLM(model, EVERYTHING).generate(**inputs, **options), expected)
+    records = []
+    PrunedVLM(model, HALF).generate(**inputs, **options, on_record=records.append)
+    assert records[0].kept_tokens < records[0].unpruned_tokens
+
+
+def int8_of_torchao():
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_vl"])
+@pytest.mark.parametrize(
+    ("package", "config"),
+    [
+        ("bitsandbytes", lambda: BitsAndBytesConfig(load_in_8bit=True)),
+        ("bitsandbytes", lambda: BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)),
+        ("optimum.quanto", lambda: QuantoConfig(weights="int8")),
+        ("optimum.quanto", lambda: QuantoConfig(weights="int4")),
+        ("torchao", int8_of_torchao),
+    ],
+    ids=["bitsandbytes 8", "bitsandbytes 4", "quanto 8", "quanto 4", "torchao 8"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_by_other_packages(tmp_path, model_type, package, config):
+    """Loaded quantized by transformers, then wrapped: with all tokens, the stock model's answer."""
+    pytest.importorskip("accelerate", reason="transformers loads quantized models with accelerate")
+    pytest.importorskip(package)
+    folder = save_tiny_checkpoint(model_type, tmp_path / "tiny")
+    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    randomize_weights(plain)
+    plain.save_pretrained(tmp_path / "random")
+    model = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "random", dtype=torch.float32, quantization_config=config()
+    )
+    inputs = prompt_inputs(family_of(plain), *load_processors(str(folder)), [(64, 96), (64, 96)])
+    assert not torch.equal(model(**inputs).logits, plain(**inputs).logits)
     options = {"max_new_tokens": 12, "do_sample": False}
     expected = model.generate(**inputs, **options)
     assert torch.equal(PrunedVLM(model, EVERYTHING).generate(**inputs, **options), expected)

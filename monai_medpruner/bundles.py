@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.bundle import ConfigWorkflow
@@ -133,6 +133,7 @@ def open_checkpoint(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
+    parts: Literal["all", "vision"] = "all",
     tiny_model_type: str = "qwen3_vl",
 ) -> Checkpoint:
     """Return the checkpoint of a bundle. It is loaded on first use.
@@ -144,9 +145,15 @@ def open_checkpoint(
         device: as in :class:`~monai_medpruner.networks.Checkpoint`.
         dtype: as in :class:`~monai_medpruner.networks.Checkpoint`.
         attn_implementation: as in :class:`~monai_medpruner.networks.Checkpoint`.
+        parts: as in :class:`~monai_medpruner.networks.Checkpoint`.
         tiny_model_type: model type of the tiny model.
     """
-    loading: dict[str, Any] = {"device": device, "dtype": dtype, "attn_implementation": attn_implementation}
+    loading: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "parts": parts,
+    }
     if model_id == TINY:
         return _TinyCheckpoint(tiny_model_type, **loading)
     return Checkpoint(model_id, revision=revision, **loading)

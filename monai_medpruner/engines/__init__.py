@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.language_engine import LanguageEngine
+from monai_medpruner.engines.select_engine import select_engine
 from monai_medpruner.engines.transformers_engine import TransformersEngine
 from monai_medpruner.engines.volume_prompt import VolumePrompt
 from monai_medpruner.engines.volume_qa import VolumeQA
 
-__all__ = ["Conversation", "LanguageEngine", "TransformersEngine", "VolumePrompt", "VolumeQA"]
+__all__ = ["Conversation", "LanguageEngine", "TransformersEngine", "VolumePrompt", "VolumeQA", "select_engine"]

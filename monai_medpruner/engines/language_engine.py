@@ -22,6 +22,10 @@ class LanguageEngine(Protocol):
     def context_length(self) -> int:
         """Maximum number of tokens of prompt and answer together."""
 
+    @property
+    def questions_at_once(self) -> int:
+        """How many questions :meth:`generate_each` answers best together."""
+
     def generate(
         self,
         study: EncodedStudy,
@@ -43,6 +47,13 @@ class LanguageEngine(Protocol):
             QuestionError: a question is not text, is empty, or contains special tokens of the model.
             PromptError: a prompt is longer than the context of the model.
         """
+
+    def generate_each(
+        self,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
+        stream: Callable[[str, bool], object] | None = None,
+    ) -> list[Answer]:
+        """Answer conversations about several studies, each about its own; see :meth:`generate`."""
 
     def describe(self) -> dict[str, Any]:
         """Return the engine's name and settings as JSON values."""

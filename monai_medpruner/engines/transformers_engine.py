@@ -78,6 +78,11 @@ class TransformersEngine(nn.Module):
         """Maximum number of tokens of prompt and answer together."""
         return self.checkpoint.context_length
 
+    @property
+    def questions_at_once(self) -> int:
+        """One; each answer is complete before the next begins."""
+        return 1
+
     @torch.no_grad()
     def generate(
         self,
@@ -89,6 +94,14 @@ class TransformersEngine(nn.Module):
         # the positions must be those that the study was encoded for
         model = PrunedVLM(self.checkpoint.model, preserve_position_ids=study.preserve_position_ids)
         return [self._answer(model, study, conversation, stream) for conversation in conversations]
+
+    def generate_each(
+        self,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
+        stream: Callable[[str, bool], object] | None = None,
+    ) -> list[Answer]:
+        """See :meth:`LanguageEngine.generate_each <monai_medpruner.engines.LanguageEngine.generate_each>`."""
+        return [self.generate(study, [conversation], stream)[0] for study, conversation in asked]
 
     def describe(self) -> dict[str, Any]:
         """Return the engine's name and settings as JSON values."""

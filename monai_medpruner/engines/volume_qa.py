@@ -119,9 +119,11 @@ class VolumeQA(nn.Module):
 
     def ask(self, study: EncodedStudy, questions: Sequence[str]) -> StudyAnswers:
         """Answer questions about an encoded volume."""
-        asked = [(self.for_question(study, one), one) for one in questions]
-        answers = tuple(self.answer(pruned, one) for pruned, one in asked)
-        return StudyAnswers(study.record, answers, tuple(pruned.record for pruned, _ in asked))
+        asked = [(self.for_question(study, one), one, None) for one in questions]
+        size = self.engine.questions_at_once
+        parts = [asked[start : start + size] for start in range(0, len(asked), size)]
+        answers = tuple(answer for part in parts for answer in self.answer_each(part))
+        return StudyAnswers(study.record, answers, tuple(pruned.record for pruned, _, _ in asked))
 
     def for_question(self, study: EncodedStudy, question: str | Sequence[str]) -> EncodedStudy:
         """Prune a study for a question, or for the last question of a conversation.
@@ -143,8 +145,21 @@ class VolumeQA(nn.Module):
             QuestionError: a turn is not text, is empty or too long, or contains special tokens of the model.
             PromptError: the pruned prompt is longer than the context of the model.
         """
-        pruned = self.for_question(study, question)
-        return self.engine.generate(pruned, [self._conversation(question, max_new_tokens)], self.stream)[0]
+        return self.answer_each([(self.for_question(study, question), question, max_new_tokens)])[0]
+
+    def answer_each(self, asked: Sequence[tuple[EncodedStudy, str | Sequence[str], int | None]]) -> list[Answer]:
+        """Answer questions about one or several encoded volumes, together where the engine can.
+
+        Args:
+            asked: studies that :meth:`for_question` returned, each with its question and its length limit, as in
+                :meth:`answer`. Engines answer about ``questions_at_once`` of them best together.
+
+        Raises:
+            QuestionError: see :meth:`answer`.
+            PromptError: see :meth:`answer`.
+        """
+        pairs = [(study, self._conversation(question, limit)) for study, question, limit in asked]
+        return self.engine.generate_each(pairs, self.stream)
 
     def _conversation(self, question: str | Sequence[str], max_new_tokens: int | None = None) -> Conversation:
         conversation = Conversation.about(self.prompt, question, max_new_tokens)

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import EventEnum
+from ignite.engine import EventEnum, Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 
 from monai_medpruner.data.benchmark_items import TASKS
 from monai_medpruner.engines import VolumeQA
-from monai_medpruner.errors import SettingsError, describe_error
+from monai_medpruner.errors import SettingsError, describe_error, ends_run
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
 from monai_medpruner.evaluation.prediction_folder import PredictionFolder
 from monai_medpruner.evaluation.variants import Variant, encode_variants
@@ -40,6 +41,27 @@ class ItemEvents(EventEnum):
     """ITEM_COMPLETED: a line was written to ``predictions.jsonl``; it is in ``engine.state.output``."""
 
     ITEM_COMPLETED = "item_completed"
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A question that is to be answered.
+
+    Args:
+        variant: whose predictions it belongs to.
+        study: encoded volume; pruned for the question once that was done.
+        item: the question.
+        first: whether it is the variant's first question about the volume.
+        own_record: whether the study was pruned for this question alone.
+        error: class and message of the error, if it failed.
+    """
+
+    variant: Variant
+    study: EncodedStudy
+    item: dict[str, Any]
+    first: bool
+    own_record: bool = False
+    error: tuple[str, str] | None = None
 
 
 class BenchmarkEvaluator(SupervisedEvaluator):
@@ -68,7 +90,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         max_new_tokens: task of an item ("closed", "open", "report") -> length limit of its answer; the engine's where
             there is none.
         wordnet: folder of WordNet for METEOR; see :func:`~monai_medpruner.metrics.score`.
-        fail_fast: stop at the first error of an item, without recording it.
+        fail_fast: stop at the first error of an item, without recording it. Errors that concern the whole run, such as
+            a language engine that does not answer, always stop it; the same command resumes it.
         retry_failed: ask items again that failed in an earlier run.
         val_handlers: as in ``SupervisedEvaluator``.
 
@@ -121,6 +144,8 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         self.max_new_tokens = {task: limit for task, limit in limits.items() if limit is not None and task in asked}
         self.wordnet = wordnet
         self.fail_fast = fail_fast
+        self._asked: list[_Asked] = []
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._answer_all)
         group_items(items, self.protocol)  # checks that the protocol can ask all items, before a model is loaded
 
     def run(self, global_epoch: int = 1) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -184,6 +209,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
                 if self.fail_fast or not is_worker_loss(error):
                     raise
                 logger.warning("a worker of the data loader died; the next volumes are loaded one by one")
+            self._answer_all()
             groups = [one for one in groups if self._remains(one)]
             ahead = loader.num_workers * ((loader.prefetch_factor or 0) + 1)
             for one in groups[:ahead]:
@@ -238,8 +264,9 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             return self.state.output
         for variant, study in studies:
             asked = [item for item in items if item["id"] in self._open[variant]]
-            for number, item in enumerate(asked):
-                self._answer(variant, study, item, first=number == 0)
+            self._asked += [_Asked(variant, study, item, first=number == 0) for number, item in enumerate(asked)]
+        if len(self._asked) >= self.network.engine.questions_at_once:
+            self._answer_all()
         return self.state.output
 
     def _encode(self, volume: Any) -> list[tuple[Variant, EncodedStudy]]:
@@ -248,26 +275,47 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         return encode_variants(self.network, volume, self.variants)
 
     def _described(self, error: Exception) -> tuple[str, str]:
-        """Return class and message of an error for its line; with ``fail_fast``, raise the error."""
-        if self.fail_fast or is_worker_loss(error):  # that loads another volume
+        """Return class and message of an error for its line; raise one that ends the run."""
+        if self.fail_fast or ends_run(error) or is_worker_loss(error):  # that worker loads another volume
             raise error
         if is_out_of_memory(error):
             release_memory()
         return describe_error(error)
 
-    def _answer(self, variant: Variant, study: EncodedStudy, item: dict[str, Any], first: bool) -> None:
-        answer = failure = None
-        record = study.record
+    def _answer_all(self) -> None:
+        """Answer the questions about the volumes so far, as many together as the engine answers best."""
+        asked, self._asked = self._asked, []
+        size = self.network.engine.questions_at_once
+        for start in range(0, len(asked), size):
+            self._answer([self._pruned(one) for one in asked[start : start + size]])
+
+    def _pruned(self, asked: _Asked) -> _Asked:
+        """Prune a study for its question."""
         try:
-            pruned = self.network.for_question(study, item["prompt"])
-            record = pruned.record
-            answer = self.network.answer(pruned, item["prompt"], self.max_new_tokens.get(item["task"]))
+            study = self.network.for_question(asked.study, asked.item["prompt"])
         except Exception as error:
-            failure = self._described(error)
-        place = self.folders[variant].output_dir / "records" / f"{record.name}.safetensors"
-        if first or record is not study.record:
-            record.save(place)
-        self._write(variant, item, record=record, answer=answer, error=failure, first=first)
+            return replace(asked, error=self._described(error))
+        return replace(asked, study=study, own_record=study.record is not asked.study.record)
+
+    def _answer(self, asked: Sequence[_Asked]) -> None:
+        """Answer questions together; where that fails, one by one, so that the question at fault fails alone."""
+        valid = [one for one in asked if one.error is None]
+        questions = [(one.study, one.item["prompt"], self.max_new_tokens.get(one.item["task"])) for one in valid]
+        try:
+            answers = dict(zip(map(id, valid), self.network.answer_each(questions), strict=True)) if valid else {}
+        except Exception as error:
+            described = self._described(error)
+            if len(asked) > 1:
+                for one in asked:
+                    self._answer([one])
+                return
+            asked, answers = [replace(asked[0], error=described)], {}
+        for one in asked:
+            record = one.study.record
+            if one.first or one.own_record:
+                record.save(self.folders[one.variant].output_dir / "records" / f"{record.name}.safetensors")
+            answer = answers.get(id(one))
+            self._write(one.variant, one.item, record=record, answer=answer, error=one.error, first=one.first)
 
     def _fail(self, items: Sequence[dict[str, Any]], described: tuple[str, str]) -> None:
         """Record the items of a volume that could not be read or encoded."""

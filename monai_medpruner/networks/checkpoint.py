@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,7 +185,7 @@ def load_model(
     _check_memory(path_or_id, built, kind, target)
     if Path(path_or_id).is_dir():
         check_hashes(Path(path_or_id))
-    with _explained(path_or_id):
+    with _explained(path_or_id), _without_report(parts == "vision"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path_or_id,
             revision=revision,
@@ -357,6 +358,18 @@ def _advice(path_or_id: str, error: BaseException) -> str:
         "it is neither a local folder nor available on the Hub. Pass a folder with config.json and safetensors files, "
         f"or check the id at {page} ({error})"
     )
+
+
+@contextmanager
+def _without_report(partial: bool) -> Iterator[None]:
+    """Suppress the warnings about weights that are left out, where they are left out on purpose."""
+    named = logging.getLogger("transformers")
+    before = named.level
+    named.setLevel(logging.ERROR if partial else before)
+    try:
+        yield
+    finally:
+        named.setLevel(before)
 
 
 def _check_memory(path_or_id: str, config: Any, dtype: torch.dtype, device: torch.device) -> None:

@@ -179,7 +179,10 @@ class TransformersEncoder(nn.Module):
         if study.pending is None:
             return study
         if self.checkpoint.parts != "all":
-            raise SettingsError("the pruner needs the question's embeddings: load the checkpoint with parts='all'")
+            raise SettingsError(
+                "the pruner needs the question's embeddings: load the checkpoint with parts='all', which the engine "
+                "vllm does not, or use another pruner"
+            )
         pruner, scored = study.pending
         model, tokenizer = self.checkpoint.model, self.checkpoint.tokenizer
         ids = tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"]

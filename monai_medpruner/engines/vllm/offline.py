@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class OfflineVLLMEngine(VLLMEngine):
         options: further arguments of ``vllm.LLM``, such as ``gpu_memory_utilization``.
 
     Raises:
-        SettingsError: ``max_new_tokens`` is not positive.
+        SettingsError: ``max_new_tokens`` is not positive, or vLLM is not installed.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class OfflineVLLMEngine(VLLMEngine):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(checkpoint, max_new_tokens=max_new_tokens)
+        if find_spec("vllm") is None:  # said before a study is encoded
+            raise SettingsError("the engine vllm needs the package vllm: pip install 'monai-medpruner[vllm]'")
         self.language_model = None if language_model is None else str(language_model)
         self.options = dict(options or {})
         self._llm: Any = None
@@ -51,7 +54,7 @@ class OfflineVLLMEngine(VLLMEngine):
         """The ``vllm.LLM``.
 
         Raises:
-            SettingsError: vLLM is not installed, or the language model is not exported.
+            SettingsError: the language model is not exported, or vLLM cannot be imported.
         """
         if self._llm is None:
             self._llm = self._load()
@@ -67,7 +70,7 @@ class OfflineVLLMEngine(VLLMEngine):
             from vllm import LLM
         except ImportError as error:
             raise SettingsError(
-                f"the engine vllm needs the package vllm ({error}): pip install 'monai-medpruner[vllm]'"
+                f"vLLM cannot be imported ({error}); see docs/serving.md for its installation"
             ) from error
         images: dict[str, Any] = {"enable_mm_embeds": True, "limit_mm_per_prompt": {"image": 0, "video": 0}}
         if self.checkpoint.model.config.model_type == "gemma3":
@@ -84,9 +87,8 @@ class OfflineVLLMEngine(VLLMEngine):
 
     def _complete(
         self,
-        study: EncodedStudy,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
         requests: Sequence[PrunedRequest],
-        conversations: Sequence[Conversation],
         limits: Sequence[int],
     ) -> list[Completion]:
         from vllm import SamplingParams

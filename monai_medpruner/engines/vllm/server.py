@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import urllib.error
@@ -21,7 +22,7 @@ from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.vllm.prompt_embeddings import prompt_embeddings
 from monai_medpruner.engines.vllm.pruned_request import PrunedRequest
 from monai_medpruner.engines.vllm.vllm_engine import Completion, VLLMEngine
-from monai_medpruner.errors import EngineError, SettingsError
+from monai_medpruner.errors import EngineError, EngineUnreachableError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy
 
 __all__ = ["ServerVLLMEngine"]
@@ -78,27 +79,26 @@ class ServerVLLMEngine(VLLMEngine):
 
     def _complete(
         self,
-        study: EncodedStudy,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
         requests: Sequence[PrunedRequest],
-        conversations: Sequence[Conversation],
         limits: Sequence[int],
     ) -> list[Completion]:
-        numbers = [index + 1 for index in study.record.slice_indices]
-        if self.by_embeddings:
-            bodies = [("/v1/completions", self._embedded(one)) for one in requests]
-        else:
-            pairs = zip(requests, conversations, strict=True)
-            bodies = [("/v1/chat/completions", {"messages": _messages(*pair, numbers)}) for pair in pairs]
+        # bodies are written in the threads, since many of them together may be gigabytes
         with ThreadPoolExecutor(min(self.connections, len(requests))) as threads:
-            return list(threads.map(self._one, requests, bodies, limits))
+            return list(threads.map(self._one, asked, requests, limits))
 
-    def _embedded(self, request: PrunedRequest) -> dict[str, Any]:
-        if self.language_model is None:
-            raise SettingsError("give the folder of the exported language model, which the server serves")
-        return {"prompt_embeds": _base64(prompt_embeddings(request, self.language_model))}
+    def _body(self, asked: tuple[EncodedStudy, Conversation], request: PrunedRequest) -> tuple[str, dict[str, Any]]:
+        """The address of the API that takes a request, and the prompt in its form."""
+        if self.by_embeddings:
+            if self.language_model is None:
+                raise SettingsError("give the folder of the exported language model, which the server serves")
+            return "/v1/completions", {"prompt_embeds": _base64(prompt_embeddings(request, self.language_model))}
+        study, conversation = asked
+        numbers = [index + 1 for index in study.record.slice_indices]
+        return "/v1/chat/completions", {"messages": _messages(request, conversation, numbers)}
 
-    def _one(self, request: PrunedRequest, body: tuple[str, dict[str, Any]], limit: int) -> Completion:
-        path, prompt = body
+    def _one(self, asked: tuple[EncodedStudy, Conversation], request: PrunedRequest, limit: int) -> Completion:
+        path, prompt = self._body(asked, request)
         sampling = {"max_tokens": limit, "return_token_ids": True, **_GREEDY}
         reply = self._send(path, {"model": self._model_name(), **sampling, **prompt})
         choice = reply["choices"][0]
@@ -127,9 +127,11 @@ class ServerVLLMEngine(VLLMEngine):
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode(errors="replace")
             raise EngineError(f"the vLLM server refused the request with status {error.code}: {said}") from error
-        except (urllib.error.URLError, OSError) as error:
+        except TimeoutError as error:
+            raise EngineError(f"the vLLM server did not answer within {self.timeout_s:g} seconds") from error
+        except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:  # also an answer that is cut off
             reason = getattr(error, "reason", error)
-            raise EngineError(f"no answer from the vLLM server at {self.endpoint}: {reason}") from error
+            raise EngineUnreachableError(f"no answer from the vLLM server at {self.endpoint}: {reason}") from error
 
     def describe(self) -> dict[str, Any]:
         """Return the engine's name and settings as JSON values."""

@@ -22,6 +22,7 @@ from monai_medpruner.results import Answer, StageTimes
 
 __all__ = ["Completion", "VLLMEngine"]
 
+_QUESTIONS_AT_ONCE = 64
 #: model types whose images vLLM takes as pruned slices
 _IMAGE_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3")
 #: model types whose whole prompt is handed over as embeddings, to the exported language model
@@ -74,6 +75,11 @@ class VLLMEngine(ABC):
         return self.checkpoint.context_length
 
     @property
+    def questions_at_once(self) -> int:
+        """Enough to keep vLLM busy; its scheduler decides how many run together."""
+        return _QUESTIONS_AT_ONCE
+
+    @property
     def by_embeddings(self) -> bool:
         """Whether the whole prompt is handed over as embeddings.
 
@@ -88,7 +94,6 @@ class VLLMEngine(ABC):
             )
         return model_type in _EMBEDDING_TYPES
 
-    @torch.no_grad()
     def generate(
         self,
         study: EncodedStudy,
@@ -99,11 +104,20 @@ class VLLMEngine(ABC):
 
         Answers come whole: ``stream`` is called once for each.
         """
+        return self.generate_each([(study, one) for one in conversations], stream)
+
+    @torch.no_grad()
+    def generate_each(
+        self,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
+        stream: Callable[[str, bool], object] | None = None,
+    ) -> list[Answer]:
+        """See :meth:`LanguageEngine.generate_each <monai_medpruner.engines.LanguageEngine.generate_each>`."""
         seconds = StageTimes()
         with seconds.stage("prefill"):
-            requests = [pruned_request(study, one, self.checkpoint) for one in conversations]
-            limits = [self._limit(*pair) for pair in zip(requests, conversations, strict=True)]
-        completions = self._complete(study, requests, conversations, limits)
+            requests = [pruned_request(study, one, self.checkpoint) for study, one in asked]
+            limits = [self._limit(request, one) for request, (_, one) in zip(requests, asked, strict=True)]
+        completions = self._complete(asked, requests, limits)
         answers = []
         for request, completion in zip(requests, completions, strict=True):
             text = decoded_answer(self.checkpoint.tokenizer, list(completion.ids)).strip()
@@ -127,9 +141,8 @@ class VLLMEngine(ABC):
     @abstractmethod
     def _complete(
         self,
-        study: EncodedStudy,
+        asked: Sequence[tuple[EncodedStudy, Conversation]],
         requests: Sequence[PrunedRequest],
-        conversations: Sequence[Conversation],
         limits: Sequence[int],
     ) -> list[Completion]:
         """Let vLLM generate the answers, each of at most as many tokens as its limit says."""

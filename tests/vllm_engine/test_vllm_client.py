@@ -17,8 +17,10 @@ from monai.data import MetaTensor
 
 from monai_medpruner.engines import VolumePrompt, VolumeQA
 from monai_medpruner.engines.conversation import Conversation
-from monai_medpruner.engines.vllm import ServerVLLMEngine, pruned_request
+from monai_medpruner.engines.vllm import ServerVLLMEngine, pruned_request, vllm_engine
 from monai_medpruner.errors import EngineError, PromptError, SettingsError
+from monai_medpruner.label.configuration import configuration
+from monai_medpruner.label.study_model import StudyModel
 from monai_medpruner.networks import Checkpoint, TransformersEncoder
 from monai_medpruner.pruners import NucleusPruner
 from monai_medpruner.testing import save_tiny_checkpoint
@@ -164,3 +166,30 @@ def test_unknown_family(tmp_path, server):
     qa = network(other, server)
     with pytest.raises(SettingsError, match="the vLLM engine does not know internvl"):
         qa.answer(qa.encode(volume()), "Is it?")
+
+
+def test_label_asks_a_running_server(checkpoint, server, shared_data, monkeypatch):
+    """The app encodes a study once; its questions go to the server, and an error of the server leaves the app alive."""
+    requests = []
+
+    def recorded(*given):
+        requests.append(pruned_request(*given))
+        return requests[-1]
+
+    monkeypatch.setattr(vllm_engine, "pruned_request", recorded)
+    settings = {"model": checkpoint.path_or_id, "engine": "vllm", "endpoint": server.address, "slices": "3:6"}
+    model = StudyModel.from_configuration(configuration(settings))
+    image = shared_data("ct_torso_nifti/ct_small.nii.gz")
+    server.reply = lambda body: answering(checkpoint, requests[-1].full_ids, "Yes")(body)
+    first = model.ask(image, "Is it?")
+    later = model.ask(image, "Where?", [("Is it?", "Yes")])
+    assert (first["answer"], later["answer"]) == ("Yes", "Yes")
+    assert first["settings"]["engine"]["where"] == "server"
+    assert first["seconds"]["encode"] > 0
+    assert later["seconds"]["encode"] == 0
+    assert [one["role"] for one in server.bodies[1][1]["messages"]] == ["user", "assistant", "user"]
+    server.reply = lambda _: ({"error": {"message": "busy"}}, 503)
+    with pytest.raises(EngineError, match="503"):
+        model.ask(image, "Is it?")
+    server.reply = lambda body: answering(checkpoint, requests[-1].full_ids, "Yes")(body)
+    assert model.ask(image, "Is it?")["answer"] == "Yes"

@@ -121,7 +121,7 @@ class OfflineVLLMEngine(VLLMEngine):
 
 def _completion(output: Any) -> Completion:
     one, times = output.outputs[0], output.metrics
-    seconds = {}
+    seconds = {"decode": 0.0}
     if times is not None:
         seconds = {
             "prefill": max(0.0, times.first_token_ts - times.queued_ts),

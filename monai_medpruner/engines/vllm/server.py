@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ class ServerVLLMEngine(VLLMEngine):
     """A vLLM server, started with ``--enable-mm-embeds`` and this package installed beside it.
 
     Kept rows travel in the request. The server writes the prompt by the checkpoint's chat template; an answer counts
-    only if its ids are those that were written here.
+    only if its ids are those that were written here. The seconds of "prefill" are those spent here; those of "decode"
+    are the server's, with its own prefill and the time in its queue.
 
     Args:
         checkpoint: see :class:`VLLMEngine`.
@@ -100,7 +102,10 @@ class ServerVLLMEngine(VLLMEngine):
     def _one(self, asked: tuple[EncodedStudy, Conversation], request: PrunedRequest, limit: int) -> Completion:
         path, prompt = self._body(asked, request)
         sampling = {"max_tokens": limit, "return_token_ids": True, **_GREEDY}
+        started = perf_counter()
         reply = self._send(path, {"model": self._model_name(), **sampling, **prompt})
+        # the server does not tell its prefill from its decoding
+        seconds = {"decode": perf_counter() - started}
         choice = reply["choices"][0]
         written = reply.get("prompt_token_ids") or choice.get("prompt_token_ids")
         if not self.by_embeddings and written != request.full_ids:
@@ -110,7 +115,7 @@ class ServerVLLMEngine(VLLMEngine):
             )
         details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
         cut = choice.get("finish_reason") == "length"
-        return Completion(choice["token_ids"], cut, details.get("cached_tokens") or 0)
+        return Completion(choice["token_ids"], cut, details.get("cached_tokens") or 0, seconds)
 
     def _model_name(self) -> str:
         """The name under which the server serves its model."""

@@ -20,6 +20,7 @@ import torch
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.vllm.prompt_embeddings import prompt_embeddings
 from monai_medpruner.engines.vllm.pruned_request import PrunedRequest
+from monai_medpruner.engines.vllm.row_folder import write_rows
 from monai_medpruner.engines.vllm.vllm_engine import Completion, VLLMEngine
 from monai_medpruner.errors import EngineError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy
@@ -41,8 +42,12 @@ _GREEDY = {
 class ServerVLLMEngine(VLLMEngine):
     """A vLLM server, started with ``--enable-mm-embeds`` and this package installed beside it.
 
-    Kept rows travel in the request. The server writes the prompt by the checkpoint's chat template; an answer counts
-    only if its ids are those that were written here.
+    Kept rows travel in the request, or through a folder that both sides reach: then each slice is written once, a
+    request names it by its hash, and the server reads it with
+    :class:`~monai_medpruner.engines.vllm.shared_rows.SharedRowsConnector`.
+
+    The server writes the prompt by the checkpoint's chat template; an answer counts only if its ids are those that were
+    written here.
 
     Args:
         checkpoint: see :class:`VLLMEngine`.
@@ -50,11 +55,13 @@ class ServerVLLMEngine(VLLMEngine):
         max_new_tokens: maximum length of an answer.
         language_model: for VideoLLaMA3, the folder that the server serves; see
             :class:`~monai_medpruner.engines.vllm.OfflineVLLMEngine`.
+        row_folder: existing folder for the rows; None sends them in the requests.
         timeout_s: seconds to wait for an answer.
         connections: requests at once.
 
     Raises:
-        SettingsError: the endpoint is no http address, or ``max_new_tokens`` is not positive.
+        SettingsError: the endpoint is no http address, ``max_new_tokens`` is not positive, or the model's prompt is
+            handed over as embeddings and ``row_folder`` is given.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class ServerVLLMEngine(VLLMEngine):
         *,
         max_new_tokens: int = 256,
         language_model: str | Path | None = None,
+        row_folder: str | Path | None = None,
         timeout_s: float = 600.0,
         connections: int = 16,
     ) -> None:
@@ -72,6 +80,11 @@ class ServerVLLMEngine(VLLMEngine):
             raise SettingsError(f"endpoint must be an http address such as http://127.0.0.1:8000, got {endpoint!r}")
         self.endpoint = endpoint.rstrip("/")
         self.language_model = None if language_model is None else str(language_model)
+        self.row_folder = None if row_folder is None else Path(row_folder)
+        if self.row_folder is not None and self.by_embeddings:
+            raise SettingsError(
+                f"row_folder is not for {checkpoint.name}: its whole prompt is sent as embeddings; leave it out"
+            )
         self.timeout_s = timeout_s
         self.connections = connections
         self._served: str | None = None
@@ -87,10 +100,26 @@ class ServerVLLMEngine(VLLMEngine):
         if self.by_embeddings:
             bodies = [("/v1/completions", self._embedded(one)) for one in requests]
         else:
-            pairs = zip(requests, conversations, strict=True)
-            bodies = [("/v1/chat/completions", {"messages": _messages(*pair, numbers)}) for pair in pairs]
+            images = self._image_parts(requests[0])  # of the study, the same in all requests
+            messages = [_messages(images, one, numbers) for one in conversations]
+            bodies = [("/v1/chat/completions", {"messages": one}) for one in messages]
         with ThreadPoolExecutor(min(self.connections, len(requests))) as threads:
             return list(threads.map(self._one, requests, bodies, limits))
+
+    def _image_parts(self, request: PrunedRequest) -> list[dict[str, Any]]:
+        """The slices as the server's API takes them, with their rows unless these are written to the folder."""
+        names = request.slice_names() if self.row_folder is None else write_rows(self.row_folder, request)
+        parts = []
+        for rows, positions, extent, name in zip(request.rows, request.positions, request.extents, names, strict=True):
+            fields: dict[str, Any] = {} if self.row_folder is not None else {"image_embeds": _base64(rows)}
+            fields |= {
+                "kept_count": [len(positions)],
+                "kept_positions": positions.flatten().tolist(),
+                "kept_extent": [extent],
+                "kept_written": [0],
+            }
+            parts.append({"type": "image_embeds", "image_embeds": fields, "uuid": name})
+        return parts
 
     def _embedded(self, request: PrunedRequest) -> dict[str, Any]:
         if self.language_model is None:
@@ -136,16 +165,16 @@ class ServerVLLMEngine(VLLMEngine):
         return {**super().describe(), "where": "server"}
 
 
-def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[int]) -> list[dict[str, Any]]:
+def _messages(slices: Sequence[dict[str, Any]], conversation: Conversation, numbers: list[int]) -> list[dict[str, Any]]:
     """The conversation in the form of the server's API, slices as embeddings.
 
     Args:
-        request: the same conversation with its tokens.
+        slices: the parts of the message that stand for the slices.
         conversation: the texts.
         numbers: of the slices, from 1.
     """
     content = conversation.prompt.content(numbers, conversation.turns[0], "")
-    images = iter(_image_parts(request))
+    images = iter(slices)
     messages: list[dict[str, Any]] = []
     if system := conversation.prompt.system:
         messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
@@ -155,21 +184,6 @@ def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[
         role = "user" if number % 2 else "assistant"
         messages.append({"role": role, "content": [{"type": "text", "text": turn}]})
     return messages
-
-
-def _image_parts(request: PrunedRequest) -> list[dict[str, Any]]:
-    parts = []
-    each = zip(request.rows, request.positions, request.extents, request.slice_names(), strict=True)
-    for rows, positions, extent, name in each:
-        fields = {
-            "image_embeds": _base64(rows),
-            "kept_count": [len(positions)],
-            "kept_positions": positions.flatten().tolist(),
-            "kept_extent": [extent],
-            "kept_written": [0],
-        }
-        parts.append({"type": "image_embeds", "image_embeds": fields, "uuid": name})
-    return parts
 
 
 def _base64(tensor: torch.Tensor) -> str:

@@ -155,6 +155,8 @@ class ServerVLLMEngine(VLLMEngine):
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode(errors="replace")
+            if self.row_folder is not None and error.code >= 500:
+                said += f" (its log has the reason; does it read the rows from {self.row_folder}?)"
             raise EngineError(f"the vLLM server refused the request with status {error.code}: {said}") from error
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", error)

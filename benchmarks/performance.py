@@ -346,10 +346,13 @@ def _depth(arguments: argparse.Namespace, model: str) -> float:
 
 
 def read_results() -> dict[str, Any]:
-    """The measurements of each kind of device: "cpu", "cuda"."""
+    """The measurements of each kind of device, "cpu" and "cuda", and those of "serving"."""
     found = {}
     for path in sorted(RESULTS.glob("performance_*.json")):
         found[path.stem.removeprefix("performance_")] = json.loads(path.read_text(encoding="utf-8"))
+    serving = RESULTS / "vllm_serving.json"
+    if serving.exists():
+        found["serving"] = json.loads(serving.read_text(encoding="utf-8"))
     return found
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serving_page import serving_section
+
 from monai_medpruner.benchmark import BENCHMARK_STAGES, benchmark_table, machine_text, model_text
 from monai_medpruner.benchmark.shapes import SHAPES, reduced
 
@@ -160,7 +162,7 @@ def page(results: Mapping[str, Any]) -> str:
     """Return the page in Markdown.
 
     Args:
-        results: the measurements of each kind of device, "cpu" and "cuda".
+        results: the measurements of each kind of device, "cpu" and "cuda", and those of "serving".
     """
     text = [
         "# Performance",
@@ -191,6 +193,8 @@ def page(results: Mapping[str, Any]) -> str:
             ]
             continue
         text += _device(results[device])
+    if "serving" in results:
+        text += serving_section(results["serving"])
     return "\n".join(text).rstrip() + "\n"
 
 

@@ -119,3 +119,20 @@ def test_baselines_have_the_retention_of_the_preset(benchmark):
     assert {one.rule_slices for one in found.values() if one.rule} == {2}
     assert found["visionzip"].settings["token_pruner::keep_ratio"] == 2 / 36
     assert "evs" not in {one.name for one in benchmark("performance").baselines(36)}
+
+
+def test_serving(benchmark):
+    rates = {"transformers": (2, 3), "vllm without its prefix cache": (1, 8), "vllm": (6, 12)}
+    rows = [
+        {"engine": engine, "share": share, "prompt_tokens": 9, "questions_per_minute": rate,
+         "first_token_s": {"first": 2.0, "second": 0.25}}
+        for engine, pair in rates.items() for share, rate in zip((1.0, 0.05), pair, strict=True)
+    ]  # fmt: skip
+    versions = {"torch": "2", "transformers": "5", "monai": "1"}
+    machine = {"gpu": None, "cpu": "a CPU", "threads": 1, "cores": 2, "memory_gib": 4, "versions": versions}
+    found = {"machine": machine, "vllm": "0", "load": 3.0, "model": {"num_hidden_layers": 4, "hidden_size": 8},
+             "studies": 4, "questions": 16, "new_tokens": 16, "slices": 2, "rows": rows}  # fmt: skip
+    text = "\n".join(benchmark("serving_page").serving_section(found))
+    assert "| vllm | 5% | 9 | 2.00 | 0.25 | 12 |" in text
+    assert "pruning alone 8.0×, the prefix cache alone 6.0×, both 12.0×" in text
+    assert "3.0× unpruned, 4.0× pruned" in text

@@ -79,7 +79,7 @@ def test_readme_commands(repository):
         subprocess.run(["bash", "-n", "-c", command], check=True)
     assert "monai.bundle run" in run
     assert test.rstrip().endswith("scripts/check")
-    for script in (".ci/run", "scripts/check", "scripts/check_label"):
+    for script in (".ci/run", "scripts/check", "scripts/check_label", "scripts/check_vllm"):
         assert os.access(repository / script, os.X_OK), script
 
 
@@ -93,12 +93,15 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
     contracts = tmp_path / "lint-imports"
     contracts.write_text("#!/bin/sh\npython -m importlinter\n")
     contracts.chmod(0o755)
-    label = tmp_path / "scripts" / "check_label"
-    label.write_text("#!/bin/sh\npython -m check_label\n")
-    label.chmod(0o755)
+    for name in ("check_label", "check_vllm"):
+        script = tmp_path / "scripts" / name
+        script.write_text(f"#!/bin/sh\npython -m {name}\n")
+        script.chmod(0o755)
     pytest_with_coverage = "pytest -n 2 --cov --cov-report=term:skip-covered"
-    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", pytest_with_coverage, "check_label"]
-    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "pytest": tools[:5], "check_label": tools}
+    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", pytest_with_coverage]
+    tools += ["check_label", "check_vllm"]
+    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "pytest": tools[:5]}
+    failures |= {"check_label": tools[:6], "check_vllm": tools}
     for failing, expected in failures.items():
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
         process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from monai_medpruner.engines import VolumePrompt, VolumeQA
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.vllm import ServerVLLMEngine, pruned_request, vllm_engine
+from monai_medpruner.engines.vllm.row_folder import read_rows
 from monai_medpruner.errors import EngineError, PromptError, SettingsError
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.study_model import StudyModel
@@ -106,6 +107,29 @@ def test_what_is_sent(checkpoint, server):
         assert torch.equal(sent, rows)
         assert fields["kept_count"] == [len(rows)]
         assert fields["kept_positions"] == positions.flatten().tolist()
+
+
+def test_rows_by_a_folder(checkpoint, server, tmp_path):
+    """Requests hold counts, positions and names, and the folder holds the rows of these names."""
+    qa = network(checkpoint, server, row_folder=tmp_path)
+    study = qa.encode(volume())
+    request = pruned_request(study, Conversation.about(qa.prompt, "Where?"), checkpoint)
+    server.reply = answering(checkpoint, request.full_ids, "Yes")
+    assert qa.answer(study, "Where?").text == "Yes"
+    ((_, body),) = server.bodies
+    parts = [one for one in body["messages"][0]["content"] if one["type"] == "image_embeds"]
+    each = zip(parts, request.rows, request.positions, request.extents, strict=True)
+    for part, rows, positions, extent in each:
+        assert "image_embeds" not in part["image_embeds"]
+        assert torch.equal(read_rows(tmp_path, part["uuid"], positions, extent), rows)
+
+
+def test_no_folder_for_whole_prompts(server, tmp_path):
+    other = Checkpoint(str(save_tiny_checkpoint("video_llama_3", tmp_path / "model")))
+    qa = network(other, server, row_folder=tmp_path)
+    study = qa.encode(volume())
+    with pytest.raises(SettingsError, match="row_folder is not for"):
+        qa.answer(study, "Is it?")
 
 
 def test_many_questions_keep_their_order(checkpoint, server):

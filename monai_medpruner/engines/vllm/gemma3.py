@@ -24,6 +24,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacemen
 
 from monai_medpruner.engines.vllm.pruned_images import (
     PRUNED_FIELDS,
+    check_names,
     embed_rows,
     is_pruned,
     pruned_fields,
@@ -35,10 +36,11 @@ __all__ = ["PrunedGemma3"]
 
 class _Parser(MultiModalDataParser):
     embedding_fields: ClassVar[dict[str, dict[str, str]]] = {"image": PRUNED_FIELDS}
+    config: Any
 
     def _parse_image_data(self, data: Any) -> Any:
         if is_pruned(data):
-            return pruned_items(data, self.expected_hidden_size, self.allow_missing_mm_embeddings)
+            return pruned_items(data, self.config, self.allow_missing_mm_embeddings)
         if isinstance(data, Mapping):
             raise ValueError("embeddings of images need the fields of pruned slices, kept_count among them")
         return super()._parse_image_data(data)
@@ -46,13 +48,19 @@ class _Parser(MultiModalDataParser):
 
 class _Info(Gemma3ProcessingInfo):
     def get_data_parser(self) -> Any:
-        return _Parser(
+        parser = _Parser(
             expected_hidden_size=self._get_expected_hidden_size(),
             allow_missing_mm_embeddings=self.allow_missing_mm_embeddings,
         )
+        parser.config = self.get_hf_config()
+        return parser
 
 
 class _Processor(Gemma3MultiModalProcessor):
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        check_names(inputs)
+        return super().apply(inputs, timing_ctx)
+
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Any) -> Any:
         if "kept_count" in hf_inputs:
             return pruned_fields(hf_inputs)

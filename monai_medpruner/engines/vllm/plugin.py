@@ -20,6 +20,10 @@ _MODELS = {
 def register() -> None:
     """Register the classes under the stock names. Checkpoints stay as they are, and so does any other prompt."""
     from vllm import ModelRegistry
+    from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+
+    from monai_medpruner.engines.vllm.media import CheckedMediaConnector
 
     for architecture, place in _MODELS.items():
         ModelRegistry.register_model(architecture, place)
+    MEDIA_CONNECTOR_REGISTRY.register("http")(CheckedMediaConnector)

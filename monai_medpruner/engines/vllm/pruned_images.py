@@ -13,11 +13,14 @@ A slice is an image item with these fields; a request holds them for all of its 
 - ``kept_written``: 1 where the prompt's ids hold all that stands around a slice's tokens, 0 where the chat template
   leaves a part of it to the processor, as that of Gemma 3 does, ``(S,)``.
 
-The prompt holds one placeholder a slice, which vLLM replaces by K_i of them.
+The prompt holds one placeholder a slice, which vLLM replaces by K_i of them. Where a connector hands the rows over, a
+request leaves ``image_embeds`` out. The item's uuid is the hash of the slice
+(:func:`~monai_medpruner.engines.vllm.pruned_request.slice_name`): vLLM keys its caches by it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +30,21 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import DictEmbeddingItems
 from vllm.multimodal.processing import PromptReplacement
 
-__all__ = ["PRUNED_FIELDS", "embed_rows", "is_pruned", "pruned_fields", "pruned_items", "pruned_mrope", "pruned_update"]
+from monai_medpruner.engines.vllm.pruned_request import slice_name
+
+__all__ = [
+    "PRUNED_FIELDS",
+    "check_names",
+    "embed_rows",
+    "is_pruned",
+    "pruned_fields",
+    "pruned_items",
+    "pruned_mrope",
+    "pruned_update",
+    "row_width",
+]
+
+_NAME = re.compile("[0-9a-f]{64}")
 
 #: the fields, and whether they are needed to lay out the prompt
 PRUNED_FIELDS = {
@@ -44,6 +61,16 @@ def is_pruned(data: Any) -> bool:
     return isinstance(data, Mapping) and "kept_count" in data
 
 
+def row_width(config: Any) -> int:
+    """Return the width of a kept token's row, with the DeepStack rows that follow it.
+
+    Args:
+        config: of the model.
+    """
+    deepstack = getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ()
+    return config.get_text_config().hidden_size * (1 + len(deepstack))
+
+
 def pruned_fields(inputs: Mapping[str, torch.Tensor]) -> dict[str, MultiModalFieldConfig]:
     """Say how the fields of all slices are split into those of each."""
     counts = inputs["kept_count"].flatten()
@@ -56,14 +83,14 @@ def pruned_fields(inputs: Mapping[str, torch.Tensor]) -> dict[str, MultiModalFie
     }
 
 
-def pruned_items(data: Mapping[str, Any], width: int, rows_elsewhere: bool) -> DictEmbeddingItems:
+def pruned_items(data: Mapping[str, Any], config: Any, rows_elsewhere: bool) -> DictEmbeddingItems:
     """Return a request's slices as vLLM's image items, after checks.
 
     What a caller may get wrong has to fail here, in the front end: inside the engine it would stop every request.
 
     Args:
         data: the fields.
-        width: of a row.
+        config: of the model.
         rows_elsewhere: whether ``image_embeds`` may be left out, since a connector hands the rows over.
 
     Raises:
@@ -74,27 +101,67 @@ def pruned_items(data: Mapping[str, Any], width: int, rows_elsewhere: bool) -> D
     if missing := sorted(required - data.keys()):
         raise ValueError(f"pruned slices need the fields {sorted(required)}, and {missing} are missing")
     for name in PRUNED_FIELDS.keys() - {"image_embeds"}:
-        if not isinstance(data[name], torch.Tensor) or data[name].is_floating_point():
+        if not isinstance(data[name], torch.Tensor) or data[name].dtype != torch.int64:
             raise ValueError(f"{name} must hold whole numbers")
-    counts, extents = data["kept_count"].flatten(), data["kept_extent"].flatten()
-    total = int(counts.sum())
-    lengths = {len(counts), len(extents), len(data["kept_written"].flatten())}
-    if len(lengths) > 1 or not len(counts) or not bool((counts > 0).all()):
-        raise ValueError("expected a positive kept_count, a kept_extent and a kept_written for each slice")
-    positions = data["kept_positions"].flatten()
-    if len(positions) != 3 * total:
-        raise ValueError(f"expected 3 kept_positions for each of {total} kept tokens, got {len(positions)} numbers")
-    limits = extents.repeat_interleave(3 * counts)
-    if not bool(((positions >= 0) & (positions < limits)).all()):
-        raise ValueError("kept_positions must lie from 0 to below the kept_extent of their slice")
-    rows = data.get("image_embeds")
-    if rows is not None and (not isinstance(rows, torch.Tensor) or tuple(rows.shape) != (total, width)):
+    _check_layout(data, config.get_text_config().max_position_embeddings)
+    rows, shape = data.get("image_embeds"), (int(data["kept_count"].sum()), row_width(config))
+    if rows is not None and (not isinstance(rows, torch.Tensor) or tuple(rows.shape) != shape):
         found = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
-        raise ValueError(f"expected image_embeds of shape {(total, width)}, got {found}")
-    if rows is not None and not bool(rows.isfinite().all()):
-        raise ValueError("image_embeds holds values that are not finite")
+        raise ValueError(f"expected image_embeds of shape {shape}, got {found}")
+    if rows is not None and not (rows.is_floating_point() and bool(rows.isfinite().all())):
+        raise ValueError("image_embeds must hold finite floating-point values")
     optional = {"image_embeds"} if rows_elsewhere else set()
     return DictEmbeddingItems(data, "image", required, pruned_fields, optional)
+
+
+def _check_layout(data: Mapping[str, torch.Tensor], context: int) -> None:
+    """Check counts and positions, none of which may be used before it was found small.
+
+    Args:
+        data: the fields.
+        context: positions that the model has. vLLM's table of rotary positions has four times as many, so that text
+            and answer still fit behind slices of so many.
+    """
+    counts, extents = data["kept_count"].flatten(), data["kept_extent"].flatten()
+    positions, written = data["kept_positions"].flatten(), data["kept_written"].flatten()
+    if not len(counts) == len(extents) == len(written) or not len(counts):
+        raise ValueError("expected a kept_count, a kept_extent and a kept_written for each slice")
+    if not bool(((counts > 0) & (counts <= len(positions))).all()) or len(positions) != 3 * int(counts.sum()):
+        raise ValueError(f"expected a positive kept_count and 3 kept_positions for each token, got {len(positions)}")
+    if not bool(((extents > 0) & (extents <= context)).all()) or int(extents.sum()) > context:
+        raise ValueError(f"each kept_extent must be positive, and all together must be at most {context}")
+    if not bool(((written == 0) | (written == 1)).all()):
+        raise ValueError("kept_written must be 0 or 1")
+    if not bool(((positions >= 0) & (positions < extents.repeat_interleave(3 * counts))).all()):
+        raise ValueError("kept_positions must lie from 0 to below the kept_extent of their slice")
+
+
+def check_names(inputs: Any) -> None:
+    """Refuse pruned slices under another name than the hash of their content.
+
+    vLLM keys its caches by the names, so a wrong one would give a slice's cached keys and values to another. vLLM also
+    fills rows that are too narrow with zeros, which no check of shapes can see.
+
+    Args:
+        inputs: the ``ProcessorInputs`` of a request.
+
+    Raises:
+        ValueError: a name is missing, or is not the hash of its slice.
+    """
+    items = inputs.mm_data_items.get("image")
+    if not isinstance(items, DictEmbeddingItems) or not is_pruned(items.data):
+        return
+    data = items.data
+    names = list((inputs.mm_uuid_items or {}).get("image") or ())
+    counts = data["kept_count"].flatten()
+    if len(names) != len(counts) or not all(isinstance(one, str) and _NAME.fullmatch(one) for one in names):
+        raise ValueError("each pruned slice needs the SHA-256 hash of its content as uuid")
+    if "image_embeds" not in data:
+        return  # the connector checks what it reads
+    rows = data["image_embeds"].split(counts.tolist())
+    positions = data["kept_positions"].reshape(-1, 3).split(counts.tolist())
+    if names != [slice_name(*one) for one in zip(rows, positions, data["kept_extent"].flatten().tolist(), strict=True)]:
+        raise ValueError("the uuid of a pruned slice is not the hash of its rows, positions and extent")
 
 
 def pruned_update(stock: Callable[[int], Any], items: Sequence[Any], target: Any, token: int) -> PromptReplacement:

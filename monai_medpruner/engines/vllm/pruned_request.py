@@ -15,7 +15,7 @@ from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
 
-__all__ = ["PrunedRequest", "pruned_request"]
+__all__ = ["PrunedRequest", "pruned_request", "slice_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +68,21 @@ class PrunedRequest:
 
         vLLM keys its prefix cache and its cache of encoder outputs by these names and the ids.
         """
-        names = []
-        for rows, positions, extent in zip(self.rows, self.positions, self.extents, strict=True):
-            found = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)} {extent}".encode())
-            found.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
-            found.update(positions.contiguous().view(torch.uint8).numpy().tobytes())
-            names.append(found.hexdigest())
-        return names
+        return [slice_name(*one) for one in zip(self.rows, self.positions, self.extents, strict=True)]
+
+
+def slice_name(rows: torch.Tensor, positions: torch.Tensor, extent: int) -> str:
+    """Return the SHA-256 hash of a slice as the language model reads it, 64 hexadecimal digits.
+
+    Args:
+        rows: of the kept tokens, ``(K, width)``.
+        positions: from the slice's start, int64 ``(K, 3)``.
+        extent: how many positions the whole slice takes.
+    """
+    found = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)} {extent}".encode())
+    found.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
+    found.update(positions.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def pruned_request(study: EncodedStudy, conversation: Conversation, checkpoint: Checkpoint) -> PrunedRequest:

@@ -27,7 +27,7 @@ class _Parser(PrunedParser, Qwen2VLMultiModalDataParser):
 
 class _Info(Qwen2_5_VLProcessingInfo):
     def get_data_parser(self) -> Any:
-        return _Parser.like(super().get_data_parser(), self.get_hf_config().get_text_config().hidden_size)
+        return _Parser.like(super().get_data_parser(), self.get_hf_config())
 
 
 class _Processor(PrunedProcessor, Qwen2_5_VLMultiModalProcessor):

@@ -18,6 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from monai_medpruner.engines.vllm.pruned_images import (
     PRUNED_FIELDS,
+    check_names,
     embed_rows,
     is_pruned,
     pruned_fields,
@@ -37,16 +38,16 @@ def with_pruned_fields(parser: Any) -> dict[str, dict[str, str]]:
 class PrunedParser:
     """Goes before a stock data parser of the Qwen-VL families in the order of classes."""
 
-    row_width: int
+    config: Any
     allow_missing_mm_embeddings: bool
 
     @classmethod
-    def like(cls, stock: Any, row_width: int) -> Any:
+    def like(cls, stock: Any, config: Any) -> Any:
         """Return a parser with the arguments of a stock one.
 
         Args:
             stock: the stock parser.
-            row_width: of a kept token's row.
+            config: of the model.
         """
         parser: Any = cls(
             stock._spatial_merge_size,  # type: ignore[call-arg]
@@ -54,12 +55,12 @@ class PrunedParser:
             expected_hidden_size=stock.expected_hidden_size,
             allow_missing_mm_embeddings=stock.allow_missing_mm_embeddings,
         )
-        parser.row_width = row_width
+        parser.config = config
         return parser
 
     def _parse_image_data(self, data: Any) -> Any:
         if is_pruned(data):
-            return pruned_items(data, self.row_width, self.allow_missing_mm_embeddings)
+            return pruned_items(data, self.config, self.allow_missing_mm_embeddings)
         return super()._parse_image_data(data)  # type: ignore[misc]
 
     def embedding_field_sets(self, modality: str) -> tuple[set[str], set[str]]:
@@ -72,6 +73,11 @@ class PrunedProcessor:
     """Goes before a stock processor of the Qwen-VL families in the order of classes."""
 
     info: Any
+
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Process a request, whose pruned slices must have the right names."""
+        check_names(inputs)
+        return super().apply(inputs, timing_ctx)  # type: ignore[misc]
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Any) -> Any:
         if "kept_count" in hf_inputs:
@@ -112,7 +118,7 @@ class _Parser(PrunedParser, Qwen2VLMultiModalDataParser):
 
 class _Info(Qwen2VLProcessingInfo):
     def get_data_parser(self) -> Any:
-        return _Parser.like(super().get_data_parser(), self.get_hf_config().get_text_config().hidden_size)
+        return _Parser.like(super().get_data_parser(), self.get_hf_config())
 
 
 class _Processor(PrunedProcessor, Qwen2VLMultiModalProcessor):

@@ -29,9 +29,7 @@ class _Parser(PrunedParser, Qwen3VLMultiModalDataParser):
 
 class _Info(Qwen3VLProcessingInfo):
     def get_data_parser(self) -> Any:
-        vision = self.get_hf_config().vision_config
-        width = vision.out_hidden_size * (1 + len(vision.deepstack_visual_indexes))
-        return _Parser.like(super().get_data_parser(), width)
+        return _Parser.like(super().get_data_parser(), self.get_hf_config())
 
 
 class _Processor(PrunedProcessor, Qwen3VLMultiModalProcessor):

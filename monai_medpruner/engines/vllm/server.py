@@ -22,6 +22,7 @@ import torch
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.vllm.prompt_embeddings import prompt_embeddings
 from monai_medpruner.engines.vllm.pruned_request import PrunedRequest
+from monai_medpruner.engines.vllm.row_folder import write_rows
 from monai_medpruner.engines.vllm.vllm_engine import Completion, VLLMEngine
 from monai_medpruner.errors import EngineError, EngineUnreachableError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy
@@ -43,9 +44,13 @@ _GREEDY = {
 class ServerVLLMEngine(VLLMEngine):
     """A vLLM server, started with ``--enable-mm-embeds`` and this package installed beside it.
 
-    Kept rows travel in the request. The server writes the prompt by the checkpoint's chat template; an answer counts
-    only if its ids are those that were written here. The seconds of "prefill" are those spent here; those of "decode"
-    are the server's, with its own prefill and the time in its queue.
+    Kept rows travel in the request, or through a folder that both sides reach: then each slice is written once, a
+    request names it by its hash, and the server reads it with
+    :class:`~monai_medpruner.engines.vllm.shared_rows.SharedRowsConnector`.
+
+    The server writes the prompt by the checkpoint's chat template; an answer counts only if its ids are those that were
+    written here. The seconds of "prefill" are those spent here; those of "decode" are the server's, with its own
+    prefill and the time in its queue.
 
     Args:
         checkpoint: see :class:`VLLMEngine`.
@@ -53,6 +58,7 @@ class ServerVLLMEngine(VLLMEngine):
         max_new_tokens: maximum length of an answer.
         language_model: for VideoLLaMA3, the folder that the server serves; see
             :class:`~monai_medpruner.engines.vllm.OfflineVLLMEngine`.
+        row_folder: existing folder for the rows; None sends them in the requests.
         timeout_s: seconds to wait for an answer.
         connections: requests at once.
 
@@ -67,6 +73,7 @@ class ServerVLLMEngine(VLLMEngine):
         *,
         max_new_tokens: int = 256,
         language_model: str | Path | None = None,
+        row_folder: str | Path | None = None,
         timeout_s: float = 600.0,
         connections: int = 16,
     ) -> None:
@@ -75,6 +82,7 @@ class ServerVLLMEngine(VLLMEngine):
             raise SettingsError(f"endpoint must be an http address such as http://127.0.0.1:8000, got {endpoint!r}")
         self.endpoint = endpoint.rstrip("/")
         self.language_model = None if language_model is None else str(language_model)
+        self.row_folder = None if row_folder is None else Path(row_folder)
         self.timeout_s = timeout_s
         self.connections = connections
         self._served: str | None = None
@@ -92,12 +100,31 @@ class ServerVLLMEngine(VLLMEngine):
     def _body(self, asked: tuple[EncodedStudy, Conversation], request: PrunedRequest) -> tuple[str, dict[str, Any]]:
         """The address of the API that takes a request, and the prompt in its form."""
         if self.by_embeddings:
+            if self.row_folder is not None:
+                raise SettingsError(
+                    f"row_folder is not for {self.checkpoint.name}: its whole prompt is sent; leave it out"
+                )
             if self.language_model is None:
                 raise SettingsError("give the folder of the exported language model, which the server serves")
             return "/v1/completions", {"prompt_embeds": _base64(prompt_embeddings(request, self.language_model))}
         study, conversation = asked
         numbers = [index + 1 for index in study.record.slice_indices]
-        return "/v1/chat/completions", {"messages": _messages(request, conversation, numbers)}
+        return "/v1/chat/completions", {"messages": _messages(self._image_parts(request), conversation, numbers)}
+
+    def _image_parts(self, request: PrunedRequest) -> list[dict[str, Any]]:
+        """The slices as the server's API takes them, with their rows unless these are written to the folder."""
+        names = request.slice_names() if self.row_folder is None else write_rows(self.row_folder, request)
+        parts = []
+        for rows, positions, extent, name in zip(request.rows, request.positions, request.extents, names, strict=True):
+            fields: dict[str, Any] = {} if self.row_folder is not None else {"image_embeds": _base64(rows)}
+            fields |= {
+                "kept_count": [len(positions)],
+                "kept_positions": positions.flatten().tolist(),
+                "kept_extent": [extent],
+                "kept_written": [0],
+            }
+            parts.append({"type": "image_embeds", "image_embeds": fields, "uuid": name})
+        return parts
 
     def _one(self, asked: tuple[EncodedStudy, Conversation], request: PrunedRequest, limit: int) -> Completion:
         path, prompt = self._body(asked, request)
@@ -131,6 +158,8 @@ class ServerVLLMEngine(VLLMEngine):
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode(errors="replace")
+            if self.row_folder is not None and error.code >= 500:
+                said += f" (its log has the reason; does it read the rows from {self.row_folder}?)"
             raise EngineError(f"the vLLM server refused the request with status {error.code}: {said}") from error
         except TimeoutError as error:
             raise EngineError(f"the vLLM server did not answer within {self.timeout_s:g} seconds") from error
@@ -143,16 +172,16 @@ class ServerVLLMEngine(VLLMEngine):
         return {**super().describe(), "where": "server"}
 
 
-def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[int]) -> list[dict[str, Any]]:
+def _messages(slices: Sequence[dict[str, Any]], conversation: Conversation, numbers: list[int]) -> list[dict[str, Any]]:
     """The conversation in the form of the server's API, slices as embeddings.
 
     Args:
-        request: the same conversation with its tokens.
+        slices: the parts of the message that stand for the slices.
         conversation: the texts.
         numbers: of the slices, from 1.
     """
     content = conversation.prompt.content(numbers, conversation.turns[0], "")
-    images = iter(_image_parts(request))
+    images = iter(slices)
     messages: list[dict[str, Any]] = []
     if system := conversation.prompt.system:
         messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
@@ -162,21 +191,6 @@ def _messages(request: PrunedRequest, conversation: Conversation, numbers: list[
         role = "user" if number % 2 else "assistant"
         messages.append({"role": role, "content": [{"type": "text", "text": turn}]})
     return messages
-
-
-def _image_parts(request: PrunedRequest) -> list[dict[str, Any]]:
-    parts = []
-    each = zip(request.rows, request.positions, request.extents, request.slice_names(), strict=True)
-    for rows, positions, extent, name in each:
-        fields = {
-            "image_embeds": _base64(rows),
-            "kept_count": [len(positions)],
-            "kept_positions": positions.flatten().tolist(),
-            "kept_extent": [extent],
-            "kept_written": [0],
-        }
-        parts.append({"type": "image_embeds", "image_embeds": fields, "uuid": name})
-    return parts
 
 
 def _base64(tensor: torch.Tensor) -> str:

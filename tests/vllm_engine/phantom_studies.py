@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Encoded phantoms, and questions about them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from monai_medpruner.bundles import BundleWorkflow
+
+__all__ = ["PHANTOM_BUNDLE", "QUESTIONS", "encoded_studies", "make_phantoms"]
+
+PHANTOM_BUNDLE = Path(__file__).resolve().parents[2] / "bundles/medpruner_phantom"
+QUESTIONS = (
+    "In which plane was this CT acquired?",
+    "In which contrast phase was this CT acquired?",
+    "Which organ bears the lesion?",
+    "Which abnormality does this CT show?",
+)
+
+
+def make_phantoms(folder: Path, count: int) -> Path:
+    """Write small CT phantoms below a folder that does not exist yet."""
+    command = [sys.executable, "-m", "monai_medpruner", "phantom", "--preset", "small", "--seed", "7"]
+    subprocess.run([*command, "--count", str(count), "--out", str(folder)], check=True, timeout=300)
+    return folder
+
+
+def encoded_studies(family: str, phantoms: Path, model: Path | None = None, **overrides: Any) -> tuple[Any, list[Any]]:
+    """Return the bundle's network, with its own model or another one, and the encoded phantoms."""
+    overrides |= {"family": family, "preset": "fast"} | ({} if model is None else {"model_id": str(model)})
+    workflow = BundleWorkflow(PHANTOM_BUNDLE, overrides, configs=("inference", "preset_fast"))
+    workflow.initialize()
+    parser = workflow.parser
+    network, load = parser.get_parsed_content("network_def"), parser.get_parsed_content("preprocessing")
+    paths = sorted((phantoms / "volumes").glob("*.nii.gz"))
+    return network, [network.encode(load({"image": str(path)})["image"]) for path in paths]

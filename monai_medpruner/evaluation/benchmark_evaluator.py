@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from monai.engines import SupervisedEvaluator
 from monai_medpruner.data.benchmark_items import TASKS
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import SettingsError, describe_error, ends_run
+from monai_medpruner.evaluation.asked_item import AskedItem
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
 from monai_medpruner.evaluation.prediction_folder import PredictionFolder
 from monai_medpruner.evaluation.variants import Variant, encode_variants
@@ -41,27 +42,6 @@ class ItemEvents(EventEnum):
     """ITEM_COMPLETED: a line was written to ``predictions.jsonl``; it is in ``engine.state.output``."""
 
     ITEM_COMPLETED = "item_completed"
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A question that is to be answered.
-
-    Args:
-        variant: whose predictions it belongs to.
-        study: encoded volume; pruned for the question once that was done.
-        item: the question.
-        first: whether it is the variant's first question about the volume.
-        own_record: whether the study was pruned for this question alone.
-        error: class and message of the error, if it failed.
-    """
-
-    variant: Variant
-    study: EncodedStudy
-    item: dict[str, Any]
-    first: bool
-    own_record: bool = False
-    error: tuple[str, str] | None = None
 
 
 class BenchmarkEvaluator(SupervisedEvaluator):
@@ -144,7 +124,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         self.max_new_tokens = {task: limit for task, limit in limits.items() if limit is not None and task in asked}
         self.wordnet = wordnet
         self.fail_fast = fail_fast
-        self._asked: list[_Asked] = []
+        self._asked: list[AskedItem] = []
         self.add_event_handler(Events.EPOCH_COMPLETED, self._answer_all)
         group_items(items, self.protocol)  # checks that the protocol can ask all items, before a model is loaded
 
@@ -264,7 +244,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             return self.state.output
         for variant, study in studies:
             asked = [item for item in items if item["id"] in self._open[variant]]
-            self._asked += [_Asked(variant, study, item, first=number == 0) for number, item in enumerate(asked)]
+            self._asked += [AskedItem(variant, study, item, first=number == 0) for number, item in enumerate(asked)]
         if len(self._asked) >= self.network.engine.questions_at_once:
             self._answer_all()
         return self.state.output
@@ -289,7 +269,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         for start in range(0, len(asked), size):
             self._answer([self._pruned(one) for one in asked[start : start + size]])
 
-    def _pruned(self, asked: _Asked) -> _Asked:
+    def _pruned(self, asked: AskedItem) -> AskedItem:
         """Prune a study for its question."""
         try:
             study = self.network.for_question(asked.study, asked.item["prompt"])
@@ -297,7 +277,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             return replace(asked, error=self._described(error))
         return replace(asked, study=study, own_record=study.record is not asked.study.record)
 
-    def _answer(self, asked: Sequence[_Asked]) -> None:
+    def _answer(self, asked: Sequence[AskedItem]) -> None:
         """Answer questions together; where that fails, one by one, so that the question at fault fails alone."""
         valid = [one for one in asked if one.error is None]
         questions = [(one.study, one.item["prompt"], self.max_new_tokens.get(one.item["task"])) for one in valid]

@@ -181,14 +181,14 @@ def test_missing_images_fail_one_by_one_if_kept(evaluate, m3d):
 
 
 def test_failed_question_does_not_affect_others(evaluate, m3d, monkeypatch):
-    answer = VolumeQA.answer
+    answer = VolumeQA.answer_each
 
-    def failing(self, study, question, *limit):
-        if question.startswith("Which 0-2"):
+    def failing(self, asked):
+        if any(question.startswith("Which 0-2") for _, question, _ in asked):
             raise MemoryError("no room")
-        return answer(self, study, question, *limit)
+        return answer(self, asked)
 
-    monkeypatch.setattr(VolumeQA, "answer", failing)
+    monkeypatch.setattr(VolumeQA, "answer_each", failing)
     lines, metrics = evaluate(dataset_dir=str(m3d))
     assert [line["status"] for line in lines[: 2 * ROWS]] == ["ok", "ok", "MemoryError", "MemoryError", "ok", "ok"]
     assert metrics["errors"] == {"MemoryError": 2}
@@ -209,7 +209,7 @@ def test_fail_fast(evaluate, m3d, tmp_path):
 
 def test_second_run_asks_nothing_again(evaluate, m3d, monkeypatch):
     lines, metrics = evaluate(dataset_dir=str(m3d))
-    monkeypatch.setattr(VolumeQA, "answer", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(VolumeQA, "answer_each", lambda *_: pytest.fail("asked again"))
     again, same = evaluate(dataset_dir=str(m3d))
     assert again == lines
     assert same == metrics

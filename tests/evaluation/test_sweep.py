@@ -103,19 +103,22 @@ def test_whole_volume_nucleus_sees_only_the_slices_of_its_filter(evaluate, phant
 
 
 def test_table_plot_and_resuming(phantoms, tmp_path, monkeypatch, capsys):
-    answer, asked = VolumeQA.answer, []
+    answer, asked = VolumeQA.answer_each, []
 
-    def breaking_off(self, study, question, *limit):
+    def answering(self, questions):
+        asked.extend(questions)
+        return answer(self, questions)
+
+    def breaking_off(self, questions):
         if len(asked) == 11:
             raise KeyboardInterrupt
-        asked.append(question)
-        return answer(self, study, question, *limit)
+        return answering(self, questions)
 
-    monkeypatch.setattr(VolumeQA, "answer", breaking_off)
+    monkeypatch.setattr(VolumeQA, "answer_each", breaking_off)
     with pytest.raises(KeyboardInterrupt):
         sweep(phantoms, tmp_path)
     assert len(asked) == 11
-    monkeypatch.setattr(VolumeQA, "answer", lambda *args: asked.append(args[2]) or answer(*args))
+    monkeypatch.setattr(VolumeQA, "answer_each", answering)
     sweep(phantoms, tmp_path)
     assert capsys.readouterr().out.splitlines()[-len(GRID) - 1].split()[:3] == ["gamma", "tau", "temperature"]
     items = len(read_lines(folder_of(tmp_path, *GRID[0])))

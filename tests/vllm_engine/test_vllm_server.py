@@ -37,7 +37,7 @@ class PastTheEnd(ServerVLLMEngine):
     def tokens(self, study, conversation):
         """Generated tokens, and tokens of the prompt that were in the prefix cache."""
         request = pruned_request(study, conversation, self.checkpoint)
-        (found,) = self._complete(study, [request], [conversation], [NEW_TOKENS])
+        (found,) = self._complete([(study, conversation)], [request], [NEW_TOKENS])
         return list(found.ids), found.cached_tokens
 
 

@@ -23,6 +23,7 @@ from monai_medpruner.cli import (
     convert_hulumed,
     evaluate,
     export_language_model,
+    keep_map,
     label_app,
     phantom,
     prepare_wordnet,
@@ -37,6 +38,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
+    "keep-map": keep_map,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,
     "evaluate": evaluate,

@@ -27,6 +27,7 @@ from monai_medpruner.cli import (
     label_app,
     phantom,
     prepare_wordnet,
+    report,
     score,
     sweep,
 )
@@ -38,6 +39,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
+    "report": report,
     "keep-map": keep_map,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results as tables, figures and maps."""
+"""Results as tables, figures, maps and pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from monai_medpruner.report.answer_table import answer_table, kept_text, seconds
 from monai_medpruner.report.keep_map import KEEP_LABELS, KeepMap, keep_map
 from monai_medpruner.report.keep_map_files import write_keep_maps
 from monai_medpruner.report.pruning_figure import pruning_figure
+from monai_medpruner.report.study_report import study_page, write_reports
 from monai_medpruner.report.sweep_report import sweep_table, write_sweep
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "kept_text",
     "pruning_figure",
     "seconds_text",
+    "study_page",
     "sweep_table",
     "write_keep_maps",
+    "write_reports",
     "write_sweep",
 ]

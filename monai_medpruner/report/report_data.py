@@ -48,7 +48,7 @@ def viewer_data(
     other: RunOfStudy | None,
     pictures: Pictures | None,
     windows: Sequence[str],
-    blocks: dict[int, GuardBlock],
+    blocks: Sequence[dict[int, GuardBlock]],
     mask: np.ndarray | None,
 ) -> dict[str, Any]:
     """Return what the scripts of the page draw: slices, distances, tokens, pictures, outlines.
@@ -58,7 +58,7 @@ def viewer_data(
         other: the same study in another run.
         pictures: of its slices; None for none.
         windows: names of the pictures of a kept slice.
-        blocks: of :func:`~.slice_reasons.guard_blocks`.
+        blocks: of :func:`~.slice_reasons.guard_blocks`, of the study and of the other run's.
         mask: labels ``(H, W, D)`` in the view of the record; None for none.
     """
     record, geometry = run.record, run.record.geometry
@@ -68,7 +68,7 @@ def viewer_data(
         "size": list(geometry.shape[:2]),
         "spacing": [float(one) for one in spacing] if np.isfinite(spacing).all() and spacing.min() > 0 else [1.0, 1.0],
         "crop": None if geometry.crop is None else [list(one) for one in geometry.crop],
-        "slices": slice_reasons(record, blocks),
+        "slices": slice_reasons(record, blocks[0]),
         "distances": None if distances is None else [None if isnan(one) else float(f"{one:.5g}") for one in distances],
         "threshold": filter_threshold(record),
         "gap": None if gap is None or gap.length_mm <= 0 else [gap.first, gap.last, round(gap.length_mm, 2)],
@@ -80,7 +80,7 @@ def viewer_data(
         "runs": [_tokens_of(run)] + ([] if other is None else [_tokens_of(other)]),
     }
     if other is not None:
-        data["other"] = slice_reasons(other.record, {})
+        data["other"] = slice_reasons(other.record, blocks[1])
     return data
 
 

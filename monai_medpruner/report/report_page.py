@@ -15,7 +15,13 @@ import numpy as np
 
 from monai_medpruner.report.html import Html, element, inline_hash, script_data, text
 from monai_medpruner.report.report_data import RunOfStudy
-from monai_medpruner.report.report_tables import answer_section, fact_section, lesion_section, time_section
+from monai_medpruner.report.report_tables import (
+    answer_section,
+    comparison_section,
+    fact_section,
+    lesion_section,
+    time_section,
+)
 from monai_medpruner.results import StudyRecord
 
 __all__ = ["PageParts", "report_page"]
@@ -70,6 +76,7 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
         element(
             "main",
             answer_section(run, other, parts.deidentified),
+            None if other is None else comparison_section(run, other, parts.deidentified),
             _viewer(run, other, parts),
             lesion_section(run, other, parts.mask),
             time_section(run),
@@ -223,7 +230,7 @@ def _strip_legend(compared: bool) -> Html:
         " dropped, not read",
     ]
     if compared:
-        parts.append(" A: kept here, B: kept in the other run")
+        parts.append(" · A: kept here · B: kept in the other run")
     return Html("".join(text(one) for one in parts))
 
 

@@ -15,7 +15,7 @@ from monai_medpruner.report.lesion_shares import LesionShares
 from monai_medpruner.report.report_data import RunOfStudy, flat_settings, lesion_table, stage_estimates
 from monai_medpruner.results import STAGES
 
-__all__ = ["answer_section", "fact_section", "lesion_section", "time_section"]
+__all__ = ["answer_section", "comparison_section", "fact_section", "lesion_section", "time_section"]
 
 
 def answer_section(run: RunOfStudy, other: RunOfStudy | None, deidentified: bool) -> Html:
@@ -78,6 +78,44 @@ def _failure(line: Mapping[str, Any], deidentified: bool) -> str:
     return str(line.get("status")) if deidentified else f"{line.get('status')}: {line.get('error')}"
 
 
+def comparison_section(run: RunOfStudy, other: RunOfStudy, deidentified: bool) -> Html:
+    """Return what two runs kept of a study, and the settings that tell them apart."""
+    rows = [(name, mine, theirs) for (name, mine), (_, theirs) in zip(_kept(run), _kept(other), strict=True)]
+    settings = [dict(flat_settings(one.lines[0].get("settings", {}), deidentified)) for one in (run, other)]
+    for name in dict.fromkeys((*settings[0], *settings[1])):
+        mine, theirs = (one.get(name, "–") for one in settings)
+        if mine != theirs:
+            rows.append((name, mine, theirs))
+    titles = ("", "A: this run", "B: the other run")
+    return element(
+        "section",
+        element("h2", "The two runs"),
+        element(
+            "table",
+            element("thead", element("tr", *(element("th", one, scope="col") for one in titles))),
+            element(
+                "tbody",
+                *(element("tr", element("th", a, scope="row"), element("td", b), element("td", c)) for a, b, c in rows),
+            ),
+            class_="settings compared",
+        ),
+        element("p", "Settings that are the same are left out.", class_="legend"),
+    )
+
+
+def _kept(run: RunOfStudy) -> list[tuple[str, str]]:
+    record, gap = run.record, run.record.largest_gap
+    read = len(record.slice_indices) - len(record.dropped_slices)
+    return [
+        ("slices read", f"{read} of {record.total_slices}"),
+        (
+            "visual tokens",
+            f"{sum(record.kept_tokens):,} of {record.unpruned_tokens:,} ({record.retention['overall']:.1%})",
+        ),
+        ("largest unread gap", "unknown" if gap is None else f"{gap.length_mm:.1f} mm"),
+    ]
+
+
 def lesion_section(run: RunOfStudy, other: RunOfStudy | None, mask: np.ndarray | None) -> Html | None:
     """Return what each stage kept of a lesion; None without a mask."""
     if mask is None:
@@ -120,7 +158,7 @@ def lesion_section(run: RunOfStudy, other: RunOfStudy | None, mask: np.ndarray |
 def _lesion_rows(name: str, shares: LesionShares, verdict: str, columns: int) -> list[Html]:
     first, last = shares.slices[0], shares.slices[-1]
     values = [
-        f"{len(shares.kept_slices)} of {len(shares.slices)} ({first} to {last})",
+        f"{len(shares.kept_slices)} of {len(shares.slices)} (slices {first} to {last})",
         *(f"{one:.1%}" for one in (shares.read, shares.encoded, shares.selected, shares.contextual, shares.merged)),
     ]
     return [

@@ -19,7 +19,7 @@ from monai_medpruner.transforms import InterSliceAnchorFilter
 from monai_medpruner.transforms.slice_rules.anchor import block_pixels
 from monai_medpruner.transforms.slice_rules.base import SliceStack
 
-__all__ = ["GuardBlock", "filter_threshold", "guard_blocks", "slice_reasons"]
+__all__ = ["GuardBlock", "filter_threshold", "guard_blocks", "has_guard", "slice_reasons"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ def filter_threshold(record: StudyRecord) -> float | None:
     return None if value is None else float(value)
 
 
+def has_guard(record: StudyRecord) -> bool:
+    """Return whether the slice filter of a record had a guard."""
+    return recorded_arguments(record.settings, "InterSliceAnchorFilter").get("guard_mm") is not None
+
+
 def guard_blocks(record: StudyRecord, scaled: torch.Tensor) -> dict[int, GuardBlock]:
     """Return, for each slice that a guard kept, the block that did; found by running the filter again.
 
@@ -54,7 +59,7 @@ def guard_blocks(record: StudyRecord, scaled: torch.Tensor) -> dict[int, GuardBl
     """
     arguments = recorded_arguments(record.settings, "InterSliceAnchorFilter")
     threshold, distances = filter_threshold(record), record.slice_distances
-    if threshold is None or distances is None or arguments.get("guard_mm") is None:
+    if threshold is None or distances is None or not has_guard(record):
         return {}
     chosen = [index for index, distance in enumerate(distances) if not isnan(distance)]
     volume = scaled[..., chosen[0] : chosen[-1] + 1]
@@ -96,6 +101,9 @@ def slice_reasons(record: StudyRecord, blocks: dict[int, GuardBlock]) -> list[di
     """
     kept, gone = set(record.slice_indices), set(record.dropped_slices)
     threshold, distances = filter_threshold(record), record.slice_distances
+    arguments = recorded_arguments(record.settings, "InterSliceAnchorFilter")
+    bounds = {"guard_mm": "by the guard", "max_gap_mm": "for the largest gap that is allowed"}
+    beyond = " or ".join(text for name, text in bounds.items() if arguments.get(name) is not None)
     first = next((i for i, one in enumerate(distances or ()) if not isnan(one)), 0)
     out: list[dict[str, Any]] = []
     for index in range(record.total_slices):
@@ -108,11 +116,11 @@ def slice_reasons(record: StudyRecord, blocks: dict[int, GuardBlock]) -> list[di
             out.append({"state": "guard", "why": why, "block": [*one.rows, *one.columns]})
         else:
             state = "kept" if index in kept else "dropped"
-            out.append({"state": state, "why": _why(index in kept, index == first, distance, threshold)})
+            out.append({"state": state, "why": _why(index in kept, index == first, distance, threshold, beyond)})
     return out
 
 
-def _why(kept: bool, first: bool, distance: float | None, threshold: float | None) -> str:
+def _why(kept: bool, first: bool, distance: float | None, threshold: float | None, beyond: str) -> str:
     if threshold is None:
         return "kept by the rule for slices" if kept else "not chosen by the rule for slices"
     if distance is None:
@@ -121,7 +129,11 @@ def _why(kept: bool, first: bool, distance: float | None, threshold: float | Non
     if kept and first:
         return "kept: the first slice, the first anchor"
     if kept:
-        return f"kept: {compared} > γ {threshold:g}" if distance > threshold else f"kept for its place: {compared} ≤ γ"
+        return (
+            f"kept: {compared} > γ {threshold:g}"
+            if distance > threshold
+            else f"kept {beyond}: {compared} ≤ γ {threshold:g}"
+        )
     if distance > threshold:
         return f"passed the filter ({compared} > γ {threshold:g}), dropped by a limit on slices"
     return f"dropped: {compared} ≤ γ {threshold:g}"

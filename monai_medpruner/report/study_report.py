@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from monai_medpruner.errors import MedPrunerError, OutputFolderError, SettingsEr
 from monai_medpruner.report.pictures import slice_pictures
 from monai_medpruner.report.report_data import RunOfStudy, viewer_data
 from monai_medpruner.report.report_page import PageParts, report_page
-from monai_medpruner.report.slice_reasons import GuardBlock, guard_blocks
+from monai_medpruner.report.slice_reasons import GuardBlock, guard_blocks, has_guard
 from monai_medpruner.report.study_image import study_image, study_mask
 from monai_medpruner.results import RunResults, read_results
 
@@ -96,7 +97,7 @@ def study_page(
     labels = None if mask is None else study_mask(mask, record)
     pictures, note = None, None
     windows: tuple[str, ...] = ()
-    blocks: dict[int, GuardBlock] = {}
+    blocks: list[dict[int, GuardBlock]] = [{}, {}]
     if deidentify:
         note = "Pixels and paths were left out (--deidentify)."
     else:
@@ -104,7 +105,10 @@ def study_page(
             image = study_image(record)
             shown = set(record.slice_indices) | (set() if other is None else set(other.record.slice_indices))
             pictures, windows = slice_pictures(image, shown), image.names
-            blocks = guard_blocks(record, image.scaled)
+            blocks[0] = guard_blocks(record, image.scaled)
+            if other is not None and has_guard(other.record):
+                # the windows may be others; the file is the same
+                blocks[1] = guard_blocks(other.record, study_image(replace(other.record, image=record.image)).scaled)
         except MedPrunerError as error:
             note = f"No pictures: {error}"
     data = viewer_data(run, other, pictures, windows, blocks, labels)

@@ -273,7 +273,7 @@ def test_a_lesion_that_nobody_saw(tmp_path):
     page, _ = page_of(folder, mask=path.with_name("mask.nii.gz"))
     assert "Not seen: its slices differ from their anchor by" in page.text
     assert sorted(map(int, page.data["outlines"])) == [4, 5, 6]
-    assert "0 of 3 (4 to 6)" in page.texts
+    assert "0 of 3 (slices 4 to 6)" in page.texts
 
 
 def test_the_guards_block(tmp_path):
@@ -299,6 +299,21 @@ def test_the_guards_block(tmp_path):
         assert f"{means[largest]:.3f}" in page.data["slices"][index]["why"]
 
 
+def test_a_guard_without_the_image(tmp_path):
+    """Of the other run, whose path leads nowhere, and of a page without pixels."""
+    path = write_ct(tmp_path / "ct.nii.gz")
+    plain = write_run(tmp_path / "plain", record_of(path, threshold=0.2))
+    guarded = record_of(path, threshold=0.2, guard_mm=8.0, guard_threshold=0.2)
+    folder = write_run(tmp_path / "out", replace(guarded, image="nowhere.nii.gz"))
+    page, note = page_of(plain, against=folder)
+    assert note is None
+    expected = list(guarded.slice_indices[1:])
+    assert [index for index, one in enumerate(page.data["other"]) if one["state"] == "guard"] == expected
+    page, _ = page_of(folder, deidentify=True)
+    why = [one["why"] for one in page.data["slices"]]
+    assert [index for index, one in enumerate(why) if one.startswith("kept by the guard: distance")] == expected
+
+
 def test_against_another_run(tmp_path, capsys):
     path = write_ct(tmp_path / "ct.nii.gz")
     ours, theirs = record_of(path), record_of(path, threshold=0.05, seed=1)
@@ -311,6 +326,8 @@ def test_against_another_run(tmp_path, capsys):
     kept = [index for index, one in enumerate(page.data["other"]) if one["state"] == "kept"]
     assert kept == list(theirs.slice_indices) != list(ours.slice_indices)
     assert sorted(map(int, page.data["runs"][1]["tokens"])) == kept
+    assert "preprocessing › filter › InterSliceAnchorFilter › threshold" in page.texts
+    assert page.texts.index("0.02") + 1 == page.texts.index("0.05")
     coronal = write_run(tmp_path / "coronal", record_of(path, plane="coronal"))
     other = write_run(tmp_path / "third", record_of(write_ct(tmp_path / "b.nii.gz", seed=1)))
     for folder, message in ((coronal, "another plane"), (other, "no study of the same volume")):

@@ -237,5 +237,6 @@ def _strip_legend(compared: bool) -> Html:
 def _token_legend() -> Html:
     return Html(
         "Squares with a solid frame are selected tokens, dashed squares with a dot contextual ones; lines lead to what "
-        "these absorbed. Hatched and dark: dropped, or merged into another token. Pale: cropped away, never encoded."
+        "these absorbed (point at a token for its own). Hatched and dark: dropped, or merged "
+        "into another token. Pale: cropped away, never encoded."
     )

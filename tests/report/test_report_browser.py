@@ -178,6 +178,8 @@ def test_slider_keys_touch_and_buttons(shown, run):
 
 
 def test_windows_and_layers(shown, run):
+    from selenium.webdriver.common.action_chains import ActionChains
+
     folder, record = run
     browser = shown(mask=folder / "mask.nii.gz")
     assert chosen(browser) == 5  # the middle of the lesion
@@ -196,6 +198,9 @@ def test_windows_and_layers(shown, run):
         press(browser, key)
         assert browser.find_element("css selector", f"[data-layer={name}]").get_attribute("aria-pressed") != before
     assert len(browser.find_elements("css selector", ".frame svg *")) < drawn
+    press(browser, "l")
+    ActionChains(browser).move_to_element_with_offset(browser.find_element("css selector", ".frame"), 3, 3).perform()
+    assert "Token in row 2, column 3" in browser.find_element("id", "token").text
     press(browser, "h")
     heat = browser.find_elements("css selector", ".frame svg > rect")
     assert len(heat) == (35 if 5 in record.slice_indices else 0)

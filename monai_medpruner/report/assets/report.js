@@ -77,7 +77,7 @@ function drawDistances() {
   const base = plot.top + (measured ? plot.height : 6);
   const lanes = data.other ? 2 : 1;
   const tall = base + 16 + lanes * 20 + 42;
-  const chart = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, height: tall, role: "img", "aria-label": "Distance of each slice to its anchor" });
+  const chart = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "Distance of each slice to its anchor" });
   if (measured) drawPoints(chart, base, inner, wide);
   const size = Math.max(1.5, Math.min(12, (inner / depth) * 0.7));
   [data.slices, data.other].filter(Boolean).forEach((slices, lane) => {
@@ -155,12 +155,12 @@ function buildFigures() {
     frame.style.maxWidth = `min(100%, calc(78vh * ${(width * columnMm) / (height * rowMm)}))`;
     const caption = data.runs.length > 1 ? [html("figcaption", {}, number ? "B: the other run" : "A: this run")] : [];
     byId("figures").append(html("figure", {}, ...caption, frame));
-    listen(frame, run);
+    listen(frame, run, layer);
     return { image, layer, frame, run, number };
   });
 }
 
-function listen(frame, run) {
+function listen(frame, run, layer) {
   let start = null;
   frame.addEventListener("pointerdown", (event) => { start = event.clientX; });
   frame.addEventListener("pointerup", (event) => {
@@ -173,7 +173,7 @@ function listen(frame, run) {
   }, { passive: false });
   frame.addEventListener("pointermove", (event) => {
     const box = frame.getBoundingClientRect();
-    describe(run, ((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height);
+    describe(run, ((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height, layer);
   });
 }
 
@@ -228,8 +228,15 @@ function drawLines(layer, place, tokens, contextual) {
     const [x, y] = place.corner(token);
     return [x + place.wide / 2, y + place.high / 2];
   };
-  const path = tokens.into.map(([from, to]) => `M${middle(from).join(" ")}L${middle(to).join(" ")}`).join("");
-  layer.append(stroke(path, "#000", 3, { "stroke-opacity": 0.35 }), stroke(path, "#6fd6ff", 1.2, { "stroke-opacity": 0.8 }));
+  const path = (pairs) => pairs.map(([from, to]) => `M${middle(from).join(" ")}L${middle(to).join(" ")}`).join("");
+  const opacity = Math.min(0.8, Math.max(0.15, 40 / tokens.into.length)); // many lines would hide the slice
+  layer.append(stroke(path(tokens.into), "#6fd6ff", 1.2, { "stroke-opacity": opacity.toFixed(2) }));
+  const own = svg("g");
+  layer.append(own);
+  layer.showGroup = (token) => {
+    const pairs = tokens.into.filter(([from, to]) => to === token || (from === token && tokens.state[token] === "0"));
+    own.replaceChildren(stroke(path(pairs), "#000", 4), stroke(path(pairs), "#6fd6ff", 2));
+  };
   const radius = Math.min(place.wide / 9, place.high / 9, (width * columnMm) / 80);
   for (const token of contextual) {
     const [cx, cy] = middle(token);
@@ -241,7 +248,7 @@ function drawHeat(layer, place, tokens) {
   const most = Math.max(...tokens.importance) || 1;
   tokens.importance.forEach((value, token) => {
     const [x, y] = place.corner(token);
-    layer.append(svg("rect", { x, y, width: place.wide, height: place.high, fill: "#ff4d00", "fill-opacity": (0.85 * Math.sqrt(value / most)).toFixed(3) }));
+    layer.append(svg("rect", { x, y, width: place.wide, height: place.high, fill: "#ff4d00", "fill-opacity": (0.6 * Math.sqrt(value / most)).toFixed(3) }));
   });
 }
 
@@ -255,6 +262,7 @@ function drawSlice(figure) {
   figure.frame.className = `frame ${one.state}`;
   figure.frame.querySelector(".unread")?.remove();
   figure.layer.replaceChildren();
+  figure.layer.showGroup = null;
   const tokens = figure.run.tokens[state.index];
   figure.run.number = figure.number;
   if (tokens) drawTokens(figure.layer, figure.run, tokens);
@@ -271,7 +279,7 @@ function drawSlice(figure) {
   }
 }
 
-function describe(run, x, y) {
+function describe(run, x, y, layer) {
   const tokens = run.tokens[state.index];
   if (!tokens) return;
   const place = geometry(run, tokens);
@@ -281,6 +289,7 @@ function describe(run, x, y) {
   const token = row * place.columns + column;
   const names = { 0: tokens.into.some(([from]) => from === token) ? "merged into another token" : "dropped", 1: "contextual", 2: "selected" };
   const score = inside && tokens.importance ? `, importance ${tokens.importance[token]}` : "";
+  if (state.lines) layer.showGroup?.(inside ? token : -1);
   byId("token").textContent = inside ? `Token in row ${row}, column ${column}: ${names[tokens.state[token]]}${score}` : "";
 }
 
@@ -324,7 +333,7 @@ function drawMass() {
   const most = tokens.curve[tokens.curve.length - 1][0];
   const [inner, high] = [wide - left - margin, tall - top - bottom];
   const [x, y] = [(count) => left + (count / most) * inner, (share) => top + (1 - share) * high];
-  const chart = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, height: tall, role: "img", "aria-label": "Cumulative mass of the tokens" });
+  const chart = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "Cumulative mass of the tokens" });
   for (const share of [0, 0.5, 1]) {
     chart.append(line(left, y(share), left + inner, y(share), "axis"), label(left - 8, y(share) + 5, String(share), "dim", "end"));
   }
@@ -337,7 +346,8 @@ function drawMass() {
   const at = x(tokens.chosen);
   chart.append(line(at, top, at, top + high, "limit"));
   const right = at > left + inner * 0.6;
-  chart.append(label(at + (right ? -7 : 7), y(0.4) + 5, `${tokens.chosen} selected`, "", right ? "end" : "start"));
+  const low = run.mass.tau === null || run.mass.tau > 0.3;
+  chart.append(label(at + (right ? -7 : 7), y(low ? 0.08 : 0.4) + 5, `${tokens.chosen} selected`, "", right ? "end" : "start"));
   for (const [count, anchor] of [[0, "start"], [most, "end"]]) chart.append(label(x(count), tall - 24, String(count), "dim", anchor));
   chart.append(label(left + inner, tall - 4, "tokens, highest first", "dim", "end"));
   place.replaceChildren(chart);
@@ -461,5 +471,4 @@ compareSlices();
 drawDistances();
 refresh();
 new ResizeObserver(() => { drawDistances(); drawMass(); }).observe(byId("distances"));
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 document.documentElement.dataset.ready = Math.round(performance.now());

@@ -41,7 +41,7 @@ def test_help_of_a_command(capsys):
 
 def test_every_command_has_the_same_shape():
     for name, command in command_line.COMMANDS.items():
-        assert command.__name__ == f"monai_medpruner.cli.{name}"
+        assert command.__name__ == f"monai_medpruner.cli.{name.replace('-', '_')}"
         assert command.SUMMARY.endswith(".")
         assert list(inspect.signature(command.add_arguments).parameters) == ["parser"]
         assert list(inspect.signature(command.run).parameters) == ["arguments"]

@@ -23,9 +23,11 @@ from monai_medpruner.cli import (
     convert_hulumed,
     evaluate,
     export_language_model,
+    keep_map,
     label_app,
     phantom,
     prepare_wordnet,
+    report,
     score,
     sweep,
 )
@@ -37,6 +39,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
+    "report": report,
+    "keep-map": keep_map,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,
     "evaluate": evaluate,

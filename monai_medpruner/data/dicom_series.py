@@ -36,7 +36,7 @@ from monai_medpruner.errors import (
 )
 from monai_medpruner.memory import check_fits_memory
 
-__all__ = ["find_series", "read_dicom"]
+__all__ = ["find_series", "read_dicom", "slice_sources"]
 
 #: bytes that decoding takes for each voxel of a file of several frames
 _FRAME_BYTES = 16
@@ -88,26 +88,15 @@ def read_dicom(
             neighbors.
     """
     decoding = decoding or DicomDecoding.from_environment()
-    files, notes = series_files(path)
-    headers, found = find_series(files, path.name, decoding, series_uid)
-    slices, passed_over = choose_series(headers, series_uid)
-    slices = [frame for one in slices for frame in (expand_frames(one) if has_frames(one) else [one])]
-    slices, localizers = _without_localizers(slices)
-    slices = choose_part(slices, series_part)
-    _check_slices(slices)
+    slices, notes = _chosen_slices(path, series_uid, decoding, series_part)
     units, unit_notes = series_units(slices)
-    notes += found + passed_over + localizers + unit_notes
+    notes += unit_notes
     columns, rows, _ = slices[0].shape
     (limits or ReadingLimits()).check((columns, rows, len(slices)), path.name)
     check_fits_memory((columns, rows, len(slices)), 4)
     if (frames := max(one.shape[2] for one in slices)) > 1:  # which are decoded at once
         check_fits_memory((columns, rows, frames), _FRAME_BYTES)
-    stack = stack_slices(
-        np.array([i.position for i in slices]),
-        np.array(slices[0].orientation),
-        np.array(slices[0].pixel_spacing),
-        slices[0].thickness,
-    )
+    stack = _stacked(slices)
     slices = [slices[i] for i in stack.order]
     voxels = decode_pixels([_stored(one) for one in slices], (rows, columns), decoding)
     notes += check_rescale(slices, voxels)
@@ -124,6 +113,52 @@ def read_dicom(
         meta["padding"] = padding
     meta["notes"] = notes + stack.notes + _header_notes(slices, stack)
     return voxels.T, stack.affine, meta
+
+
+def slice_sources(
+    path: Path, series_uid: str | None = None, decoding: DicomDecoding | None = None, series_part: int | None = None
+) -> list[tuple[Path, int | None]]:
+    """Return where each slice of the volume comes from that :func:`read_dicom` reads, in the order of its third axis.
+
+    Args:
+        path: as there.
+        series_uid: as there.
+        decoding: as there.
+        series_part: as there.
+
+    Returns:
+        Per slice its file, and the index of its frame in that file, from 0; None for a file that is one slice.
+
+    Raises:
+        VolumeReadError: as there.
+        SliceGeometryError: as there.
+        VolumeShapeError: as there.
+    """
+    slices, _ = _chosen_slices(path, series_uid, decoding or DicomDecoding.from_environment(), series_part)
+    return [(slices[index].path, slices[index].frame) for index in _stacked(slices).order]
+
+
+def _chosen_slices(
+    path: Path, series_uid: str | None, decoding: DicomDecoding, series_part: int | None
+) -> tuple[list[SliceHeader], list[str]]:
+    """Return the slices of one volume, not yet in order, and notes on what was passed over."""
+    files, notes = series_files(path)
+    headers, found = find_series(files, path.name, decoding, series_uid)
+    slices, passed_over = choose_series(headers, series_uid)
+    slices = [frame for one in slices for frame in (expand_frames(one) if has_frames(one) else [one])]
+    slices, localizers = _without_localizers(slices)
+    slices = choose_part(slices, series_part)
+    _check_slices(slices)
+    return slices, notes + found + passed_over + localizers
+
+
+def _stacked(slices: Sequence[SliceHeader]) -> SliceStack:
+    return stack_slices(
+        np.array([i.position for i in slices]),
+        np.array(slices[0].orientation),
+        np.array(slices[0].pixel_spacing),
+        slices[0].thickness,
+    )
 
 
 def _without_localizers(slices: list[SliceHeader]) -> tuple[list[SliceHeader], list[str]]:

@@ -11,15 +11,14 @@ import itk
 import nibabel as nib
 import numpy as np
 
-from monai_medpruner.results import SliceRecord, StudyRecord
+from monai_medpruner.report.keep_map import KEEP_LABELS, is_sheared, keep_map, nifti_image
+from monai_medpruner.results import StudyRecord
 
-__all__ = ["OVERLAY_LABELS", "overlay", "present_labels", "write_overlay"]
+__all__ = ["OVERLAY_LABELS", "is_sheared", "overlay", "present_labels", "write_overlay"]
 
 #: label values by name; 0 marks what did not reach the encoder: dropped slices, and what was cropped away
-OVERLAY_LABELS = {"kept slice": 1, "kept token": 2, "contextual token": 3}
-_SLICE, _PRIMARY, _CONTEXTUAL = OVERLAY_LABELS.values()
+OVERLAY_LABELS = KEEP_LABELS
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SHEAR = 1e-4
 
 
 def overlay(record: StudyRecord) -> tuple[np.ndarray, np.ndarray]:
@@ -32,14 +31,8 @@ def overlay(record: StudyRecord) -> tuple[np.ndarray, np.ndarray]:
         The label map on the grid of the study's file, uint8 ``(X, Y, Z)``, with the values of :data:`OVERLAY_LABELS`,
         and the affine of that file (RAS, mm).
     """
-    geometry = record.geometry
-    height, width, _ = geometry.shape
-    (top, bottom), (left, right) = geometry.crop or ((0, height), (0, width))
-    labels = np.zeros(geometry.shape, dtype=np.uint8)
-    for index, one in zip(record.slice_indices, record.slices, strict=True):
-        labels[top:bottom, left:right, index] = _paint(one, bottom - top, right - left)
-    affine = geometry.original_affine.numpy()
-    return _on_file_grid(labels, geometry.affine.numpy(), affine), affine
+    found = keep_map(record)
+    return found.labels, found.affine
 
 
 def present_labels(labels: np.ndarray) -> dict[str, int]:
@@ -66,36 +59,4 @@ def write_overlay(labels: np.ndarray, affine: np.ndarray, path: Path, compress: 
         image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(placed[:3, :3] / spacing)))
         itk.imwrite(image, str(path), compression=compress)
         return
-    image = nib.Nifti1Image(labels, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code="scanner")
-    if not is_sheared(affine):
-        # a quaternion cannot represent shear: readers that use the qform would misplace the slices
-        image.set_qform(affine, code="scanner")
-    nib.save(image, path)
-
-
-def is_sheared(affine: np.ndarray) -> bool:
-    """Return whether an affine's axes are not orthogonal, as with gantry tilt. Viewers built on ITK refuse these."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR)
-
-
-def _on_file_grid(labels: np.ndarray, viewed: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Undo the permutation and flips of axes between two affines; also exact for oblique and sheared affines."""
-    between = np.linalg.inv(stored[:3, :3]) @ viewed[:3, :3]
-    # column j is viewed axis j in the axes of the file: one nonzero entry, negative if the axis was flipped
-    file_axis = np.abs(between).argmax(axis=0)
-    flipped = tuple(int(axis) for j, axis in enumerate(file_axis) if between[axis, j] < 0)
-    return np.flip(labels.transpose(np.argsort(file_axis)), flipped)
-
-
-def _paint(record: SliceRecord, height: int, width: int) -> np.ndarray:
-    """Return the labels of one kept slice, uint8 ``(H, W)``. A voxel gets the label of the token at its center."""
-    rows, columns = record.grid
-    tokens = np.full(rows * columns, _SLICE, dtype=np.uint8)
-    tokens[record.primary.numpy()] = _PRIMARY
-    tokens[record.contextual.numpy()] = _CONTEXTUAL
-    row = (2 * np.arange(height) + 1) * rows // (2 * height)
-    column = (2 * np.arange(width) + 1) * columns // (2 * width)
-    return tokens.reshape(rows, columns)[row][:, column]
+    nib.save(nifti_image(labels, affine), path)

@@ -22,7 +22,7 @@ from monai_medpruner.transforms.slice_rules.base import (
 )
 from monai_medpruner.transforms.slice_rules.evenly_spaced_mm import fewest_slices, gap_notes, smallest_gap
 
-__all__ = ["AnchorRule"]
+__all__ = ["AnchorRule", "block_pixels"]
 
 Decide = Callable[[torch.Tensor, float], AnchoredSlices]
 
@@ -164,12 +164,12 @@ class AnchorRule(SliceRule):
         """The decision on slices ``(n, C, …)`` of this volume, the first of which is the anchor."""
         if self.guard_mm is None:
             return lambda slices, threshold: anchor_slices(slices, 0, threshold)
-        block, guard = _block_pixels(stack, self.guard_mm), self.guard_threshold
+        block, guard = block_pixels(stack, self.guard_mm), self.guard_threshold
         return lambda slices, threshold: guarded_slices(slices, 0, threshold, block, guard)
 
 
-def _block_pixels(stack: SliceStack, side_mm: float) -> tuple[int, int]:
-    """Pixels of a block of ``side_mm`` along either axis of a slice, at least one and at most the slice's."""
+def block_pixels(stack: SliceStack, side_mm: float) -> tuple[int, int]:
+    """Return the pixels of a block of ``side_mm`` along both axes of a slice, at least one, at most the slice's."""
     shape = stack.slices.shape[2:]
     if len(shape) != 2:
         raise VolumeShapeError(

@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""One page for each study of a run, which opens from disk and asks no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from monai_medpruner.atomic_write import atomic_write
+from monai_medpruner.errors import MedPrunerError, OutputFolderError, SettingsError
+from monai_medpruner.report.pictures import slice_pictures
+from monai_medpruner.report.report_data import RunOfStudy, viewer_data
+from monai_medpruner.report.report_page import PageParts, report_page
+from monai_medpruner.report.slice_reasons import GuardBlock, guard_blocks, has_guard
+from monai_medpruner.report.study_image import study_image, study_mask
+from monai_medpruner.results import RunResults, read_results
+
+__all__ = ["study_page", "write_reports"]
+
+
+def write_reports(
+    folder: str | Path,
+    *,
+    study: str | None = None,
+    mask: Path | None = None,
+    against: Path | None = None,
+    deidentify: bool = False,
+) -> Iterator[tuple[Path, str | None]]:
+    """Write a page for each study of a run to ``reports/`` in its folder: ``NAME.html``, NAME being the record's.
+
+    The image is read again from its path, by the transforms that the record names. Where that fails, the page has no
+    pictures and says why.
+
+    Args:
+        folder: output folder of a run.
+        study: beginning of a record's name, for one study of several.
+        mask: label map of a lesion on the grid of the image, for a run about one image.
+        against: output folder of another run about the same images.
+        deidentify: leave out pixels, paths and UIDs. Questions and answers stay, word for word.
+
+    Yields:
+        The path of each page as it is written, and a note on what it lacks, or None.
+
+    Raises:
+        OutputFolderError: a folder is not that of a run, or cannot be written; or the other run has none of the
+            studies.
+        SettingsError: no study has that name, or a mask was given for several studies.
+        VolumeError: the mask is on another grid, or the other run saw a study in another plane.
+        VolumeReadError: the mask cannot be read.
+    """
+    results = read_results(folder)
+    other = None if against is None else read_results(against)
+    names = [name for name in results.record_names if name.startswith(study or "")]
+    if not names:
+        known = (
+            "the run has no study that was encoded" if not results.record_names else f"no study begins with {study!r}"
+        )
+        raise SettingsError(f"{known}: {len(results.record_names)} in {folder}")
+    if mask is not None and len({results.record(name).volume_id for name in names}) > 1:
+        raise SettingsError(
+            f"a mask belongs to one image, and the run has {len(names)} studies: choose one with --study"
+        )
+    target = Path(folder) / "reports"
+    try:
+        target.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputFolderError(f"cannot write to {target}: {error.strerror}") from error
+    for name in names:
+        run = _study(results, name)
+        page, note = study_page(run, None if other is None else _same_study(other, run), mask, deidentify)
+        path = target / f"{name}.html"
+        atomic_write(path, page.encode())
+        yield path, note
+
+
+def study_page(
+    run: RunOfStudy, other: RunOfStudy | None = None, mask: Path | None = None, deidentify: bool = False
+) -> tuple[str, str | None]:
+    """Return the page of a study, and a note on what it lacks, or None.
+
+    Args:
+        run: the study.
+        other: the same study in another run.
+        mask: label map of a lesion on the grid of the image.
+        deidentify: leave out pixels, paths and UIDs.
+
+    Raises:
+        VolumeError: the mask is on another grid.
+        VolumeReadError: the mask cannot be read.
+    """
+    record = run.record
+    labels = None if mask is None else study_mask(mask, record)
+    pictures, note = None, None
+    windows: tuple[str, ...] = ()
+    blocks: list[dict[int, GuardBlock]] = [{}, {}]
+    if deidentify:
+        note = "Pixels and paths were left out (--deidentify)."
+    else:
+        try:
+            image = study_image(record)
+            shown = set(record.slice_indices) | (set() if other is None else set(other.record.slice_indices))
+            pictures, windows = slice_pictures(image, shown), image.names
+            blocks[0] = guard_blocks(record, image.scaled)
+            if other is not None and has_guard(other.record):
+                # the windows may be others; the file is the same
+                blocks[1] = guard_blocks(other.record, study_image(replace(other.record, image=record.image)).scaled)
+        except MedPrunerError as error:
+            note = f"No pictures: {error}"
+    data = viewer_data(run, other, pictures, windows, blocks, labels)
+    parts = PageParts(data, None if pictures is None else pictures.note, note, labels, deidentify)
+    return report_page(run, other, parts), note
+
+
+def _study(results: RunResults, name: str) -> RunOfStudy:
+    lines = [line for line in results.lines if line.get("record") == name]
+    image = lines[0].get("image")
+    failed = [line for line in results.lines if "record" not in line and line.get("image") == image]
+    return RunOfStudy(results.record(name), lines, failed)
+
+
+def _same_study(other: RunResults, run: RunOfStudy) -> RunOfStudy:
+    """Return the study of the same volume in another run, the one of the same question where there are several."""
+    volume = run.record.volume_id
+    found = [line["record"] for line in other.lines if line.get("volume_id") == volume and "record" in line]
+    if not found:
+        raise OutputFolderError(f"{other.folder} has no study of the same volume ({volume})")
+    same = _study(other, run.record.name if run.record.name in found else found[0])
+    one, two = run.record.geometry, same.record.geometry
+    if one.shape != two.shape or not np.allclose(one.affine.numpy(), two.affine.numpy(), atol=1e-3):
+        raise OutputFolderError(f"{other.folder} has the volume in another plane or orientation: {volume}")
+    return same

@@ -17,6 +17,7 @@ from types import FrameType, ModuleType
 from monai_medpruner import __version__
 from monai_medpruner.cli import (
     answers,
+    archive,
     ask,
     benchmark,
     compare,
@@ -37,6 +38,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "answers": answers,
+    "archive": archive,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,
     "evaluate": evaluate,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from monai_medpruner.terminal_text import printable
 
 __all__ = [
+    "ArchiveWorkerError",
     "BenchmarkError",
     "BudgetError",
     "CheckpointError",
@@ -116,6 +117,10 @@ class EncodedStudyError(MedPrunerError, OSError):
 
 class LoaderWorkerError(MedPrunerError, RuntimeError):
     """A process of the data loader ended while it loaded a volume."""
+
+
+class ArchiveWorkerError(MedPrunerError, RuntimeError):
+    """A process of an archive run ended while it worked on a study, or could not start."""
 
 
 class BenchmarkError(MedPrunerError, ValueError):

@@ -17,6 +17,7 @@ from types import FrameType, ModuleType
 from monai_medpruner import __version__
 from monai_medpruner.cli import (
     answers,
+    archive,
     ask,
     benchmark,
     compare,
@@ -41,6 +42,7 @@ COMMANDS: dict[str, ModuleType] = {
     "answers": answers,
     "report": report,
     "keep-map": keep_map,
+    "archive": archive,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,
     "evaluate": evaluate,

@@ -36,6 +36,7 @@ def question_items(
     questions_file: str | None = None,
     dataset_dir: str = "",
     max_characters: int = MAX_QUESTION_CHARACTERS,
+    missing_images: str = "refuse",
 ) -> list[dict[str, Any]]:
     """List the volumes of a run with their questions.
 
@@ -45,6 +46,7 @@ def question_items(
         questions_file: as in :py:func:`pair_questions`; None or ``""`` for none.
         dataset_dir: folder that image paths are relative to; empty for the working directory.
         max_characters: longest question.
+        missing_images: "refuse", or "keep" to list images that do not exist; each then fails when it is read.
 
     Returns:
         items ``{"image": path, "question": [text, ...]}``; an empty list without images.
@@ -60,7 +62,10 @@ def question_items(
             raise SettingsError(f"{name} must be text or a list of texts, got {type(value).__name__}. {VERBATIM_HINT}")
     if dataset_dir and image:
         image = [os.path.join(dataset_dir, one) for one in ([image] if isinstance(image, str) else image)]
-    return pair_questions(image_items(image), question or None, questions_file, max_characters)
+    if missing_images not in ("refuse", "keep"):
+        raise SettingsError(f"missing_images must be refuse or keep, got {missing_images!r}")
+    refuse = missing_images == "refuse"
+    return pair_questions(image_items(image, refuse), question or None, questions_file, max_characters, refuse)
 
 
 def require_items(items: Sequence[Any]) -> None:
@@ -76,12 +81,13 @@ def require_items(items: Sequence[Any]) -> None:
         )
 
 
-def image_items(image: str | Sequence[str] | None) -> list[dict[str, str]]:
+def image_items(image: str | Sequence[str] | None, refuse_missing: bool = True) -> list[dict[str, str]]:
     """List the images that a user passes.
 
     Args:
         image: a NIfTI file, a DICOM folder, a CSV file with a column ``image`` (paths relative to the CSV's folder), or
             a list of these; None or ``""`` for no images.
+        refuse_missing: whether a path that does not exist is an error.
 
     Returns:
         one dictionary per image, in order, with ``image``, the path as given (joined to the folder of its CSV), and
@@ -104,7 +110,7 @@ def image_items(image: str | Sequence[str] | None) -> list[dict[str, str]]:
         else:
             items.append({"image": path})
     for item in items:
-        if not Path(item["image"]).expanduser().exists():
+        if refuse_missing and not Path(item["image"]).expanduser().exists():
             raise UnreadableVolumeError(f"{item['image']} does not exist")
     return items
 
@@ -114,6 +120,7 @@ def pair_questions(
     question: str | Sequence[str] | None = None,
     questions_file: str | None = None,
     max_characters: int = MAX_QUESTION_CHARACTERS,
+    refuse_missing: bool = True,
 ) -> list[dict[str, Any]]:
     """Group all questions about an image into one item, so that each volume is encoded once.
 
@@ -124,6 +131,7 @@ def pair_questions(
             A line without ``image`` applies to every image of ``images``. A path in ``image`` is relative to the folder
             of the file and may add an image.
         max_characters: longest question.
+        refuse_missing: whether an image of the file that does not exist is an error.
 
     Returns:
         items ``{"image": str, "question": [str, ...]}``, images in order of appearance, questions in the order CSV,
@@ -156,7 +164,7 @@ def pair_questions(
     for text in _question_list(question, max_characters):
         for image in shared:
             add(image, text)
-    for line, entry in _read_jsonl(questions_file):
+    for line, entry in _read_jsonl(questions_file, refuse_missing):
         if entry["image"] is None and not shared:
             raise SettingsError(f"{line}: the question has no image, and no image was given")
         for image in shared if entry["image"] is None else [entry["image"]]:
@@ -226,7 +234,7 @@ def _read_csv(path: str) -> list[dict[str, str]]:
     return rows
 
 
-def _read_jsonl(path: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_jsonl(path: str | None, refuse_missing: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield location ("file, line 3") and entry (question, image, id) of each non-blank line."""
     if not path:
         return
@@ -239,10 +247,10 @@ def _read_jsonl(path: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, text in enumerate(lines, start=1):
         if text.strip():
             where = f"{path}, line {number}"
-            yield where, _parse_line(text, where, Path(path).expanduser().parent)
+            yield where, _parse_line(text, where, Path(path).expanduser().parent, refuse_missing)
 
 
-def _parse_line(text: str, where: str, folder: Path) -> dict[str, Any]:
+def _parse_line(text: str, where: str, folder: Path, refuse_missing: bool) -> dict[str, Any]:
     try:
         entry = json.loads(text)
     except json.JSONDecodeError as error:
@@ -256,6 +264,6 @@ def _parse_line(text: str, where: str, folder: Path) -> dict[str, Any]:
         raise SettingsError(f"{where}: image and id must be text")
     if image is not None:
         image = str(folder / image)
-        if not Path(image).expanduser().exists():
+        if refuse_missing and not Path(image).expanduser().exists():
             raise UnreadableVolumeError(f"{where}: {image} does not exist")
     return {"question": entry["question"], "image": image, "id": identity}

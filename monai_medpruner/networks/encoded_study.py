@@ -98,16 +98,14 @@ class EncodedStudy:
             deepstack_features=tuple(tuple(layer[place] for place in places) for layer in self.deepstack_features),
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write the study as safetensors, atomically, with a hash of every byte of the file.
+    def to_bytes(self) -> bytes:
+        """Return the study as safetensors with a hash of every byte; :meth:`from_bytes` makes a study of them.
 
         Raises:
             SettingsError: the study waits for a question.
-            OutputFolderError: the file cannot be written.
         """
         if self.pending is not None:
             raise SettingsError("a study that waits for its question cannot be saved; save that of for_question")
-        target = Path(path)
         packed, facts = self.record.packed()
         tensors = {f"{_RECORD}{name}": one for name, one in packed.items()}
         layers = {f"deepstack.{number}": rows for number, rows in enumerate(self.deepstack_features)}
@@ -119,19 +117,17 @@ class EncodedStudy:
             "preserve_position_ids": json.dumps(self.preserve_position_ids),
             "record": json.dumps(facts),
         }
-        atomic_write(target, seal_tensors(tensors, described))
-        return target
+        return seal_tensors(tensors, described)
 
     @classmethod
-    def load(cls, path: str | Path) -> EncodedStudy:
-        """Read a study that :meth:`save` wrote; its tensors lie on the CPU.
+    def from_bytes(cls, content: bytes) -> EncodedStudy:
+        """Make a study of what :meth:`to_bytes` returned; its tensors lie on the CPU.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            EncodedStudyError: the file is damaged, or is not an encoded study.
+            EncodedStudyError: the content is damaged, or is not an encoded study.
         """
         try:
-            tensors, described = unseal_tensors(Path(path).read_bytes(), _FORMAT)
+            tensors, described = unseal_tensors(content, _FORMAT)
             key = StudyKey(**json.loads(described["key"]))
             own = {name.removeprefix(_RECORD): one for name, one in tensors.items() if name.startswith(_RECORD)}
             record = StudyRecord.unpacked(own, json.loads(described["record"]))
@@ -144,9 +140,33 @@ class EncodedStudy:
                 deepstack_features=tuple(tensors[name].split(counts) for name in layers),
                 preserve_position_ids=json.loads(described["preserve_position_ids"]),
             )
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise EncodedStudyError(f"not an encoded study, or a damaged one: {error}") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the study as safetensors, atomically, with a hash of every byte of the file.
+
+        Raises:
+            SettingsError: the study waits for a question.
+            OutputFolderError: the file cannot be written.
+        """
+        target = Path(path)
+        atomic_write(target, self.to_bytes())
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> EncodedStudy:
+        """Read a study that :meth:`save` wrote; its tensors lie on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            EncodedStudyError: the file is damaged, or is not an encoded study.
+        """
+        try:
+            return cls.from_bytes(Path(path).read_bytes())
         except FileNotFoundError:
             raise
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except OSError as error:
             raise EncodedStudyError(f"{Path(path).name} cannot be read as an encoded study: {error}") from error
 
 

@@ -206,11 +206,15 @@ class StudyRecord:
             OutputFolderError: the file cannot be written.
         """
         target = Path(path)
+        atomic_write(target, self.to_bytes())
+        return target
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file that :meth:`save` writes."""
         tensors, facts = self.packed()
         facts |= {"versions": package_versions()}
         described = {name: json.dumps(value) for name, value in facts.items()}
-        atomic_write(target, seal_tensors(tensors, {**described, "format": _FORMAT}))
-        return target
+        return seal_tensors(tensors, {**described, "format": _FORMAT})
 
     def packed(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The record as tensors, and as facts that JSON can hold; :meth:`unpacked` makes a record of them."""

@@ -52,6 +52,7 @@ def test_dataset_dir(tmp_path, image):
         ({"question": "a?", "image": 5}, SettingsError),
         ({"question": "a?", "image": [5], "dataset_dir": "folder"}, SettingsError),
         ({"questions_file": 5}, SettingsError),
+        ({"question": "a?", "missing_images": "hide"}, SettingsError),
     ],
     ids=str,
 )
@@ -71,3 +72,19 @@ def test_in_a_configuration(image):
         },
     }
     assert ConfigParser(config).get_parsed_content("items") == [{"image": image, "question": ["a?", "b?"]}]
+
+
+def test_images_that_do_not_exist_are_listed_where_asked_for(tmp_path, image):
+    """Of the arguments, a table and a file of questions."""
+    (tmp_path / "table.csv").write_text("image,question\ngone.nii,a?\n", encoding="utf-8")
+    (tmp_path / "questions.jsonl").write_text('{"question": "b?", "image": "lost.nii"}\n', encoding="utf-8")
+    images, file = [image, str(tmp_path / "table.csv"), "absent"], str(tmp_path / "questions.jsonl")
+    found = question_items(images, "c?", file, missing_images="keep")
+    assert found == [
+        {"image": image, "question": ["c?"]},
+        {"image": str(tmp_path / "gone.nii"), "question": ["a?", "c?"]},
+        {"image": "absent", "question": ["c?"]},
+        {"image": str(tmp_path / "lost.nii"), "question": ["b?"]},
+    ]
+    with pytest.raises(UnreadableVolumeError, match=r"gone\.nii does not exist"):
+        question_items(images, "c?", file)

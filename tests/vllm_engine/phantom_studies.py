@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from monai_medpruner.bundles import BundleWorkflow
+from monai_medpruner.data.phantom import PRESETS, phantom_command
 
 __all__ = ["PHANTOM_BUNDLE", "QUESTIONS", "encoded_studies", "make_phantoms"]
 
@@ -25,8 +24,7 @@ QUESTIONS = (
 
 def make_phantoms(folder: Path, count: int) -> Path:
     """Write small CT phantoms below a folder that does not exist yet."""
-    command = [sys.executable, "-m", "monai_medpruner", "phantom", "--preset", "small", "--seed", "7"]
-    subprocess.run([*command, "--count", str(count), "--out", str(folder)], check=True, timeout=300)
+    phantom_command(count, 7, folder, PRESETS["small"])
     return folder
 
 

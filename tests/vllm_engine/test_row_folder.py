@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -43,6 +44,14 @@ def test_written_once_and_read_back(request_of_two, tmp_path):
     row_file(tmp_path, names[0]).unlink()
     write_rows(tmp_path, request_of_two)
     assert torch.equal(read(tmp_path, request_of_two, 0), request_of_two.rows[0])
+
+
+def test_many_writers(request_of_two, tmp_path):
+    """Threads that write the same study at once leave whole files, and no parts."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: write_rows(tmp_path, request_of_two), range(64)))
+    assert len([one for one in tmp_path.rglob("*.*") if one.is_file()]) == 2
+    assert torch.equal(read(tmp_path, request_of_two, 1), request_of_two.rows[1])
 
 
 def test_what_is_not_the_slice(request_of_two, tmp_path):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from phantom_studies import QUESTIONS, encoded_studies, make_phantoms
+from random_models import RANDOM_FAMILIES, save_random_checkpoint
 from vllm_server import post, serve
 
 from monai_medpruner.engines import Conversation
@@ -216,6 +217,22 @@ def test_malformed_requests(encoded, engine):
     assert not {name: (status, str(reply)[:90]) for name, (status, reply) in wrong.items()}
     assert all(400 <= statuses[name][0] < 600 for name in MALFORMED_IN_VLLM)
     assert engine.tokens(studies[0], conversation)[0] == before
+
+
+@pytest.mark.vllm_full
+@pytest.mark.parametrize("family", ["gemma3", *RANDOM_FAMILIES])
+def test_other_families_over_http(phantoms, tmp_path, family):
+    """12 questions; the chat template on the server writes what stands around a slice."""
+    model = save_random_checkpoint(family, tmp_path / "model") if family in RANDOM_FAMILIES else None
+    network, studies = encoded_studies(family, phantoms, model)
+    limits = '{"image": 0}' if family == "gemma3" else '{"image": 0, "video": 0}'
+    options = ["--enable-mm-embeds", "--limit-mm-per-prompt", limits, "--skip-mm-profiling"]
+    with serve(network.engine.checkpoint.path_or_id, tmp_path / "log.txt", *options) as address:
+        engine = ServerVLLMEngine(network.engine.checkpoint, address, max_new_tokens=NEW_TOKENS)
+        asked = conversations(network, QUESTIONS)
+        for study in studies[:3]:
+            found = [one.text for one in engine.generate(study, asked)]
+            assert found == [one.text for one in network.engine.generate(study, asked)]
 
 
 @pytest.mark.vllm_full

@@ -11,13 +11,13 @@ changes, and who reads it can tell whether it is the right one.
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.engines.vllm.pruned_request import PrunedRequest, slice_name
 from monai_medpruner.errors import EngineError, OutputFolderError
 
@@ -62,11 +62,22 @@ def write_rows(folder: Path, request: PrunedRequest) -> list[str]:
         file = row_file(folder, name)
         if not file.exists():
             try:
-                file.parent.mkdir(exist_ok=True)
+                _write(file, save({_ROWS: rows.contiguous()}))
             except OSError as error:
                 raise OutputFolderError(f"cannot write to {folder}: {error.strerror or error}") from error
-            atomic_write(file, save({_ROWS: rows.contiguous()}))
     return names
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole. Threads and machines may do so at once: process ids would not tell their parts apart."""
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_rows(folder: Path, name: str, positions: torch.Tensor, extent: int) -> torch.Tensor:

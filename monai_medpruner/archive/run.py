@@ -27,6 +27,8 @@ __all__ = ["answer_archive"]
 logger = package_logger(__name__)
 
 _OK = "ok"
+#: how often studies that were lost are sent again, from the start
+ROUNDS = 2
 
 
 def answer_archive(
@@ -76,12 +78,13 @@ def answer_archive(
             done = folder.open(_identity(described, items), ids)
             if done:
                 logger.info("%d of %d questions have a prediction; asking the remaining ones", len(done), len(ids))
-            groups = _groups(items, done)
-            if groups:
-                in_process = described["engine"].get("where") != "server"
-                studies = streamed(groups, settings, answer_on_gpu=in_process, workers=workers, buffer_gb=buffer_gb)
-                missing = _write(folder, studies, groups)
-                _write_lost(folder, missing, described)
+            in_process = described["engine"].get("where") != "server"
+            missing = [dict(item) for item in items if item["id"] not in done]
+            for _ in range(ROUNDS):  # a machine that ends takes all attempts of its studies with it
+                if groups := _groups(missing):
+                    streams = streamed(groups, settings, answer_on_gpu=in_process, workers=workers, buffer_gb=buffer_gb)
+                    missing = _write(folder, streams, groups)
+            _write_lost(folder, missing, described)
             return folder.finish(ids)
         finally:
             folder.close()
@@ -94,12 +97,11 @@ def _identity(described: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) 
     return {"settings": {**described, "model": model}, "items": digest}
 
 
-def _groups(items: Sequence[Mapping[str, Any]], done: set[str]) -> list[list[dict[str, Any]]]:
-    """Return the remaining questions of each study."""
+def _groups(items: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the questions about each study."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for item in items:
-        if item["id"] not in done:
-            groups.setdefault(item["image"], []).append(dict(item))
+        groups.setdefault(item["image"], []).append(item)
     return list(groups.values())
 
 
@@ -131,8 +133,8 @@ def _write_study(folder: PredictionFolder, study: StudyInTransit) -> None:
 def _write_lost(folder: PredictionFolder, missing: Sequence[Mapping[str, Any]], described: Mapping[str, Any]) -> None:
     """Record the questions of studies that ended every process that worked on them."""
     error = ArchiveWorkerError(
-        f"the process that worked on the study ended {ATTEMPTS} times: perhaps memory ran out, or the file ends its "
-        "reader. The messages of Ray above tell more"
+        f"the process that worked on the study ended in each of {ROUNDS * ATTEMPTS} attempts: perhaps memory ran out, "
+        "or the file ends its reader. The messages of Ray above tell more"
     )
     for item in missing:
         logger.warning("question %s failed: %s: %s", item["id"], type(error).__name__, error)

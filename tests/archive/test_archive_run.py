@@ -193,10 +193,10 @@ def test_another_run_is_refused_and_failures_are_retried(archive, asked, start, 
 
 @pytest.mark.full
 def test_a_cluster_that_loses_a_node(archive, asked, start, tmp_path):
-    """Two nodes, as far as Ray is concerned; the second is killed with the workers on it."""
+    """Two nodes, as far as Ray is concerned; the second is killed with the workers on it, which fit onto the first."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "object_store_memory": 10**8})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 5, "object_store_memory": 10**8})
     try:
         second = cluster.add_node(num_cpus=2, object_store_memory=10**8)
         driver = start(command(archive, tmp_path / "out", "--address", cluster.address))

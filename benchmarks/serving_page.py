@@ -24,8 +24,9 @@ def serving_section(found: Mapping[str, Any]) -> list[str]:
         "## Serving",
         "",
         f"Questions about studies on vLLM {found['vllm']} and on transformers, by `benchmarks/vllm_serving.py`. "
-        f"{machine_text(found['machine'])}, one thread; other programs ran on the machine (load {found['load']:g} on "
-        f"{found['machine']['cores']} cores at the start), so small differences mean nothing.",
+        f"{machine_text(found['machine'])}. Seconds are CPU seconds of one thread, because other programs ran on the "
+        f"machine (load {found['load']:g} on {found['machine']['cores']} cores at the start); on an idle core they are "
+        "the seconds on the clock. Small differences mean nothing.",
         "",
         f"- **Model:** Qwen3-VL with random weights, {model['num_hidden_layers']} language layers of width "
         f"{model['hidden_size']}, float32. The encoder is left out: it costs the same on both.",
@@ -41,9 +42,11 @@ def serving_section(found: Mapping[str, Any]) -> list[str]:
     rows = {(one["engine"], one["share"]): one for one in found["rows"]}
     for (engine, share), row in rows.items():
         seconds = row["first_token_s"]
-        told = f"{seconds['first']:.2f} | {seconds['second']:.2f} | {row['questions_per_minute']:.0f}"
+        told = (
+            f"{seconds['first']['cpu']:.2f} | {seconds['second']['cpu']:.2f} | {row['questions_per_minute']['cpu']:.0f}"
+        )
         text.append(f"| {engine} | {share:.0%} | {row['prompt_tokens']} | {told} |")
-    rates = {key: row["questions_per_minute"] for key, row in rows.items()}
+    rates = {key: row["questions_per_minute"]["cpu"] for key, row in rows.items()}
     pruned = min(share for _, share in rates)
     base = rates[UNCACHED, 1.0]
     text += [

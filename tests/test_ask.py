@@ -44,6 +44,13 @@ def test_text_is_asked_word_for_word_and_the_answer_printed(ask):
     assert slice_filter["threshold"] is None
 
 
+def test_a_page_of_the_run(ask, tmp_path):
+    _, (line,) = ask("--model", "tiny", "--question", "a?", "--slices", "3:7", "--report")
+    page = tmp_path / "out" / "reports" / f"{line['record']}.html"
+    assert "UklGR" in page.read_text(encoding="utf-8")  # pictures
+    assert "<bdi>a?</bdi>" in page.read_text(encoding="utf-8")
+
+
 def test_several_questions(ask, tmp_path):
     (tmp_path / "questions.jsonl").write_text('{"question": "c?"}\n')
     words = ["--model", "tiny", "--question", "a?", "b?", "--questions_file", str(tmp_path / "questions.jsonl")]

@@ -42,6 +42,7 @@ def test_the_bundles_and_settings_are_in_it(repository, names):
             assert f"monai_medpruner/bundle_files/{folder.name}/{name}" in names
     assert "monai_medpruner/bundle_files/medpruner_phantom/models/gemma3/model.safetensors" in names
     assert "monai_medpruner/configs/settings.json" in names
+    assert {f"monai_medpruner/report/assets/report.{kind}" for kind in ("css", "js")} <= names
 
 
 def test_every_module_is_in_it(repository, names):

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", nargs="+", required=True, help="NIfTI file, DICOM folder or CSV; one or more")
     parser.add_argument("--question", nargs="+", default=[], help="any text, asked verbatim; one or more")
     parser.add_argument("--questions_file", help='JSONL file with a line {"question": "..."} for each question')
+    parser.add_argument("--report", action="store_true", help="write a page for each study, as medpruner report does")
     add_model_options(parser)
     add_setting_options(parser, ("budget", "slices", "tokens", "model", "limits", "output"))
 
@@ -54,6 +55,16 @@ def run(arguments: argparse.Namespace) -> None:
     workflow.evaluator.add_event_handler(Events.ITERATION_STARTED, answers.begin_volumes)
     workflow.evaluator.add_event_handler(Events.ITERATION_COMPLETED, _write_summary)
     workflow.run()
+    if arguments.report:
+        _write_reports(overrides.get("output_dir", settings()["output_dir"].default))
+
+
+def _write_reports(folder: str) -> None:
+    """Write the pages of the run and name them on standard error."""
+    from monai_medpruner.report import write_reports
+
+    for path, note in write_reports(folder):
+        sys.stderr.write(printable(f"report: {path}" + (f" ({note})" if note else "")) + "\n")
 
 
 def _chosen_bundle(arguments: argparse.Namespace) -> Path:

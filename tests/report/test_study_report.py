@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -17,11 +18,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from marked_series import MARKER, write_marked_series
 from PIL import Image
 from report_runs import record_of, write_ct, write_run
 
 from monai_medpruner.cli.main import main
-from monai_medpruner.report import write_reports
+from monai_medpruner.report import write_keep_maps, write_reports
 from monai_medpruner.report.lesion_shares import lesion_shares, outline
 from monai_medpruner.report.pictures import slice_pictures
 from monai_medpruner.report.report_data import RunOfStudy, flat_settings, stage_estimates
@@ -176,6 +178,18 @@ def test_deidentified(tmp_path, capsys):
     assert page.data["pictures"] is None
     assert page.data["runs"][0]["tokens"]
     assert "Seen:" in page.text
+
+
+def test_no_text_of_a_dicom_header(tmp_path):
+    """With or without pixels; the maps for viewers have none either."""
+    record = record_of(write_marked_series(tmp_path / "series", count=6))
+    folder = write_run(tmp_path / "out", record)
+    for deidentify in (False, True):
+        ((path, _),) = write_reports(folder, deidentify=deidentify)
+        assert MARKER not in path.read_text(encoding="utf-8")
+    for path, _ in write_keep_maps(folder):
+        if path is not None and path.suffix == ".gz":
+            assert MARKER.encode() not in gzip.decompress(path.read_bytes())
 
 
 def test_settings_without_paths():

@@ -21,7 +21,7 @@ from vllm_server import serve
 from monai_medpruner.results import read_results
 
 pytest.importorskip("vllm", reason="vLLM has an environment of its own")
-pytestmark = pytest.mark.vllm_full
+pytestmark = pytest.mark.full
 
 VOLUMES = 20
 MODEL = PHANTOM_BUNDLE / "models" / "qwen3_vl"

@@ -45,7 +45,7 @@ def check_equal(lines):
     "options",
     [
         pytest.param((), id="whole"),
-        pytest.param(("--batched_tokens", "64"), id="chunks", marks=pytest.mark.vllm_full),
+        pytest.param(("--batched_tokens", "64"), id="chunks", marks=pytest.mark.full),
     ],
 )
 @pytest.mark.parametrize("family", [*MROPE, "video_llama_3"])
@@ -79,7 +79,7 @@ def test_gemma3_attends_both_ways(phantoms):
 
 
 @pytest.mark.parametrize(
-    "family", ["qwen3_vl", *(pytest.param(one, marks=pytest.mark.vllm_full) for one in (*RANDOM_FAMILIES, "gemma3"))]
+    "family", ["qwen3_vl", *(pytest.param(one, marks=pytest.mark.full) for one in (*RANDOM_FAMILIES, "gemma3"))]
 )
 def test_pictures_as_with_stock_vllm(family):
     """Prompts with ordinary pictures, and with the vision encoder in the engine."""

@@ -219,7 +219,7 @@ def test_malformed_requests(encoded, engine):
     assert engine.tokens(studies[0], conversation)[0] == before
 
 
-@pytest.mark.vllm_full
+@pytest.mark.full
 @pytest.mark.parametrize("family", ["gemma3", *RANDOM_FAMILIES])
 def test_other_families_over_http(phantoms, tmp_path, family):
     """12 questions; the chat template on the server writes what stands around a slice."""
@@ -235,7 +235,7 @@ def test_other_families_over_http(phantoms, tmp_path, family):
             assert found == [one.text for one in network.engine.generate(study, asked)]
 
 
-@pytest.mark.vllm_full
+@pytest.mark.full
 def test_video_llama3_over_http(phantoms, tmp_path):
     """The whole prompt travels as embeddings, to the exported language model; 12 questions."""
     network, studies = encoded_studies("video_llama_3", phantoms)

@@ -19,12 +19,13 @@ from monai_medpruner.report.slice_reasons import GuardBlock, filter_threshold, s
 from monai_medpruner.report.token_facts import mass_line, slice_tokens
 from monai_medpruner.results import STAGES, StudyRecord
 
-__all__ = ["RunOfStudy", "flat_settings", "lesion_table", "stage_estimates", "viewer_data"]
+__all__ = ["RunOfStudy", "flat_settings", "lesion_table", "stage_estimates", "viewer_data", "without_files"]
 
 _MOST_LABELS = 20
 _LEFT_OUT = "(left out)"
 #: a path on this or another system; an id on the Hub, "owner/name", is none
 _PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)|^[^\s]*[/\\][^\s]*[/\\]|\.(gz|nii|dcm|npy)$")
+_FILE = re.compile(r"\S+\.(?:nii(?:\.gz)?|dcm|ima|npy|png|jpe?g)\b|\S*[/\\]\S*[/\\]\S*", re.IGNORECASE)
 _IDENTIFIERS = ("series_uid",)
 
 
@@ -192,3 +193,8 @@ def flat_settings(settings: Mapping[str, Any], deidentified: bool) -> list[tuple
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and _PATH.search(value) is not None
+
+
+def without_files(note: str) -> str:
+    """Return a note without the names and paths of files in it."""
+    return _FILE.sub(_LEFT_OUT, note)

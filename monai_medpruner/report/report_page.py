@@ -101,16 +101,17 @@ def _header(record: StudyRecord, line: Mapping[str, Any], parts: PageParts) -> H
     retention = record.retention
     left = len(record.dropped_slices)
     gap = record.largest_gap
+    whole = "of all" if record.range_slices is None else "of the chosen range"
     tiles = [
         (
             "Slices read",
             f"{len(record.slice_indices) - left} of {record.total_slices}",
-            f"{retention['slices']:.1%} of the range",
+            f"{retention['slices']:.1%} {whole}",
         ),
         (
             "Visual tokens",
             f"{sum(record.kept_tokens):,} of {record.unpruned_tokens:,}",
-            f"{retention['overall']:.1%} of the range",
+            f"{retention['overall']:.1%} {whole}",
         ),
         (
             "Largest unread gap",

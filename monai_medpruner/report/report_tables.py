@@ -12,7 +12,13 @@ import numpy as np
 
 from monai_medpruner.report.html import Html, element
 from monai_medpruner.report.lesion_shares import LesionShares
-from monai_medpruner.report.report_data import RunOfStudy, flat_settings, lesion_table, stage_estimates
+from monai_medpruner.report.report_data import (
+    RunOfStudy,
+    flat_settings,
+    lesion_table,
+    stage_estimates,
+    without_files,
+)
 from monai_medpruner.results import STAGES
 
 __all__ = ["answer_section", "comparison_section", "fact_section", "lesion_section", "time_section"]
@@ -213,6 +219,8 @@ def fact_section(run: RunOfStudy, deidentified: bool) -> Html:
     record, line = run.record, run.lines[0]
     notes = list(dict.fromkeys(note for one in run.lines for note in one.get("notes", ())))
     notes = notes or record.summary()["notes"]
+    if deidentified:
+        notes = [without_files(note) for note in notes]
     facts = [
         ("image", "(left out)" if deidentified else record.image or "not from a file"),
         ("volume", record.volume_id),

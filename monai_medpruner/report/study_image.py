@@ -61,7 +61,7 @@ def study_image(record: StudyRecord) -> StudyImage:
         raise OutputFolderError("the image is not the one of the record: its voxels or its affine were changed")
     volume: Any = _as_recorded(SlicePlane, record)(_as_recorded(CheckVolume, record)(read))
     scaled: Any = window(volume)
-    names = _own_names(window.windows, scaled.shape[0])
+    names = _own_names(_scaling(window, volume), scaled.shape[0])
     windows = [_channel(scaled, channel) for channel in range(scaled.shape[0])]
     if looks_like_hu(volume) and record.modality in (None, "CT") and volume.meta.get("intensity") not in STORED_RANGES:
         for name in _VIEWING:
@@ -81,11 +81,22 @@ def _as_recorded(kind: type[_Step], record: StudyRecord) -> _Step:
     return kind(**{name: value for name, value in arguments.items() if name not in ("keys", "allow_missing_keys")})
 
 
+def _scaling(window: IntensityWindows, volume: MetaTensor) -> object:
+    """What "auto" stood for; else the setting itself."""
+    if window.windows != "auto":
+        return window.windows
+    recorded, stored = volume.meta.get("modality"), volume.meta.get("intensity")
+    if stored in STORED_RANGES and not window.assume_hu:
+        return stored
+    mr = window.modality == "mr" or (window.modality == "auto" and recorded == "MR")
+    return "percentile" if mr else "soft_tissue"
+
+
 def _own_names(setting: object, channels: int) -> list[str]:
     """Names of the channels that the model got."""
     if isinstance(setting, str) and setting in ("percentile", "slice_minmax", *STORED_RANGES):
         return [f"As the model saw it ({setting})"] * channels
-    intervals = resolve_windows("soft_tissue" if setting == "auto" else setting)  # type: ignore[arg-type]
+    intervals = resolve_windows(setting)  # type: ignore[arg-type]
     if len(intervals) != channels:
         return ["As the model saw it"] * channels
     return [f"As the model saw it{_interval(one)}" for one in intervals]

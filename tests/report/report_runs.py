@@ -52,7 +52,16 @@ def write_ct(path, depth=12, seed=0, lesion=True):
 
 
 def record_of(
-    path, threshold=0.02, grid=(5, 7), seed=0, plane="acquired", scores=True, pruner=PRUNER, model=MODEL, **guard
+    path,
+    threshold=0.02,
+    grid=(5, 7),
+    seed=0,
+    plane="acquired",
+    scores=True,
+    pruner=PRUNER,
+    model=MODEL,
+    modality="auto",
+    **guard,
 ):
     """Record of the image: half of the tokens of each kept slice by a random score, the others merged or dropped."""
     chain = Compose(
@@ -63,7 +72,7 @@ def record_of(
                     LoadVolumed("image"),
                     CheckVolumed("image"),
                     SlicePlaned("image", plane),
-                    IntensityWindowsd("image"),
+                    IntensityWindowsd("image", modality),
                     SliceRanged("image", "all"),
                 ],
             ),

@@ -135,6 +135,16 @@ def test_pictures_are_the_files_slices(run):
     assert len(page.data["thumbs"]) == 12
 
 
+def test_windows_of_other_images(tmp_path):
+    """Percentiles of MR, and voxels that were scaled before, have no HU."""
+    path = write_ct(tmp_path / "mr.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + np.int16(1100), image.affine), path)
+    assert study_image(record_of(path, modality="mr")).names == ("As the model saw it (percentile)",)
+    np.save(tmp_path / "ct.npy", np.random.default_rng(0).random((1, 6, 40, 56), dtype=np.float32))
+    assert study_image(record_of(tmp_path / "ct.npy")).names == ("As the model saw it (unit)",)
+
+
 def test_nothing_but_the_own_script_can_run(tmp_path):
     path = write_ct(tmp_path / "<img src=x onerror=alert(3)>" / "ct.nii.gz")
     record = record_of(path, model={"model_id": HOSTILE, "model_type": HOSTILE, "random_weights": False})
@@ -168,7 +178,9 @@ def test_deidentified(tmp_path, capsys):
     path = write_ct(tmp_path / "Doe_Jane" / "ct.nii.gz")
     record = record_of(path, model={"model_id": str(tmp_path / "Doe_Jane" / "weights"), "model_type": "qwen3_vl"})
     settings = json.loads(json.dumps(record.settings).replace('"series_uid": null', '"series_uid": "1.2.3.4711"'))
-    folder = write_run(tmp_path / "out", replace(record, settings=settings))
+    folder = write_run(
+        tmp_path / "out", replace(record, settings=settings), notes=["left out: Doe_Jane_003.PNG, odd", f"see {path}"]
+    )
     main(["report", str(folder), "--deidentify", "--mask", str(path.with_name("mask.nii.gz"))])
     written = capsys.readouterr()
     assert "left out" in written.err
@@ -178,6 +190,7 @@ def test_deidentified(tmp_path, capsys):
     assert page.data["pictures"] is None
     assert page.data["runs"][0]["tokens"]
     assert "Seen:" in page.text
+    assert {"left out: (left out), odd", "see (left out)"} <= set(page.texts)
 
 
 def test_no_text_of_a_dicom_header(tmp_path):

@@ -167,6 +167,7 @@ function listen(frame, run, layer) {
     if (start !== null && Math.abs(event.clientX - start) > 30) show(state.index + (event.clientX < start ? 1 : -1));
     start = null;
   });
+  frame.addEventListener("pointercancel", () => { start = null; });
   frame.addEventListener("wheel", (event) => {
     event.preventDefault();
     show(state.index + Math.sign(event.deltaY));

@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Small models with the original architectures: slices of 96 by 96 pixels and 6 by 6 tokens in every family."""
+"""Small models with the original architectures: slices of 96 by 96 pixels, in every family the same tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import torch
 from transformers import (
     AutoModelForImageTextToText,
     Gemma3Config,
-    PreTrainedTokenizerFast,
     Qwen3VLConfig,
     VideoLlama3Config,
 )
@@ -23,9 +24,9 @@ from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import
 from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.testing import TinyModel, byte_tokenizer, save_parts, tiny_model
+from monai_medpruner.testing import byte_tokenizer, save_parts, tiny_model
 
-__all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
+__all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "SmallVision", "save_small_checkpoint"]
 
 #: side length of a slice in pixels; the image processor resizes other slices to it
 IMAGE_SIZE = 96
@@ -51,19 +52,41 @@ _TEXT = {
     "initializer_range": _INITIALIZER_RANGE,
 }
 _HEAD = 32
+_VOCABULARY = 512
 _MEAN_STD: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _PIXELS = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
 
 
-def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
-    """Absolute positions for 12 by 12 patches, DeepStack features from the middle block."""
+@dataclass(frozen=True)
+class SmallVision:
+    """What may differ between the encoders of small models; the defaults are those of ``bundles/medpruner_phantom``.
+
+    Args:
+        patch_size: side length of a patch in pixels; a token is 2 by 2 patches, and a slice is divided into tokens
+            without remainder.
+        texts: texts that the tokenizer is trained on; without them, the questions of the phantoms with one lesion.
+        vocabulary: number of tokens of the tokenizer without the special ones.
+    """
+
+    patch_size: int = _PATCH
+    texts: Sequence[str] = ()
+    vocabulary: int = _VOCABULARY
+
+    @property
+    def tokens_per_side(self) -> int:
+        """Number of rows and of columns of a slice's tokens."""
+        return IMAGE_SIZE // (2 * self.patch_size)
+
+
+def _qwen3_vl(vocabulary: int, ids: dict[str, Any], shape: SmallVision) -> Qwen3VLConfig:
+    """Absolute positions for each patch, DeepStack features from the middle block."""
     vision = {
         **_VISION,
         "depth": _VISION_LAYERS["qwen3_vl"],
         "num_heads": _VISION_HEADS,
-        "patch_size": _PATCH,
+        "patch_size": shape.patch_size,
         "out_hidden_size": _TEXT["hidden_size"],
-        "num_position_embeddings": (IMAGE_SIZE // _PATCH) ** 2,
+        "num_position_embeddings": (IMAGE_SIZE // shape.patch_size) ** 2,
         "deepstack_visual_indexes": [1],
     }
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
@@ -71,13 +94,13 @@ def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
     return Qwen3VLConfig(vision_config=vision, text_config=text, **ids)
 
 
-def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
+def _gemma3(vocabulary: int, ids: dict[str, Any], shape: SmallVision) -> Gemma3Config:
     """SigLIP with 2 by 2 pooling (4 by 4 in the large model); one sliding-window layer (five of six there)."""
     vision = {
         **_VISION,
         "model_type": "siglip_vision_model",
         "image_size": IMAGE_SIZE,
-        "patch_size": _PATCH,
+        "patch_size": shape.patch_size,
         "num_hidden_layers": _VISION_LAYERS["gemma3"],
         "num_attention_heads": _VISION_HEADS,
         "vision_use_head": False,
@@ -90,18 +113,16 @@ def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
         "sliding_window": 512,
         "layer_types": ["sliding_attention", "full_attention", "full_attention"],
     }
-    return Gemma3Config(
-        vision_config=vision, text_config=text, mm_tokens_per_image=(IMAGE_SIZE // TOKEN_PIXELS) ** 2, **ids
-    )
+    return Gemma3Config(vision_config=vision, text_config=text, mm_tokens_per_image=shape.tokens_per_side**2, **ids)
 
 
-def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
+def _video_llama_3(vocabulary: int, ids: dict[str, Any], shape: SmallVision) -> VideoLlama3Config:
     """Rotary positions in the encoder, 2 by 2 averaging, a Qwen2 language model."""
     vision = {
         **_VISION,
         "num_hidden_layers": _VISION_LAYERS["video_llama_3"],
         "num_attention_heads": _VISION_HEADS,
-        "patch_size": _PATCH,
+        "patch_size": shape.patch_size,
     }
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = {**_TEXT, "model_type": "qwen2", "vocab_size": vocabulary, "rope_parameters": rope}
@@ -111,17 +132,17 @@ def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
 _CONFIGS = {"qwen3_vl": _qwen3_vl, "gemma3": _gemma3, "video_llama_3": _video_llama_3}
 
 
-def _image_processor(model_type: str) -> Any:
+def _image_processor(model_type: str, patch_size: int = _PATCH) -> Any:
     """Return the image processor of the family; it only rescales the values of slices of 96 by 96 pixels."""
     if model_type == "gemma3":
         size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
         return Gemma3ImageProcessorPil(size=size, do_pan_and_scan=False, **_MEAN_STD)
     processor = Qwen2VLImageProcessorPil if model_type == "qwen3_vl" else VideoLlama3ImageProcessorPil
-    return processor(patch_size=_PATCH, merge_size=2, size=_PIXELS, **_MEAN_STD)
+    return processor(patch_size=patch_size, merge_size=2, size=_PIXELS, **_MEAN_STD)
 
 
-def _phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
-    """Return a byte-level tokenizer trained on questions, choices and answers, in which each word is one token."""
+def _phantom_texts() -> list[str]:
+    """Return the questions, choices and answers about phantoms with one lesion."""
     protocol = find_protocol("meduni-vqa")
     texts = ["user\n", "assistant\n"]
     for question, choices in QUESTIONS.values():
@@ -129,16 +150,17 @@ def _phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
             listed = dict(zip("ABCD", (*choices[shift:], *choices[:shift]), strict=False))
             texts.append(protocol.prompt(question, listed))
         texts += [protocol.prompt(question), question, *choices]
-    return byte_tokenizer(model, texts)
+    return texts
 
 
-def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
+def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0, shape: SmallVision | None = None) -> Path:
     """Save an untrained small model in the format of a regular checkpoint.
 
     Args:
         model_type: "qwen3_vl", "gemma3" or "video_llama_3".
         folder: folder for configuration, safetensors, tokenizer and image processor.
         seed: seed of the initial weights.
+        shape: patches and tokenizer; the default is that of ``bundles/medpruner_phantom``.
 
     Returns:
         The folder.
@@ -149,11 +171,13 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
     if model_type not in _CONFIGS:
         raise SettingsError(f"no small model of type {model_type!r}; expected one of: {', '.join(_CONFIGS)}")
     tiny = tiny_model(model_type)
-    tokenizer = _phantom_tokenizer(tiny)
+    shape = shape or SmallVision()
+    # each word of the texts becomes one token
+    tokenizer = byte_tokenizer(tiny, shape.texts or _phantom_texts(), shape.vocabulary)
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in tiny.tokens.items()}
     # the output layer shares the embedding, as in the smaller models of these families
-    config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True})
+    config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True}, shape)
     text = config.get_text_config()
     text.tie_word_embeddings = True
     text.pad_token_id, text.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -163,5 +187,5 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
         tiny.initialize(model)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    save_parts(folder, model, tokenizer, _image_processor(model_type))
+    save_parts(folder, model, tokenizer, _image_processor(model_type, shape.patch_size))
     return Path(folder)

@@ -30,15 +30,15 @@ from monai_medpruner.data.phantom import (
 )
 from monai_medpruner.data.volume_reader import Volume, VolumeReader
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.training.small_models import IMAGE_SIZE, SmallVision
+from monai_medpruner.training.small_models import IMAGE_SIZE, SmallShape
 from monai_medpruner.transforms import IntensityWindowsd, SlicePlaned
 
 __all__ = [
-    "FINDINGS_VISION",
+    "BRAIN_WINDOW_HU",
+    "FINDINGS_SHAPE",
     "NO_FINDING_CAPTION",
     "REPORT_QUESTION",
     "SLICE_QUESTION",
-    "BRAIN_WINDOW_HU",
     "FindingsVolume",
     "findings_pool",
     "findings_volume",
@@ -51,7 +51,6 @@ REPORT_QUESTION = "Describe the findings."
 NO_FINDING_CAPTION = "no finding"
 _VOLUMES_PER_FILE = 40
 _MIN_PIXELS = 2  # of a finding in a slice, for the slice's caption to name it
-_PATCH = 6
 
 
 @dataclass
@@ -186,12 +185,14 @@ def _texts() -> tuple[str, ...]:
     for number in range(1, 23):
         for density in ("hyperdense", "hypodense"):
             for quadrant in ("right anterior", "left anterior", "right posterior", "left posterior"):
-                place = f"{quadrant} row {number % 8 + 1} column {number % 8 + 1}"
+                place = f"{quadrant} row {number % 6 + 1} column {number % 6 + 1}"
                 texts.append(f"{density} {number} mm {place} touching the skull, {density}")
                 named = f"{density.capitalize()} finding of {number} mm, {quadrant}"
                 texts.append(f"{named}, touching the skull. {named}.")
     return tuple(texts)
 
 
-#: patches of 6 pixels, 8 by 8 tokens in a slice, and a tokenizer in which each word of the texts is one token
-FINDINGS_VISION = SmallVision(_PATCH, _texts(), vocabulary=900)
+#: a smaller encoder, which trains on two processor cores, and a tokenizer in which each word of the texts is one token
+FINDINGS_SHAPE = SmallShape(
+    hidden_size=96, intermediate_size=192, layers=3, text_intermediate_size=192, texts=_texts(), vocabulary=900
+)

@@ -20,7 +20,7 @@ from torch import nn
 from monai_medpruner.networks import Checkpoint
 from monai_medpruner.networks.checkpoint_hashes import write_checksums
 from monai_medpruner.testing import save_parts
-from monai_medpruner.training.small_models import SmallVision, save_small_checkpoint
+from monai_medpruner.training.small_models import SmallShape, save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 
 __all__ = ["save_trained", "training_handlers", "untrained_network"]
@@ -33,7 +33,7 @@ def untrained_network(
     folder: str,
     seed: int = 0,
     device: torch.device | str | None = None,
-    shape: SmallVision | None = None,
+    shape: SmallShape | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a small model with random weights.
 

@@ -31,9 +31,11 @@ DENSITIES = ("hyperdense", "hypodense")
 QUADRANTS = ("right anterior", "left anterior", "right posterior", "left posterior")
 _BLOCK = 8  # seeds over which the number of findings and the contact with the skull are balanced
 _ONE_DENSITY = 0.35  # share of the volumes with two findings or more that are all of one density
-_LARGEST = 1.35  # min ratio of the diameter of the largest finding of a density to each other one of it
+_TOUCHING_SHARE = 0.55  # of the findings that are large enough; about half of the largest findings touch the skull
+_LARGEST = 1.3  # min ratio of the diameter of the largest finding of a density to each other one of it
 _MIDLINE_MM = 4.0  # min distance of a finding from the planes between the quadrants
 _GAP_MM = 5.0  # min distance between two findings or lookalikes
+_TOUCHING_MM = 8.0  # min diameter of a finding that touches the skull: a smaller one would vanish in the blur of the bone
 _CLEAR_MM = 6.0  # min distance from the skull of a finding that does not touch it
 _SMALLEST_VOXELS = 2
 _MAX_TRIES, _MAX_PLACES = 100, 200
@@ -269,11 +271,12 @@ def _plan(generator: np.random.Generator, settings: FindingsSettings, count: int
     low, high = settings.diameter_mm
     for density in DENSITIES:
         number = densities.count(density)
-        largest = float(generator.uniform(low * _LARGEST if number > 1 else low, high))
+        largest = float(generator.uniform((low + high) / 2 if number > 1 else low, high))
         for place in range(number):
             diameter = largest if place == 0 else float(generator.uniform(low, largest / _LARGEST))
             quadrant = str(generator.choice(QUADRANTS))
-            plans.append(_Plan(density, round(diameter, 1), bool(generator.uniform() < 0.5), quadrant))
+            touches = bool(generator.uniform() < _TOUCHING_SHARE) and diameter >= _TOUCHING_MM
+            plans.append(_Plan(density, round(diameter, 1), touches, quadrant))
     tops = [max(plan.diameter_mm for plan in plans if plan.density == density) for density in set(densities)]
     return _plan(generator, settings, count) if len(tops) == 2 and max(tops) < 1.25 * min(tops) else plans
 

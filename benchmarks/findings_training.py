@@ -59,13 +59,13 @@ SHARE = 0.05
 class Schedule:
     """Numbers of phantoms, epochs and slices of a training run."""
 
-    steps: int = 25
-    pixels_volumes: int = 240
-    volumes: int = 480
+    steps: int = 20
+    volumes: int = 320
     validation_volumes: int = 40
-    pixels_epochs: int = 5
-    captions_epochs: int = 40
-    answers_epochs: int = 32
+    pixels_epochs: int = 12
+    captions_epochs: int = 20
+    answers_epochs: int = 20
+    masked_slices: int = 16
     slices: int = 24
     learning_rate: float = 2e-3
 
@@ -161,11 +161,9 @@ def _pool(work: Path, seed: int, count: int) -> list[Any]:
 
 
 def _pixels(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
-    volumes = _pool(work, TRAINING_SEED, schedule.pixels_volumes)
-    batches = MaskedSliceBatches(volumes, schedule.slices, SIDE, 0.5, schedule.steps, 0)
-    reconstruction = MaskedReconstruction(network, TOKEN_PIXELS)
-    for name, parameter in reconstruction.named_parameters():
-        parameter.requires_grad = name in dict(reconstruction.trained_parameters())
+    volumes = _pool(work, TRAINING_SEED, schedule.volumes)
+    batches = MaskedSliceBatches(volumes, schedule.masked_slices, SIDE, 0.3, schedule.steps, 0)
+    reconstruction = MaskedReconstruction(network)
     return Stage(
         "pixels", reconstruction, batches, ReconstructionLoss(), prepare_masked_batch, schedule.pixels_epochs, dict
     )
@@ -208,9 +206,9 @@ def _answers(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
     batches = FindingsAnswerBatches(
         network,
         volumes,
-        batch_size=8,
-        questions=5,
-        full_batch_size=3,
+        batch_size=6,
+        questions=4,
+        full_batch_size=2,
         full_fraction=0.3,
         min_share=0.03,
         first_share=0.05,
@@ -234,6 +232,11 @@ def _answers(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
         return {name: float(np.mean(values)) for name, values in rights.items()}
 
     return Stage("answers", answering, batches, AnswerLoss(), prepare_answer_batch, schedule.answers_epochs, measure)
+
+
+def curves(work: Path, family: str) -> list[dict[str, Any]]:
+    """Return the learning curves of a family: a line per epoch, in the order in which they were trained."""
+    return [json.loads(line) for line in (work / family / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def quiet() -> None:

@@ -135,8 +135,8 @@ class CaptionBatches(StepBatches):
         volumes: encoded volumes.
         batch_size: number of slices per batch.
         finding_share: share of the slices that show a finding.
-        large_epochs: number of first epochs in which the findings are large: the smallest area starts at half of a
-            token's square and falls to nothing.
+        large_epochs: number of first epochs in which only slices with large findings are shown: first the tenth of the
+            slices with the largest ones, then more and more, at last all.
         steps: see :class:`~.step_batches.StepBatches`.
         seed: see :class:`~.step_batches.StepBatches`.
     """
@@ -167,8 +167,8 @@ class CaptionBatches(StepBatches):
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
         """Return ``encoded`` slices, the ``texts`` of the prompts and the captions as ``answers``."""
-        smallest = 0.5 * max(1 - (self.epoch - 1) / self.large_epochs, 0) if self.large_epochs else 0.0
-        count = max(sum(area >= smallest for area, _, _ in self.with_finding), 1)
+        part = min(0.1 + 0.9 * (self.epoch - 1) / self.large_epochs, 1) if self.large_epochs else 1
+        count = max(round(part * len(self.with_finding)), 1)
         chosen = []
         for _ in range(self.batch_size):
             if generator.uniform() < self.finding_share:

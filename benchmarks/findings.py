@@ -16,7 +16,7 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from findings_training import SHARE, SIDE, Schedule, curves, quiet, train
 from monai_medpruner.data.phantom import (
     FINDINGS_QUESTIONS,
     FindingsSettings,
+    findings_answers,
     findings_questions,
     generate_findings,
     majority_rates,
     phantom_seed,
+    question_kind,
 )
 from monai_medpruner.networks import Checkpoint
 from monai_medpruner.training import (
@@ -38,6 +40,7 @@ from monai_medpruner.training import (
     encode_findings,
     exact_answers,
     findings_pool,
+    findings_volume,
     oracle_tokens,
     random_tokens,
 )
@@ -85,8 +88,8 @@ def interval(by_volume: Sequence[Sequence[float]]) -> dict[str, float]:
     sums, counts = np.array([sum(one) for one in by_volume]), np.array([len(one) for one in by_volume])
     draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = 100 * sums[draws].sum(1) / np.maximum(counts[draws].sum(1), 1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": round(100 * sums.sum() / counts.sum(), 2), "low": round(low, 2), "high": round(high, 2)}
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    return {"mean": round(float(100 * sums.sum() / counts.sum()), 2), "low": round(low, 2), "high": round(high, 2)}
 
 
 def scores(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -113,18 +116,43 @@ def scores(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def majority(seed: int, count: int) -> dict[str, float]:
-    """Return the rates of the most frequent answers of the tested phantoms in percent."""
-    rows = []
-    for index in range(count):
-        rows += findings_questions(generate_findings(phantom_seed(seed, index), FindingsSettings()), "")
-    return {kind: round(100 * rate, 1) for kind, rate in majority_rates(rows).items()}
+def ideal_reading(seed: int, count: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Read the tested phantoms with the ground truth of the kept tokens, and guess where they do not tell.
+
+    The ideal reader knows a finding and its true size if any kept token shows a part of it, and nothing of the others.
+    It takes the findings that it sees for all there are; where it sees none that a question is about, it gives the most
+    frequent answer. It says what the tokens hold if each tells of its own square alone, whatever a model makes of them.
+
+    Returns:
+        how often the most frequent answers are right, in percent by kind; and lines as those of :func:`ask`.
+    """
+    phantoms = [generate_findings(phantom_seed(seed, index), FindingsSettings()) for index in range(count)]
+    rows = [row for phantom in phantoms for row in findings_questions(phantom, "")]
+    answers = defaultdict(list)
+    for row in rows:
+        answers[question_kind(row["Question"])].append(row["Answer"])
+    guesses = {kind: max(sorted(set(given)), key=given.count) for kind, given in answers.items()}
+    lines = []
+    for phantom in phantoms:
+        volume = findings_volume(phantom, SIDE)
+        line: dict[str, Any] = {"seed": phantom.seed, "tokens": {}, "right": {}}
+        for selection in SELECTIONS:
+            keep = selected(selection, volume.areas, np.random.default_rng([phantom.seed, 10]))
+            seen = (volume.areas.transpose(1, 0, 2)[:, keep] > 0).any(1)
+            visible = [finding for finding, one in zip(phantom.findings, seen, strict=True) if one]
+            read = findings_answers(replace(phantom, findings=tuple(visible))) if visible else {}
+            line["tokens"][selection] = [int(keep.sum()), keep.size]
+            line["right"][selection] = {
+                kind: read.get(kind, guesses[kind]) == answer for kind, answer in volume.answers.items()
+            }
+        lines.append(line)
+    return {kind: round(100 * rate, 1) for kind, rate in majority_rates(rows).items()}, lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", nargs="+", default=FAMILIES, choices=FAMILIES, help="default: both")
+    parser.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="default: both")
     parser.add_argument("--count", type=int, default=280, help="tested phantoms, of about 8 questions (default: 280)")
     parser.add_argument("--seed", type=int, default=3003, help="of the tested phantoms; not 3000, not 3002")
     parser.add_argument("--work", type=Path, default=Path("out/findings"), help="folder of models and answers")
@@ -141,15 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "phantoms": {"preset": "findings", "seed": options.seed, "count": options.count},
         "share_of_tokens": SHARE,
         "schedule": asdict(schedule),
-        "majority_percent": majority(options.seed, options.count),
         "families": {},
     }
+    result["majority_percent"], lines = ideal_reading(options.seed, options.count)
+    result["ideal_reader"] = scores(lines)
     volumes = findings_pool(options.work / "phantoms", options.seed, options.count, FindingsSettings(), SIDE)
     for family in options.families:
         network, answering = train(family, options.work, schedule)
-        lines = ask(
-            network, answering, options.seed, options.count, options.work / family / f"asked_{options.seed}.jsonl"
-        )
+        asked = options.work / family / f"asked_{options.seed}.jsonl"
+        lines = ask(network, answering, options.seed, volumes[: options.count], asked)
         result["families"][family] = {**scores(lines[: options.count]), "curves": curves(options.work, family)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ from monai_medpruner.training import (
     AnswerLoss,
     AnswerNetwork,
     CaptionBatches,
+    CaptionNetwork,
     FindingsAnswerBatches,
     MaskedReconstruction,
     MaskedSliceBatches,
@@ -170,39 +171,35 @@ def _pixels(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
 
 
 def _captions(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
-    volumes, held = _encoded(network, work, schedule)
+    volumes = _pool(work, TRAINING_SEED, schedule.volumes)
+    held = _pool(work, VALIDATION_SEED, schedule.validation_volumes)
     large = schedule.captions_epochs // 2
     batches = CaptionBatches(network, volumes, schedule.slices, 0.8, large, schedule.steps, 1)
-    answering = AnswerNetwork(network)
+    captions = CaptionNetwork(network)
     validation = CaptionBatches(network, held, 96, 0.5, 0, 1, 0)
 
     @torch.no_grad()
     def measure() -> dict[str, float]:
         batch = validation[0]
-        logits, labels = answering(batch)
+        logits, labels = captions(batch)
         right = logits.argmax(-1) == labels
         finding = torch.tensor([answer != NO_FINDING_CAPTION for answer in batch["answers"]])
         first = torch.stack([row[label >= 0][0] for row, label in zip(right, labels, strict=True)])
+        whole = (right | (labels < 0)).all(1)
         words = torch.stack([row[label >= 0].float().mean() for row, label in zip(right, labels, strict=True)])
         return {
             "words_of_findings": words[finding].mean().item(),
             "density": first[finding].float().mean().item(),
             "no_finding": first[~finding].float().mean().item(),
+            "whole_captions_of_findings": whole[finding].float().mean().item(),
         }
 
-    return Stage("captions", answering, batches, AnswerLoss(), prepare_answer_batch, schedule.captions_epochs, measure)
-
-
-def _encoded(network: Checkpoint, work: Path, schedule: Schedule) -> tuple[list[Any], list[Any]]:
-    """Return encoded volumes for training and for validation."""
-    volumes = _pool(work, TRAINING_SEED, schedule.volumes)
-    return encode_findings(network, volumes), encode_findings(
-        network, _pool(work, VALIDATION_SEED, schedule.validation_volumes)
-    )
+    return Stage("captions", captions, batches, AnswerLoss(), prepare_answer_batch, schedule.captions_epochs, measure)
 
 
 def _answers(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
-    volumes, held = _encoded(network, work, schedule)
+    volumes = encode_findings(network, _pool(work, TRAINING_SEED, schedule.volumes))
+    held = encode_findings(network, _pool(work, VALIDATION_SEED, schedule.validation_volumes))
     batches = FindingsAnswerBatches(
         network,
         volumes,

@@ -14,7 +14,6 @@ from monai_medpruner.training.answer_training import (
     prepare_answer_batch,
 )
 from monai_medpruner.training.findings_answers import (
-    CaptionBatches,
     EncodedFindings,
     FindingsAnswerBatches,
     encode_findings,
@@ -23,19 +22,21 @@ from monai_medpruner.training.findings_answers import (
     oracle_tokens,
     random_tokens,
 )
-from monai_medpruner.training.findings_pool import (
+from monai_medpruner.training.findings_captions import CaptionBatches, CaptionNetwork
+from monai_medpruner.training.findings_pretraining import (
+    MaskedReconstruction,
+    MaskedSliceBatches,
+    ReconstructionLoss,
+    prepare_masked_batch,
+    square_contrast,
+)
+from monai_medpruner.training.findings_volumes import (
     BRAIN_WINDOW_HU,
     FINDINGS_SHAPE,
     NO_FINDING_CAPTION,
     FindingsVolume,
     findings_pool,
     findings_volume,
-)
-from monai_medpruner.training.findings_pretraining import (
-    MaskedReconstruction,
-    MaskedSliceBatches,
-    ReconstructionLoss,
-    prepare_masked_batch,
 )
 from monai_medpruner.training.muon_adamw import MuonAdamW
 from monai_medpruner.training.phantom_pool import PhantomPool
@@ -66,6 +67,7 @@ __all__ = [
     "AnswerLoss",
     "AnswerNetwork",
     "CaptionBatches",
+    "CaptionNetwork",
     "EncodedFindings",
     "FindingsAnswerBatches",
     "FindingsVolume",
@@ -94,6 +96,7 @@ __all__ = [
     "random_tokens",
     "save_small_checkpoint",
     "save_trained",
+    "square_contrast",
     "training_handlers",
     "training_phantom",
     "untrained_network",

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Captions of slices and answers about volumes: the language model learns from the tokens of a frozen encoder."""
+"""Answers about volumes with findings: the language model learns from all and from some tokens of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from monai_medpruner.networks import Checkpoint
 from monai_medpruner.networks.pruned_slices import PrunedSlices
 from monai_medpruner.results import SliceRecord
 from monai_medpruner.training.answer_training import PHANTOM_PROMPT, AnswerNetwork
-from monai_medpruner.training.findings_pool import NO_FINDING_CAPTION, REPORT_QUESTION, SLICE_QUESTION, FindingsVolume
+from monai_medpruner.training.findings_volumes import (
+    REPORT_QUESTION,
+    FindingsVolume,
+)
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.vision_warm_up import encode_slices
 
 __all__ = [
-    "CaptionBatches",
     "EncodedFindings",
     "FindingsAnswerBatches",
     "encode_findings",
     "exact_answers",
     "kept_slices",
     "oracle_tokens",
+    "prompt_text",
     "random_tokens",
 ]
 
@@ -108,7 +111,7 @@ def oracle_tokens(generator: np.random.Generator, areas: np.ndarray, share: floa
         for column in range(3):
             ring |= padded[:, row : row + side, column : column + side]
     priority = priority + ring.reshape(depth, number)
-    order = np.argsort(-(priority + 0.5 * generator.uniform(size=priority.shape)).ravel(), kind="stable")
+    order = np.argsort(-(priority + 1e-6 * generator.uniform(size=priority.shape)).ravel(), kind="stable")
     keep = np.zeros(priority.size, dtype=bool)
     keep[order[: max(round(share * priority.size), 1)]] = True
     return keep.reshape(depth, number)
@@ -125,72 +128,6 @@ def kept_slices(encoded: EncodedFindings, keep: np.ndarray) -> tuple[PrunedSlice
         for target, rows in zip((pruned.tokens, *pruned.deepstack_features), encoded.rows, strict=True):
             target.append(rows[index][mask].float())
     return pruned, indices
-
-
-class CaptionBatches(StepBatches):
-    """Single slices with all their tokens, and their captions.
-
-    Args:
-        network: builds the prompts.
-        volumes: encoded volumes.
-        batch_size: number of slices per batch.
-        finding_share: share of the slices that show a finding.
-        large_epochs: number of first epochs in which only slices with large findings are shown: first the tenth of the
-            slices with the largest ones, then more and more, at last all.
-        steps: see :class:`~.step_batches.StepBatches`.
-        seed: see :class:`~.step_batches.StepBatches`.
-    """
-
-    def __init__(
-        self,
-        network: Checkpoint,
-        volumes: Sequence[EncodedFindings],
-        batch_size: int,
-        finding_share: float,
-        large_epochs: int,
-        steps: int,
-        seed: int,
-    ) -> None:
-        super().__init__(steps, seed)
-        self.network, self.volumes, self.batch_size = network, volumes, batch_size
-        self.finding_share, self.large_epochs = finding_share, large_epochs
-        sized: list[tuple[float, int, int]] = []  # area of the smallest finding, volume, slice
-        self.without: list[tuple[int, int]] = []
-        for number, encoded in enumerate(volumes):
-            for index, caption in enumerate(encoded.volume.captions):
-                if caption == NO_FINDING_CAPTION:
-                    self.without.append((number, index))
-                else:
-                    areas = encoded.volume.areas[index].sum(1)
-                    sized.append((float(areas[areas > 0].min()), number, index))
-        self.with_finding = sorted(sized, reverse=True)
-
-    def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """Return ``encoded`` slices, the ``texts`` of the prompts and the captions as ``answers``."""
-        part = min(0.1 + 0.9 * (self.epoch - 1) / self.large_epochs, 1) if self.large_epochs else 1
-        count = max(round(part * len(self.with_finding)), 1)
-        chosen = []
-        for _ in range(self.batch_size):
-            if generator.uniform() < self.finding_share:
-                chosen.append(self.with_finding[int(generator.integers(count))][1:])
-            else:
-                chosen.append(self.without[int(generator.integers(len(self.without)))])
-        return self.batch(chosen)
-
-    def batch(self, chosen: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """Return a batch of given slices, each as numbers of volume and slice."""
-        parts = []
-        for number, index in chosen:
-            keep = np.zeros_like(self.volumes[number].volume.shown)
-            keep[index] = True
-            parts.append(kept_slices(self.volumes[number], keep)[0])
-        text = prompt_text(self.network, SLICE_QUESTION, self.volumes[0].grid, [0])
-        return {
-            "encoded": PrunedSlices.joined(parts),
-            "texts": [text] * len(chosen),
-            "answers": [self.volumes[number].volume.captions[index] for number, index in chosen],
-            "questions": 1,
-        }
 
 
 class FindingsAnswerBatches(StepBatches):

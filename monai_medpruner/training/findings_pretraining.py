@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_medpruner.networks import Checkpoint
-from monai_medpruner.training.findings_pool import FindingsVolume
+from monai_medpruner.training.findings_volumes import FindingsVolume
 from monai_medpruner.training.small_models import TOKEN_PIXELS
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.training_phantom import BLOCK_PIXELS

@@ -19,6 +19,7 @@ from monai_medpruner.training import (
     AnswerLoss,
     AnswerNetwork,
     CaptionBatches,
+    CaptionNetwork,
     FindingsAnswerBatches,
     MaskedReconstruction,
     MaskedSliceBatches,
@@ -81,9 +82,9 @@ def test_areas_are_shares_of_squares(phantoms, volumes):
 
 
 def test_pool_gives_the_same_volumes_again(tmp_path, volumes, monkeypatch):
-    monkeypatch.setattr("monai_medpruner.training.findings_pool._VOLUMES_PER_FILE", 2)
+    monkeypatch.setattr("monai_medpruner.training.findings_volumes._VOLUMES_PER_FILE", 2)
     first = findings_pool(tmp_path, 0, 2, SETTINGS, SIDE)
-    monkeypatch.setattr("monai_medpruner.training.findings_pool.generate_findings", None)
+    monkeypatch.setattr("monai_medpruner.training.findings_volumes.generate_findings", None)
     again = findings_pool(tmp_path, 0, 2, SETTINGS, SIDE)
     for one, two, expected in zip(first, again, volumes, strict=False):
         np.testing.assert_array_equal(one.slices, two.slices)
@@ -162,11 +163,14 @@ def test_oracle_tokens_keep_all_findings_where_they_fit(volumes):
         assert keep.sum() == round(0.2 * keep.size)
         assert keep[volume.shown].all()
         # the rest lies beside findings before it lies anywhere else
-        for index, token in np.argwhere(volume.shown):
-            row, column = divmod(int(token), SIDE)
-            for beside in {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}:
-                if 0 <= min(beside) and max(beside) < SIDE:
-                    assert keep[index, beside[0] * SIDE + beside[1]]
+        beside = {
+            (int(index), row * SIDE + column)
+            for index, token in np.argwhere(volume.shown)
+            for row in range(max(token // SIDE - 1, 0), min(token // SIDE + 2, SIDE))
+            for column in range(max(token % SIDE - 1, 0), min(token % SIDE + 2, SIDE))
+        }
+        kept = {(int(index), int(token)) for index, token in np.argwhere(keep)}
+        assert kept <= beside or beside <= kept
 
 
 def test_oracle_tokens_keep_each_finding_where_not_all_fit():
@@ -226,20 +230,43 @@ def test_largest_share_grows_to_all_tokens(network, volumes):
 
 
 def test_caption_batches_begin_with_large_findings(network, volumes):
-    encoded = encode_findings(network, volumes)
-    batches = CaptionBatches(network, encoded, 4, 1.0, 10, 1, 0)
+    batches = CaptionBatches(network, volumes, 8, 1.0, 10, 1, 0)
     areas = [area for area, _, _ in batches.with_finding]
     assert areas == sorted(areas, reverse=True)
     largest = {volumes[number].captions[index] for _, number, index in batches.with_finding[: round(0.1 * len(areas))]}
     assert set(batches[0]["answers"]) <= largest
     batches.epoch = 11
-    assert not set(batches[0]["answers"]) <= largest
+    batch = batches[0]
+    assert not set(batch["answers"]) <= largest
+    assert set(batch) == {"image", "grid", "texts", "answers", "questions"}
+    captions = [caption for volume in volumes for caption in volume.captions]
+    slices = torch.from_numpy(np.concatenate([volume.slices for volume in volumes]))
+    for image, answer in zip(batch["image"], batch["answers"], strict=True):
+        (place,) = (slices == image).flatten(1).all(1).nonzero().flatten().tolist()
+        assert captions[place] == answer
+
+
+def test_captions_train_the_whole_model_through_words(network, volumes):
+    captions = CaptionNetwork(network)
+    batch = CaptionBatches(network, volumes, 2, 0.5, 0, 1, 0)[0]
+    logits, labels = captions(batch)
+    AnswerLoss()((logits, labels)).backward()
+    moved = {name for name, parameter in captions.named_parameters() if parameter.grad is not None}
+    assert any(is_language(name) for name in moved)
+    vision = [name for name, _ in captions.named_parameters() if not is_language(name)]
+    assert sum(name in moved for name in vision) > 0.9 * len(vision)
+    # nothing is trained but the model itself: no head that reads labels
+    assert {id(one) for one in captions.parameters()} == {id(one) for one in network.model.parameters()}
+    for row, answer in zip(labels, batch["answers"], strict=True):
+        ids = row[row >= 0]
+        assert network.tokenizer.decode(ids) == answer + network.tokenizer.eos_token
+    captions.zero_grad(set_to_none=True)
 
 
 def test_answers_train_the_language_model_alone(network, volumes):
     encoded = encode_findings(network, volumes)
     answering = AnswerNetwork(network)
-    batch = CaptionBatches(network, encoded, 2, 0.5, 0, 1, 0)[0]
+    batch = FindingsAnswerBatches(network, encoded, 1, random_fraction=0.0, **PLAN)[0]
     AnswerLoss()(answering(batch)).backward()
     moved = {name for name, parameter in answering.named_parameters() if parameter.grad is not None}
     assert moved
@@ -266,8 +293,7 @@ def test_exact_answers_are_those_of_greedy_decoding(network, volumes):
         text = prompt_text(network, FINDINGS_QUESTIONS[kind][0], (SIDE, SIDE), indices)
         ids = network.tokenizer(text, add_special_tokens=False, return_tensors="pt")
         answer = PrunedVLM(network.model).generate(**ids, encoded=pruned, max_new_tokens=12, do_sample=False)
-        new = answer[0, -12:] if answer.shape[1] > 12 else answer[0]
-        decoded = network.tokenizer.decode(new).split(network.tokenizer.eos_token)[0]
-        written[kind] = decoded.endswith(volumes[0].answers[kind])
+        new = network.tokenizer.decode(answer[0]).rsplit("assistant\n", 1)[-1]
+        written[kind] = new.split(network.tokenizer.eos_token)[0] == volumes[0].answers[kind]
     assert rights == written
     assert any(rights.values())

@@ -77,7 +77,7 @@ class FindingsSettings:
 
     in_plane_sizes: tuple[int, ...] = (96, 112, 128)
     depth: tuple[int, int] = (14, 16)
-    field_of_view_mm: tuple[float, float] = (204.0, 220.0)
+    field_of_view_mm: tuple[float, float] = (198.0, 208.0)
     slice_spacing_mm: tuple[float, float] = (4.0, 6.0)
     counts: tuple[int, ...] = (1, 2, 3, 4)
     diameter_mm: tuple[float, float] = (4.0, 20.0)

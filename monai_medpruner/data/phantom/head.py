@@ -31,7 +31,7 @@ HEAD_LABELS: dict[str, int] = {"scalp": 1, "skull": 2, "brain": 3, "ventricles":
 HEAD_HU: dict[str, float] = {"air": -1000.0, "scalp": 10.0, "skull": 900.0, "brain": 35.0, "ventricles": 6.0}
 
 # semi-axes in mm of the outer surfaces, at scale 1: x to the right, y to the front, z upward
-_SEMI_AXES = {"scalp": (80.0, 98.0, 95.0), "skull": (75.0, 93.0, 90.0), "brain": (68.0, 86.0, 83.0)}
+_SEMI_AXES = {"scalp": (82.0, 95.0, 95.0), "skull": (80.0, 93.0, 93.0), "brain": (76.5, 89.5, 89.5)}
 _VENTRICLES = (((11.0, 4.0, 4.0), (4.0, 24.0, 11.0)), ((-11.0, 4.0, 4.0), (4.0, 24.0, 11.0)))
 _SUBSLICES = (-1 / 3, 0.0, 1 / 3)  # of a slice's thickness, over which partial volumes are averaged
 _CALCIFICATION_HU, _CYST_HU, _VESSEL_HU = (130.0, 300.0), (4.0, 10.0), (62.0, 75.0)

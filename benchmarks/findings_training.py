@@ -73,7 +73,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of training: what is trained, on what, and what is measured after each epoch."""
+    """A stage of training: what is trained, on what, and what is measured after every so many epochs."""
 
     name: str
     network: nn.Module
@@ -82,6 +82,7 @@ class Stage:
     prepare: Callable[..., Any]
     epochs: int
     measure: Callable[[], dict[str, float]]
+    measure_every: int = 1
 
 
 def train(family: str, work: Path, schedule: Schedule) -> tuple[Checkpoint, AnswerNetwork]:
@@ -131,7 +132,7 @@ def run_stage(make: Callable[[], Stage], name: str, folder: Path, network: Check
 
 
 class Curve:
-    """Appends the mean loss of each epoch, and what is measured after it, to a file."""
+    """Appends the mean loss of each epoch, and what is measured after some, to a file."""
 
     def __init__(self, file: Path, stage: Stage) -> None:
         self.file, self.stage = file, stage
@@ -150,7 +151,8 @@ class Curve:
         self.stage.network.eval()
         line = {"stage": self.stage.name, "epoch": engine.state.epoch, "loss": round(float(np.mean(self.losses)), 4)}
         line |= {"seconds": round(perf_counter() - self.start, 1)}
-        line |= {name: round(value, 4) for name, value in self.stage.measure().items()}
+        if engine.state.epoch % self.stage.measure_every == 0 or engine.state.epoch == self.stage.epochs:
+            line |= {name: round(value, 4) for name, value in self.stage.measure().items()}
         self.stage.network.train()
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
@@ -228,7 +230,8 @@ def _answers(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
                 rights[name] += exact_answers(answering, encoded, keep).values()
         return {name: float(np.mean(values)) for name, values in rights.items()}
 
-    return Stage("answers", answering, batches, AnswerLoss(), prepare_answer_batch, schedule.answers_epochs, measure)
+    epochs = schedule.answers_epochs
+    return Stage("answers", answering, batches, AnswerLoss(), prepare_answer_batch, epochs, measure, measure_every=5)
 
 
 def curves(work: Path, family: str) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from monai_medpruner.data.phantom.findings import (
     QUADRANTS,
     Finding,
     FindingsPhantom,
-    FindingsSettings,
     generate_findings,
 )
 from monai_medpruner.data.phantom.findings_questions import (
@@ -22,6 +21,7 @@ from monai_medpruner.data.phantom.findings_questions import (
     majority_rates,
     question_kind,
 )
+from monai_medpruner.data.phantom.findings_settings import FindingsSettings
 from monai_medpruner.data.phantom.generate import Lesion, Phantom, generate_phantom
 from monai_medpruner.data.phantom.head import HEAD_HU, HEAD_LABELS
 from monai_medpruner.data.phantom.questions import (

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A head of ellipsoids with skull, brain and ventricles, and what lies around it."""
+"""A head of ellipsoids with skull, brain and ventricles."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from functools import cached_property
 
 import numpy as np
 
+from monai_medpruner.errors import SettingsError
+
 __all__ = [
     "HEAD_HU",
     "HEAD_LABELS",
     "Blob",
     "Head",
     "HeadGrid",
-    "blur",
     "dilated",
     "draw_head",
-    "draw_lookalikes",
     "paint_head",
-    "paint_surroundings",
 ]
 
 #: label of each part in the organ mask; 0 is air, head rest and markers
@@ -34,9 +33,6 @@ HEAD_HU: dict[str, float] = {"air": -1000.0, "scalp": 10.0, "skull": 900.0, "bra
 _SEMI_AXES = {"scalp": (82.0, 95.0, 95.0), "skull": (80.0, 93.0, 93.0), "brain": (76.5, 89.5, 89.5)}
 _VENTRICLES = (((11.0, 4.0, 4.0), (4.0, 24.0, 11.0)), ((-11.0, 4.0, 4.0), (4.0, 24.0, 11.0)))
 _SUBSLICES = (-1 / 3, 0.0, 1 / 3)  # of a slice's thickness, over which partial volumes are averaged
-_CALCIFICATION_HU, _CYST_HU, _VESSEL_HU = (130.0, 300.0), (4.0, 10.0), (62.0, 75.0)
-_REST_HU, _MARKER_HU, _WIRE_HU = -150.0, (150.0, 1200.0), (800.0, 2500.0)
-_MAX_TRIES = 60
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class HeadGrid:
         ]
         self.head: Head | None = None
 
-    def world(self, index: Sequence[int]) -> np.ndarray:
+    def world(self, index: Sequence[int | np.signedinteger]) -> np.ndarray:
         """Return the world position (3,) of a voxel in mm."""
         return np.array([axis[place] for axis, place in zip(self.coordinates, index, strict=True)])
 
@@ -150,14 +146,14 @@ class HeadGrid:
 
     @cached_property
     def _local(self) -> tuple[np.ndarray, np.ndarray]:
-        head = self._known_head()
+        head = self.known_head()
         x, y, z = np.ix_(*(axis - middle for axis, middle in zip(self.coordinates, head.center, strict=True)))
         right, front = (head.axes[0, i] * x + head.axes[1, i] * y + head.axes[2, i] * z for i in (0, 1))
         return right, front
 
     @cached_property
     def _depth(self) -> np.ndarray:
-        blob = dict(self._known_head().parts)["brain"]
+        blob = dict(self.known_head().parts)["brain"]
         scaled = []
         for direction, half in zip(blob.axes.T, blob.semi_axes, strict=True):
             offsets = np.ix_(*(axis - middle for axis, middle in zip(self.coordinates, blob.center, strict=True)))
@@ -166,9 +162,10 @@ class HeadGrid:
         slope = np.sqrt(sum((offset / half**2) ** 2 for offset, half in scaled)) / np.maximum(radius, 1e-6)
         return (1 - radius) / np.maximum(slope, 1e-6)
 
-    def _known_head(self) -> Head:
+    def known_head(self) -> Head:
+        """Return the head that was painted on this grid."""
         if self.head is None:
-            raise RuntimeError("paint_head was not called on this grid")
+            raise SettingsError("this grid has no head yet; call paint_head first")
         return self.head
 
     def _part(self, blob: Blob, margin: float) -> tuple[tuple[slice, ...], HeadGrid | None]:
@@ -203,86 +200,13 @@ def draw_head(generator: np.random.Generator, scale: tuple[float, float], rotati
 def paint_head(grid: HeadGrid, head: Head) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the labels, uint8, and the share of each voxel within the outer surface of each part, outermost first."""
     grid.head = head
-    labels, fractions = np.zeros(grid.shape, dtype=np.uint8), {}
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    fractions: dict[str, np.ndarray] = {}
     for name, blob in head.parts:
         labels[grid.inside(blob)] = HEAD_LABELS[name]
         share = grid.fraction(blob)
         fractions[name] = np.maximum(fractions[name], share) if name in fractions else share
     return labels, fractions
-
-
-def draw_lookalikes(
-    generator: np.random.Generator,
-    grid: HeadGrid,
-    labels: np.ndarray,
-    fractions: dict[str, np.ndarray],
-    taken: np.ndarray,
-    voxels: np.ndarray,
-    number: tuple[int, int],
-) -> None:
-    """Paint calcifications (brighter than findings), cysts (as dark as the ventricles) and vessels (long and thin).
-
-    Args:
-        generator: random generator.
-        grid: grid of the slices.
-        labels: labels of the head; lookalikes lie in the brain.
-        fractions: result of :func:`paint_head`.
-        taken: mask that no lookalike may enter; it grows.
-        voxels: HU, changed in place.
-        number: range of the number of lookalikes.
-    """
-    brain = np.flatnonzero(labels == HEAD_LABELS["brain"])
-    for _ in range(int(generator.integers(number[0], number[1], endpoint=True))):
-        kind = int(generator.integers(3))
-        for _ in range(_MAX_TRIES):
-            center = grid.world(np.unravel_index(int(brain[generator.integers(len(brain))]), labels.shape))
-            if kind == 2:
-                direction = generator.normal(size=3) * np.array([1, 1, 0.2])
-                half = np.array([1.6, 1.6, generator.uniform(12, 22)])
-                blob, hu = Blob(center, half, _axes(direction)), float(generator.uniform(*_VESSEL_HU))
-            else:
-                size = (1.5, 3.5) if kind == 0 else (2.5, 7.0)
-                blob = Blob(center, np.full(3, generator.uniform(*size)), np.eye(3))
-                hu = float(generator.uniform(*(_CALCIFICATION_HU if kind == 0 else _CYST_HU)))
-            if not (grid.inside(blob) & taken).any():
-                break
-        else:
-            continue
-        taken |= grid.inside(Blob(blob.center, blob.semi_axes + 4, blob.axes))
-        share = grid.fraction(blob) * fractions["brain"]
-        voxels += share * (hu - voxels)
-
-
-def paint_surroundings(
-    generator: np.random.Generator, grid: HeadGrid, labels: np.ndarray, voxels: np.ndarray, number: tuple[int, int]
-) -> None:
-    """Paint a head rest below the head, markers on the skin, and wires on the head rest, outside the head only.
-
-    Args:
-        generator: random generator.
-        grid: grid of the slices.
-        labels: labels of the head.
-        voxels: HU, changed in place.
-        number: range of the number of markers and wires.
-    """
-    head = grid._known_head()
-    outside = labels == 0
-    scalp = dict(head.parts)["scalp"]
-    shell = grid.radii(Blob(scalp.center, scalp.semi_axes * np.array([1, 1, 100.0]), scalp.axes))
-    behind = grid.local_coordinates()[1] < -0.45 * scalp.semi_axes[1]
-    rest = outside & (shell > 1.03) & (shell < 1.09) & behind
-    voxels[rest] = _REST_HU
-    for _ in range(int(generator.integers(number[0], number[1], endpoint=True))):
-        wire = generator.uniform() < 0.4
-        angle = generator.uniform(np.pi * 1.2, np.pi * 1.8) if wire else generator.uniform(0, 2 * np.pi)
-        reach = scalp.semi_axes * (1.06 if wire else 1.02)
-        offset = np.array([reach[0] * np.cos(angle), reach[1] * np.sin(angle), 0.0])
-        center = scalp.center + scalp.axes @ offset
-        center[2] = generator.choice(grid.coordinates[2])
-        half = np.array([1.5, 1.5, 60.0]) if wire else generator.uniform(2.0, 4.0, 3)
-        hu = float(generator.uniform(*(_WIRE_HU if wire else _MARKER_HU)))
-        share = grid.fraction(Blob(center, half, np.eye(3))) * outside
-        voxels += share * (hu - voxels)
 
 
 def dilated(mask: np.ndarray) -> np.ndarray:
@@ -294,32 +218,3 @@ def dilated(mask: np.ndarray) -> np.ndarray:
         grown[tuple(first)] |= mask[tuple(last)]
         grown[tuple(last)] |= mask[tuple(first)]
     return grown
-
-
-def blur(voxels: np.ndarray, sigma_pixels: float) -> np.ndarray:
-    """Return voxels after a Gaussian in the plane of the slices, float32; edges are repeated.
-
-    Args:
-        voxels: (columns, rows, slices).
-        sigma_pixels: standard deviation in pixels; below 0.2 the voxels come back as they are.
-    """
-    if sigma_pixels < 0.2:
-        return voxels.astype(np.float32)
-    reach = int(np.ceil(3 * sigma_pixels))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_pixels) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
-    for axis in (0, 1):
-        padding = [(reach, reach) if place == axis else (0, 0) for place in range(3)]
-        padded, size = np.pad(voxels, padding, mode="edge"), voxels.shape[axis]
-        voxels = np.zeros(voxels.shape, dtype=np.float32)
-        for start, weight in enumerate(weights):
-            voxels += weight * (padded[start : start + size] if axis == 0 else padded[:, start : start + size])
-    return voxels
-
-
-def _axes(direction: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) whose third column is a direction."""
-    third = direction / np.linalg.norm(direction)
-    first = np.cross(np.eye(3)[np.abs(third).argmin()], third)
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(third, first), third], axis=1)

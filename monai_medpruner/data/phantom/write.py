@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.data.phantom.anatomy import ORGANS
-from monai_medpruner.data.phantom.findings import FindingsPhantom, FindingsSettings, generate_findings
+from monai_medpruner.data.phantom.findings import FindingsPhantom, generate_findings
 from monai_medpruner.data.phantom.findings_questions import findings_questions, findings_report
+from monai_medpruner.data.phantom.findings_settings import FindingsSettings
 from monai_medpruner.data.phantom.generate import Phantom, generate_phantom
 from monai_medpruner.data.phantom.head import HEAD_LABELS
 from monai_medpruner.data.phantom.questions import M3D_VQA_COLUMNS, phantom_questions, phantom_report

@@ -70,8 +70,8 @@ def connected(found):
 
 
 def world(phantom, found):
-    """World position of the center of a set of voxels."""
-    return nib.affines.apply_affine(phantom.affine, np.mean(list(found), axis=0))
+    """World position of the center of voxels (N, 3)."""
+    return nib.affines.apply_affine(phantom.affine, np.mean(found, axis=0))
 
 
 def shrunk(mask, times):
@@ -91,14 +91,13 @@ def measured_answers(phantom):
     """Answers by kind, from connected parts of the mask, numbers of voxels, centers and HU."""
     parts = connected(voxels(phantom.lesion_mask > 0))
     answers = {"count": NUMBERS[len(parts) - 1]}
-    skull = voxels(phantom.organs == HEAD_LABELS["skull"])
-    middle = world(phantom, voxels(phantom.organs == HEAD_LABELS["brain"]))
+    middle = world(phantom, np.argwhere(phantom.organs == HEAD_LABELS["brain"]))
     calm = shrunk(phantom.organs == HEAD_LABELS["brain"], 2) & (phantom.lesion_mask == 0)
     brain = np.median(phantom.volume[calm])
     largest = {}
-    blurred = voxels(grown(phantom.organs == HEAD_LABELS["skull"], 2))
+    blurred = grown(phantom.organs == HEAD_LABELS["skull"], 2)
     for part in parts:
-        darker = np.mean([phantom.volume[voxel] for voxel in part - blurred]) < brain
+        darker = np.mean([phantom.volume[voxel] for voxel in part if not blurred[voxel]]) < brain
         density = "hypodense" if darker else "hyperdense"
         largest[density] = max(part, largest.get(density, set()), key=len)
     for density in ("hyperdense", "hypodense"):
@@ -106,11 +105,13 @@ def measured_answers(phantom):
         if density not in largest:
             continue
         part = largest[density]
-        place = world(phantom, part) - middle
+        place = world(phantom, list(part)) - middle
         side = "right" if place[0] > 0 else "left"
         answers[f"side, {density}"] = f"{side.capitalize()} side"
         answers[f"quadrant, {density}"] = f"{side.capitalize()} {'anterior' if place[1] > 0 else 'posterior'}"
-        touches = any(other in skull for voxel in part for other in neighbors(voxel))
+        around = {other for voxel in part for other in neighbors(voxel)}
+        inside = [other for other in around if min(other) >= 0 and np.less(other, phantom.organs.shape).all()]
+        touches = any(phantom.organs[other] == HEAD_LABELS["skull"] for other in inside)
         answers[f"touch, {density}"] = "Yes" if touches else "No"
     if len(largest) == 2:
         answers["larger"] = max(largest, key=lambda density: len(largest[density])).capitalize()

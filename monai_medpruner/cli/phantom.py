@@ -19,13 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         default="default",
-        choices=("default", "small"),
-        help="small: 96 x 96 pixels, as in the training data of bundles/medpruner_phantom. Default: default",
+        choices=("default", "small", "findings"),
+        help="small: 96 x 96 pixels, as in the training data of bundles/medpruner_phantom; findings: heads with one to "
+        "four small findings of low contrast, and questions about their place, number and size. Default: default",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write phantoms."""
-    from monai_medpruner.data.phantom import PRESETS, phantom_command
+    from monai_medpruner.data.phantom import PRESETS, FindingsSettings, phantom_command
 
-    phantom_command(arguments.count, arguments.seed, arguments.out, PRESETS[arguments.preset])
+    settings = FindingsSettings() if arguments.preset == "findings" else PRESETS[arguments.preset]
+    phantom_command(arguments.count, arguments.seed, arguments.out, settings)

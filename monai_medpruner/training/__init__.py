@@ -13,9 +13,34 @@ from monai_medpruner.training.answer_training import (
     encode_phantoms,
     prepare_answer_batch,
 )
+from monai_medpruner.training.findings_answers import (
+    EncodedFindings,
+    FindingsAnswerBatches,
+    encode_findings,
+    exact_answers,
+    kept_slices,
+    oracle_tokens,
+    random_tokens,
+)
+from monai_medpruner.training.findings_captions import CaptionBatches, CaptionNetwork
+from monai_medpruner.training.findings_pretraining import (
+    MaskedReconstruction,
+    MaskedSliceBatches,
+    ReconstructionLoss,
+    prepare_masked_batch,
+    square_contrast,
+)
+from monai_medpruner.training.findings_volumes import (
+    BRAIN_WINDOW_HU,
+    FINDINGS_SHAPE,
+    NO_FINDING_CAPTION,
+    FindingsVolume,
+    findings_pool,
+    findings_volume,
+)
 from monai_medpruner.training.muon_adamw import MuonAdamW
 from monai_medpruner.training.phantom_pool import PhantomPool
-from monai_medpruner.training.small_models import IMAGE_SIZE, TOKEN_PIXELS, save_small_checkpoint
+from monai_medpruner.training.small_models import IMAGE_SIZE, TOKEN_PIXELS, SmallShape, save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.training_phantom import (
     BLOCK_PIXELS,
@@ -30,27 +55,48 @@ from monai_medpruner.training.workflow import save_trained, training_handlers, u
 
 __all__ = [
     "BLOCK_PIXELS",
+    "BRAIN_WINDOW_HU",
     "FINDINGS",
+    "FINDINGS_SHAPE",
     "IMAGE_SIZE",
     "NO_FINDING",
+    "NO_FINDING_CAPTION",
     "PHANTOM_PROMPT",
     "TOKEN_PIXELS",
     "AnswerBatches",
     "AnswerLoss",
     "AnswerNetwork",
+    "CaptionBatches",
+    "CaptionNetwork",
+    "EncodedFindings",
+    "FindingsAnswerBatches",
+    "FindingsVolume",
+    "MaskedReconstruction",
+    "MaskedSliceBatches",
     "MuonAdamW",
     "PhantomPool",
+    "ReconstructionLoss",
+    "SmallShape",
     "StepBatches",
     "TrainingPhantom",
     "VisionWarmUp",
     "WarmUpBatches",
     "WarmUpLoss",
+    "encode_findings",
     "encode_phantoms",
+    "exact_answers",
+    "findings_pool",
+    "findings_volume",
+    "kept_slices",
     "load_phantom",
+    "oracle_tokens",
     "prepare_answer_batch",
+    "prepare_masked_batch",
     "prepare_warm_up_batch",
+    "random_tokens",
     "save_small_checkpoint",
     "save_trained",
+    "square_contrast",
     "training_handlers",
     "training_phantom",
     "untrained_network",

@@ -230,6 +230,11 @@ class AnswerNetwork(nn.Module):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad = is_language(name)
 
+    @property
+    def network(self) -> Checkpoint:
+        """The network whose language model is trained."""
+        return self._network[0]
+
     def trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return names and parameters of the language model."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]

@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Small models with the original architectures: slices of 96 by 96 pixels and 6 by 6 tokens in every family."""
+"""Small models with the original architectures: slices of 96 by 96 pixels, in every family the same tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import torch
 from transformers import (
     AutoModelForImageTextToText,
     Gemma3Config,
-    PreTrainedTokenizerFast,
     Qwen3VLConfig,
     VideoLlama3Config,
 )
@@ -23,9 +24,9 @@ from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import
 from monai_medpruner.data.phantom import QUESTIONS
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.metrics import find_protocol
-from monai_medpruner.testing import TinyModel, byte_tokenizer, save_parts, tiny_model
+from monai_medpruner.testing import byte_tokenizer, save_parts, tiny_model
 
-__all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "save_small_checkpoint"]
+__all__ = ["IMAGE_SIZE", "TOKEN_PIXELS", "SmallShape", "save_small_checkpoint"]
 
 #: side length of a slice in pixels; the image processor resizes other slices to it
 IMAGE_SIZE = 96
@@ -36,14 +37,13 @@ TOKEN_PIXELS = 16
 _PATCH = 8
 # 0.7 / sqrt(128); the usual 0.02 is for models ten times as wide, and would leave these with almost no signal
 _INITIALIZER_RANGE = 0.06
-_VISION = {"hidden_size": 128, "intermediate_size": 384, "initializer_range": _INITIALIZER_RANGE}
+_VISION_WIDTH = 128
 # VideoLLaMA3's encoder has no absolute positions and needs another layer to locate tokens; Qwen3-VL got another layer
 # when lesions of 10 mm were introduced; Gemma 3 was trained with three
 _VISION_LAYERS = {"qwen3_vl": 4, "gemma3": 3, "video_llama_3": 4}
 _VISION_HEADS = 4
 _TEXT = {
     "hidden_size": 128,
-    "intermediate_size": 384,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -51,39 +51,72 @@ _TEXT = {
     "initializer_range": _INITIALIZER_RANGE,
 }
 _HEAD = 32
+_VOCABULARY = 512
 _MEAN_STD: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _PIXELS = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2}
 
 
-def _qwen3_vl(vocabulary: int, ids: dict[str, Any]) -> Qwen3VLConfig:
-    """Absolute positions for 12 by 12 patches, DeepStack features from the middle block."""
+@dataclass(frozen=True)
+class SmallShape:
+    """What may differ between small models of a family; the defaults are those of ``bundles/medpruner_phantom``.
+
+    Args:
+        hidden_size: width of the encoder.
+        intermediate_size: width of its feed-forward layers.
+        layers: number of its blocks; None for the number of the family.
+        text_intermediate_size: width of the feed-forward layers of the language model.
+        texts: texts that the tokenizer is trained on; without them, the questions of the phantoms with one lesion.
+        vocabulary: number of tokens of the tokenizer without the special ones.
+    """
+
+    hidden_size: int = _VISION_WIDTH
+    intermediate_size: int = 3 * _VISION_WIDTH
+    layers: int | None = None
+    text_intermediate_size: int = 384
+    texts: Sequence[str] = ()
+    vocabulary: int = _VOCABULARY
+
+    def config(self) -> dict[str, Any]:
+        """Return what the configurations of all families' encoders share."""
+        widths = {"hidden_size": self.hidden_size, "intermediate_size": self.intermediate_size}
+        return {**widths, "initializer_range": _INITIALIZER_RANGE, "patch_size": _PATCH}
+
+    def text(self) -> dict[str, Any]:
+        """Return what the configurations of all families' language models share."""
+        return {**_TEXT, "intermediate_size": self.text_intermediate_size}
+
+    def depth(self, model_type: str) -> int:
+        """Return the number of blocks of a family's encoder."""
+        return self.layers or _VISION_LAYERS[model_type]
+
+
+def _qwen3_vl(vocabulary: int, ids: dict[str, Any], shape: SmallShape) -> Qwen3VLConfig:
+    """Absolute positions for each patch, DeepStack features from the middle block."""
     vision = {
-        **_VISION,
-        "depth": _VISION_LAYERS["qwen3_vl"],
+        **shape.config(),
+        "depth": shape.depth("qwen3_vl"),
         "num_heads": _VISION_HEADS,
-        "patch_size": _PATCH,
         "out_hidden_size": _TEXT["hidden_size"],
         "num_position_embeddings": (IMAGE_SIZE // _PATCH) ** 2,
         "deepstack_visual_indexes": [1],
     }
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
-    text = {**_TEXT, "vocab_size": vocabulary, "head_dim": _HEAD, "rope_parameters": rope}
+    text = {**shape.text(), "vocab_size": vocabulary, "head_dim": _HEAD, "rope_parameters": rope}
     return Qwen3VLConfig(vision_config=vision, text_config=text, **ids)
 
 
-def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
+def _gemma3(vocabulary: int, ids: dict[str, Any], shape: SmallShape) -> Gemma3Config:
     """SigLIP with 2 by 2 pooling (4 by 4 in the large model); one sliding-window layer (five of six there)."""
     vision = {
-        **_VISION,
+        **shape.config(),
         "model_type": "siglip_vision_model",
         "image_size": IMAGE_SIZE,
-        "patch_size": _PATCH,
-        "num_hidden_layers": _VISION_LAYERS["gemma3"],
+        "num_hidden_layers": shape.depth("gemma3"),
         "num_attention_heads": _VISION_HEADS,
         "vision_use_head": False,
     }
     text = {
-        **_TEXT,
+        **shape.text(),
         "vocab_size": vocabulary,
         "head_dim": _HEAD,
         "query_pre_attn_scalar": _HEAD,
@@ -95,16 +128,15 @@ def _gemma3(vocabulary: int, ids: dict[str, Any]) -> Gemma3Config:
     )
 
 
-def _video_llama_3(vocabulary: int, ids: dict[str, Any]) -> VideoLlama3Config:
+def _video_llama_3(vocabulary: int, ids: dict[str, Any], shape: SmallShape) -> VideoLlama3Config:
     """Rotary positions in the encoder, 2 by 2 averaging, a Qwen2 language model."""
     vision = {
-        **_VISION,
-        "num_hidden_layers": _VISION_LAYERS["video_llama_3"],
+        **shape.config(),
+        "num_hidden_layers": shape.depth("video_llama_3"),
         "num_attention_heads": _VISION_HEADS,
-        "patch_size": _PATCH,
     }
     rope = {"rope_type": "default", "rope_theta": 1e4}
-    text = {**_TEXT, "model_type": "qwen2", "vocab_size": vocabulary, "rope_parameters": rope}
+    text = {**shape.text(), "model_type": "qwen2", "vocab_size": vocabulary, "rope_parameters": rope}
     return VideoLlama3Config(vision_config=vision, text_config=text, **ids)
 
 
@@ -120,8 +152,8 @@ def _image_processor(model_type: str) -> Any:
     return processor(patch_size=_PATCH, merge_size=2, size=_PIXELS, **_MEAN_STD)
 
 
-def _phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
-    """Return a byte-level tokenizer trained on questions, choices and answers, in which each word is one token."""
+def _phantom_texts() -> list[str]:
+    """Return the questions, choices and answers about phantoms with one lesion."""
     protocol = find_protocol("meduni-vqa")
     texts = ["user\n", "assistant\n"]
     for question, choices in QUESTIONS.values():
@@ -129,16 +161,17 @@ def _phantom_tokenizer(model: TinyModel) -> PreTrainedTokenizerFast:
             listed = dict(zip("ABCD", (*choices[shift:], *choices[:shift]), strict=False))
             texts.append(protocol.prompt(question, listed))
         texts += [protocol.prompt(question), question, *choices]
-    return byte_tokenizer(model, texts)
+    return texts
 
 
-def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) -> Path:
+def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0, shape: SmallShape | None = None) -> Path:
     """Save an untrained small model in the format of a regular checkpoint.
 
     Args:
         model_type: "qwen3_vl", "gemma3" or "video_llama_3".
         folder: folder for configuration, safetensors, tokenizer and image processor.
         seed: seed of the initial weights.
+        shape: patches and tokenizer; the default is that of ``bundles/medpruner_phantom``.
 
     Returns:
         The folder.
@@ -149,11 +182,13 @@ def save_small_checkpoint(model_type: str, folder: str | Path, seed: int = 0) ->
     if model_type not in _CONFIGS:
         raise SettingsError(f"no small model of type {model_type!r}; expected one of: {', '.join(_CONFIGS)}")
     tiny = tiny_model(model_type)
-    tokenizer = _phantom_tokenizer(tiny)
+    shape = shape or SmallShape()
+    # each word of the texts becomes one token
+    tokenizer = byte_tokenizer(tiny, shape.texts or _phantom_texts(), shape.vocabulary)
     vocabulary = tokenizer.get_vocab()
     ids = {name: vocabulary[token] for name, token in tiny.tokens.items()}
     # the output layer shares the embedding, as in the smaller models of these families
-    config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True})
+    config = _CONFIGS[model_type](len(tokenizer), {**ids, "tie_word_embeddings": True}, shape)
     text = config.get_text_config()
     text.tie_word_embeddings = True
     text.pad_token_id, text.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id

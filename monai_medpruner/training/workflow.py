@@ -20,7 +20,7 @@ from torch import nn
 from monai_medpruner.networks import Checkpoint
 from monai_medpruner.networks.checkpoint_hashes import write_checksums
 from monai_medpruner.testing import save_parts
-from monai_medpruner.training.small_models import save_small_checkpoint
+from monai_medpruner.training.small_models import SmallShape, save_small_checkpoint
 from monai_medpruner.training.step_batches import StepBatches
 
 __all__ = ["save_trained", "training_handlers", "untrained_network"]
@@ -29,7 +29,11 @@ _CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 
 
 def untrained_network(
-    model_type: str, folder: str, seed: int = 0, device: torch.device | str | None = None
+    model_type: str,
+    folder: str,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    shape: SmallShape | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a small model with random weights.
 
@@ -38,8 +42,9 @@ def untrained_network(
         folder: folder for the untrained checkpoint.
         seed: seed of the weights.
         device: device for training; the model is in float32.
+        shape: see :func:`~.small_models.save_small_checkpoint`.
     """
-    path = save_small_checkpoint(model_type, folder, seed)
+    path = save_small_checkpoint(model_type, folder, seed, shape)
     return Checkpoint(str(path), device=device, dtype=torch.float32)
 
 

@@ -19,12 +19,16 @@ from tqdm import tqdm
 
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.data.phantom.anatomy import ORGANS
+from monai_medpruner.data.phantom.findings import FindingsPhantom, generate_findings
+from monai_medpruner.data.phantom.findings_questions import findings_questions, findings_report
+from monai_medpruner.data.phantom.findings_settings import FindingsSettings
 from monai_medpruner.data.phantom.generate import Phantom, generate_phantom
+from monai_medpruner.data.phantom.head import HEAD_LABELS
 from monai_medpruner.data.phantom.questions import M3D_VQA_COLUMNS, phantom_questions, phantom_report
 from monai_medpruner.data.phantom.settings import PhantomSettings
 from monai_medpruner.errors import OutputFolderError, SettingsError
 
-__all__ = ["phantom_command", "phantom_seed", "phantom_truth"]
+__all__ = ["findings_truth", "phantom_command", "phantom_seed", "phantom_truth"]
 
 _FORMAT = 1  # version of the files and of the phantom of each seed; increase it if either changes
 _SEED_STRIDE = 36 * 25_000  # a multiple of the 36 seeds over which cases are balanced
@@ -33,19 +37,21 @@ _REPORTS_FILE, _TRUTH_FILE = "reports.jsonl", "phantoms.jsonl"
 _FOLDERS = ("volumes", "organs", "lesions")
 
 
-def phantom_command(count: int, seed: int, out: Path, settings: PhantomSettings | None = None) -> None:
+def phantom_command(
+    count: int, seed: int, out: Path, settings: PhantomSettings | FindingsSettings | None = None
+) -> None:
     """Write a benchmark of phantoms; an interrupted run resumes.
 
     Files are written atomically. ``out`` then contains ``volumes/``, ``organs/`` and ``lesions/``
     (``phantom_000000.nii.gz``, …; voxels int16 in HU, masks uint8), ``M3D_VQA_test.csv``, ``reports.jsonl``
-    (``id, image, findings, impression``), ``phantoms.jsonl`` (:func:`phantom_truth`) and ``settings.json``. The same
-    arguments give the same files.
+    (``id, image, findings, impression``), ``phantoms.jsonl`` (:func:`phantom_truth`, :func:`findings_truth`) and
+    ``settings.json``. The same arguments give the same files.
 
     Args:
         count: number of volumes, 1 to 900,000.
         seed: seed of the benchmark, at least 0; phantoms of different seeds differ.
         out: a new or empty folder, or the folder of an earlier run with the same arguments.
-        settings: ranges to sample from.
+        settings: ranges to sample from; their type says which phantoms are written.
 
     Raises:
         SettingsError: ``count`` or ``seed`` is invalid.
@@ -94,6 +100,20 @@ def phantom_truth(phantom: Phantom) -> dict[str, Any]:
     }
 
 
+def findings_truth(phantom: FindingsPhantom) -> dict[str, Any]:
+    """Return the ground truth of a phantom with findings without its voxels, JSON-serializable."""
+    return {
+        "seed": phantom.seed,
+        "shape": list(phantom.volume.shape),
+        "spacing_mm": list(phantom.spacing),
+        "affine": phantom.affine.tolist(),
+        "noise_hu": phantom.noise_hu,
+        "kernel_mm": phantom.kernel_mm,
+        "organ_labels": HEAD_LABELS,
+        "lesions": [asdict(finding) for finding in phantom.findings],
+    }
+
+
 def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
     """Create the folder, or check that it belongs to an earlier run with the same settings."""
     text = json.dumps(settings, indent=2) + "\n"
@@ -116,20 +136,30 @@ def _claim_folder(out: Path, settings: dict[str, Any]) -> None:
         (out / folder).mkdir(exist_ok=True)
 
 
-def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings) -> None:
+def _write_phantom(out: Path, name: str, seed: int, settings: PhantomSettings | FindingsSettings) -> None:
     """Write the files of one phantom; the truth file is written last and marks the phantom as complete."""
     done = out / "truth" / f"{name}.json"
     if done.is_file():
         return
-    phantom = generate_phantom(seed, settings)
+    phantom: Phantom | FindingsPhantom
+    if isinstance(settings, FindingsSettings):
+        phantom = generate_findings(seed, settings)
+    else:
+        phantom = generate_phantom(seed, settings)
     paths = {folder: f"{folder}/{name}.nii.gz" for folder in _FOLDERS}
     for folder, voxels in zip(_FOLDERS, (phantom.volume, phantom.organs, phantom.lesion_mask), strict=True):
         atomic_write(out / paths[folder], _nifti_bytes(voxels, phantom.affine))
     files = {"image": paths["volumes"], "organs": paths["organs"], "lesion_mask": paths["lesions"]}
+    if isinstance(phantom, FindingsPhantom):
+        truth, report = findings_truth(phantom), findings_report(phantom)
+        questions = findings_questions(phantom, files["image"])
+    else:
+        truth, report = phantom_truth(phantom), phantom_report(phantom)
+        questions = phantom_questions(phantom, files["image"])
     record = {
-        "truth": {"id": name, **files, **phantom_truth(phantom)},
-        "report": {"id": name, "image": files["image"], **phantom_report(phantom)},
-        "questions": phantom_questions(phantom, files["image"]),
+        "truth": {"id": name, **files, **truth},
+        "report": {"id": name, "image": files["image"], **report},
+        "questions": questions,
     }
     atomic_write(done, json.dumps(record).encode())
 

@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measure whether the choice of tokens matters on phantoms with small findings: unpruned, oracle and random tokens.
+
+Trains a small model of each family (``findings_training.py``), then asks it all questions about phantoms of a seed that
+no training saw. The oracle keeps the tokens of the findings and those beside them; random tokens are a share of the
+volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes: training at its last epoch,
+questions at the last volume. Everything here is synthetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from findings_training import SHARE, SIDE, Schedule, curves, quiet, train
+
+from monai_medpruner.data.phantom import (
+    FINDINGS_QUESTIONS,
+    FindingsSettings,
+    findings_answers,
+    findings_questions,
+    generate_findings,
+    majority_rates,
+    phantom_seed,
+    question_kind,
+)
+from monai_medpruner.networks import Checkpoint
+from monai_medpruner.training import (
+    AnswerNetwork,
+    FindingsVolume,
+    encode_findings,
+    exact_answers,
+    findings_pool,
+    findings_volume,
+    oracle_tokens,
+    random_tokens,
+)
+
+FAMILIES = ("qwen3_vl", "gemma3")
+SELECTIONS = ("unpruned", "oracle", "random", "blind")
+RESAMPLES = 2000
+
+
+def selected(selection: str, areas: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the mask ``(D, N)`` of the tokens that a selection keeps."""
+    shown = (areas > 0).any(1)
+    if selection == "unpruned":
+        return np.ones_like(shown)
+    if selection == "oracle":
+        return oracle_tokens(generator, areas, SHARE)
+    if selection == "random":
+        return random_tokens(generator, shown, SHARE)
+    keep = np.zeros_like(shown)
+    keep[0, 0] = True  # a corner of the lowest slice, which shows air
+    return keep
+
+
+def ask(
+    network: Checkpoint, answering: AnswerNetwork, seed: int, volumes: Sequence[FindingsVolume], file: Path
+) -> list[dict[str, Any]]:
+    """Return one line per volume: which questions are answered correctly with which tokens; what is known is read."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    for index in range(len(lines), len(volumes)):
+        number = phantom_seed(seed, index)
+        (encoded,) = encode_findings(network, [volumes[index]])
+        line: dict[str, Any] = {"seed": number, "tokens": {}, "right": {}}
+        for selection in SELECTIONS:
+            keep = selected(selection, encoded.volume.areas, np.random.default_rng([number, 10]))
+            line["tokens"][selection] = [int(keep.sum()), keep.size]
+            line["right"][selection] = exact_answers(answering, encoded, keep)
+        lines.append(line)
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+    return lines
+
+
+def interval(by_volume: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return the mean of all values in percent, and its 95 % interval over bootstrap draws of volumes."""
+    sums, counts = np.array([sum(one) for one in by_volume]), np.array([len(one) for one in by_volume])
+    draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    means = 100 * sums[draws].sum(1) / np.maximum(counts[draws].sum(1), 1)
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    return {"mean": round(float(100 * sums.sum() / counts.sum()), 2), "low": round(low, 2), "high": round(high, 2)}
+
+
+def scores(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return accuracies in percent by selection and kind of question, and the differences between selections."""
+    result: dict[str, Any] = {"questions": sum(len(line["right"]["unpruned"]) for line in lines), "accuracy": {}}
+    for selection in SELECTIONS:
+        kept, tokens = np.sum([line["tokens"][selection] for line in lines], axis=0).tolist()
+        right = [line["right"][selection] for line in lines]
+        kinds: dict[str, list[bool]] = defaultdict(list)
+        for one in right:
+            for kind, value in one.items():
+                kinds[kind].append(value)
+        result["accuracy"][selection] = {
+            "tokens_kept_percent": round(100 * kept / tokens, 2),
+            "all": interval([list(one.values()) for one in right]),
+            **{kind: round(100 * float(np.mean(kinds[kind])), 1) for kind in FINDINGS_QUESTIONS if kind in kinds},
+        }
+    for first, second in (("oracle", "unpruned"), ("oracle", "random"), ("unpruned", "random"), ("unpruned", "blind")):
+        differences = [
+            [float(line["right"][first][kind]) - float(line["right"][second][kind]) for kind in line["right"][first]]
+            for line in lines
+        ]
+        result[f"{first}_minus_{second}"] = interval(differences)
+    return result
+
+
+def ideal_reading(seed: int, count: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Read the tested phantoms with the ground truth of the kept tokens, and guess where they do not tell.
+
+    The ideal reader knows a finding and its true size if any kept token shows a part of it, and nothing of the others.
+    It takes the findings that it sees for all there are; where it sees none that a question is about, it gives the most
+    frequent answer. It says what the tokens hold if each tells of its own square alone, whatever a model makes of them.
+
+    Returns:
+        how often the most frequent answers are right, in percent by kind; and lines as those of :func:`ask`.
+    """
+    phantoms = [generate_findings(phantom_seed(seed, index), FindingsSettings()) for index in range(count)]
+    rows = [row for phantom in phantoms for row in findings_questions(phantom, "")]
+    answers = defaultdict(list)
+    for row in rows:
+        answers[question_kind(row["Question"])].append(row["Answer"])
+    guesses = {kind: max(sorted(set(given)), key=given.count) for kind, given in answers.items()}
+    lines = []
+    for phantom in phantoms:
+        volume = findings_volume(phantom, SIDE)
+        line: dict[str, Any] = {"seed": phantom.seed, "tokens": {}, "right": {}}
+        for selection in SELECTIONS:
+            keep = selected(selection, volume.areas, np.random.default_rng([phantom.seed, 10]))
+            seen = (volume.areas.transpose(1, 0, 2)[:, keep] > 0).any(1)
+            visible = [finding for finding, one in zip(phantom.findings, seen, strict=True) if one]
+            read = findings_answers(replace(phantom, findings=tuple(visible))) if visible else {}
+            line["tokens"][selection] = [int(keep.sum()), keep.size]
+            line["right"][selection] = {
+                kind: read.get(kind, guesses[kind]) == answer for kind, answer in volume.answers.items()
+            }
+        lines.append(line)
+    return {kind: round(100 * rate, 1) for kind, rate in majority_rates(rows).items()}, lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="default: both")
+    parser.add_argument("--count", type=int, default=280, help="tested phantoms, of about 8 questions (default: 280)")
+    parser.add_argument("--seed", type=int, default=3003, help="of the tested phantoms; not 3000, not 3002")
+    parser.add_argument("--work", type=Path, default=Path("out/findings"), help="folder of models and answers")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/findings.json"), help="of the results")
+    for field in fields(Schedule):
+        parser.add_argument(
+            f"--{field.name}", type=type(field.default), default=field.default, help="default: %(default)s"
+        )
+    options = parser.parse_args(arguments)
+    quiet()
+    schedule = Schedule(**{field.name: getattr(options, field.name) for field in fields(Schedule)})
+    result: dict[str, Any] = {
+        "machine": f"{platform.machine()}, CPU, one thread",
+        "phantoms": {"preset": "findings", "seed": options.seed, "count": options.count},
+        "share_of_tokens": SHARE,
+        "schedule": asdict(schedule),
+        "families": {},
+    }
+    result["majority_percent"], lines = ideal_reading(options.seed, options.count)
+    result["ideal_reader"] = scores(lines)
+    volumes = findings_pool(options.work / "phantoms", options.seed, options.count, FindingsSettings(), SIDE)
+    for family in options.families:
+        network, answering = train(family, options.work, schedule)
+        asked = options.work / family / f"asked_{options.seed}.jsonl"
+        lines = ask(network, answering, options.seed, volumes[: options.count], asked)
+        result["families"][family] = {**scores(lines[: options.count]), "curves": curves(options.work, family)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

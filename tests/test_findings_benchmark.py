@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The benchmark of findings: scores of hand-made answers, the ideal reader, and a toy run from training to the file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+TOY = {"steps": 1, "volumes": 2, "validation_volumes": 2, "pixels_epochs": 1, "captions_epochs": 1, "answers_epochs": 1}
+TOY |= {"masked_slices": 2, "slices": 2}
+
+
+@pytest.fixture
+def findings(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("findings")
+
+
+def line(**right):
+    """The line of a volume, with the answers to its questions by selection."""
+    tokens = {"unpruned": [100, 100], "oracle": [5, 100], "random": [5, 100], "blind": [1, 100]}
+    return {
+        "tokens": tokens,
+        "right": {name: dict(zip(("count", "larger"), one, strict=False)) for name, one in right.items()},
+    }
+
+
+def test_scores_of_hand_made_answers(findings):
+    lines = [
+        line(unpruned=[True, True], oracle=[True, False], random=[False, False], blind=[False, True]),
+        line(unpruned=[True], oracle=[True], random=[True], blind=[False]),
+    ]
+    result = findings.scores(lines)
+    assert result["questions"] == 3
+    assert result["accuracy"]["unpruned"]["all"] == {"mean": 100.0, "low": 100.0, "high": 100.0}
+    assert result["accuracy"]["oracle"]["all"]["mean"] == 66.67
+    assert result["accuracy"]["oracle"]["count"] == 100.0
+    assert result["accuracy"]["oracle"]["larger"] == 0.0
+    assert result["accuracy"]["random"]["tokens_kept_percent"] == 5.0
+    assert result["oracle_minus_unpruned"]["mean"] == -33.33
+    # draws of volumes: the first alone, both, or the second alone, which never splits a volume's questions
+    assert (result["oracle_minus_unpruned"]["low"], result["oracle_minus_unpruned"]["high"]) == (-50.0, 0.0)
+
+
+def test_intervals_are_wider_where_questions_of_a_volume_agree(findings):
+    values = np.random.default_rng(0).uniform(size=400) < 0.5
+    apart = findings.interval([[float(value)] for value in values])
+    agreeing = findings.interval([[float(value)] * 10 for value in values[:40]])
+    assert agreeing["high"] - agreeing["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_ideal_reader_needs_the_tokens_of_findings(findings):
+    majority, lines = findings.ideal_reading(11, 24)
+    result = findings.scores(lines)
+    assert result["accuracy"]["unpruned"]["all"]["mean"] == 100
+    assert result["oracle_minus_unpruned"]["mean"] >= -2
+    assert result["oracle_minus_random"]["low"] >= 10
+    assert result["accuracy"]["blind"]["all"]["mean"] == pytest.approx(majority["all"], abs=0.1)
+    assert all(line["tokens"]["oracle"] == line["tokens"]["random"] for line in lines)
+
+
+def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_medpruner.training.findings_volumes._VOLUMES_PER_FILE", 2)
+    out = tmp_path / "findings.json"
+    arguments = ["--families", "qwen3_vl", "--count", "2", "--work", str(tmp_path / "work"), "--out", str(out)]
+    arguments += [part for name, value in TOY.items() for part in (f"--{name}", str(value))]
+    findings.main(arguments)
+    first = json.loads(out.read_text())
+    (own,) = first["families"].values()
+    assert [one["stage"] for one in own["curves"]] == ["pixels", "captions", "answers"]
+    assert set(own["curves"][-1]) >= {"loss", "unpruned", "oracle", "random"}
+    assert own["questions"] == first["ideal_reader"]["questions"]
+    # what is trained and asked is not trained and asked again
+    monkeypatch.setattr("findings_training.SupervisedTrainer", None)
+    monkeypatch.setattr(findings, "exact_answers", None)
+    findings.main(arguments)
+    assert json.loads(out.read_text()) == first

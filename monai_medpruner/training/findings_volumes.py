@@ -75,7 +75,7 @@ class FindingsVolume:
     @property
     def shown(self) -> np.ndarray:
         """Whether each token shows a finding, bool ``(D, N)``."""
-        return (self.areas > 0).any(1)
+        return np.asarray((self.areas > 0).any(1))
 
 
 def findings_volume(phantom: FindingsPhantom, tokens_per_side: int) -> FindingsVolume:
@@ -85,8 +85,8 @@ def findings_volume(phantom: FindingsPhantom, tokens_per_side: int) -> FindingsV
         phantom: the phantom.
         tokens_per_side: number of rows and of columns of a slice's tokens.
     """
-    data = {"image": _loaded(phantom, phantom.volume), "organs": _loaded(phantom, phantom.organs)}
-    data["lesion"] = _loaded(phantom, phantom.lesion_mask)
+    parts = {"image": phantom.volume, "organs": phantom.organs, "lesion": phantom.lesion_mask}
+    data: dict[Any, Any] = {name: _loaded(phantom, voxels) for name, voxels in parts.items()}
     data = SlicePlaned(["image", "organs", "lesion"])(data)
     data = IntensityWindowsd("image", windows=[list(BRAIN_WINDOW_HU)])(data)
     scaled, organs, lesion = (data[name].as_tensor()[0].permute(2, 0, 1) for name in ("image", "organs", "lesion"))

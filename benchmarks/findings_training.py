@@ -45,7 +45,7 @@ from monai_medpruner.training import (
     findings_pool,
     oracle_tokens,
     prepare_answer_batch,
-    prepare_masked_batch,
+    prepare_labeled_batch,
     random_tokens,
     training_handlers,
     untrained_network,
@@ -171,7 +171,7 @@ def _pixels(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
     batches = MaskedSliceBatches(volumes, schedule.masked_slices, SIDE, 0.3, schedule.steps, 0)
     reconstruction = MaskedReconstruction(network)
     return Stage(
-        "pixels", reconstruction, batches, ReconstructionLoss(), prepare_masked_batch, schedule.pixels_epochs, dict
+        "pixels", reconstruction, batches, ReconstructionLoss(), prepare_labeled_batch, schedule.pixels_epochs, dict
     )
 
 

@@ -212,6 +212,14 @@ def test_a_volume_that_fails_does_not_end_the_others(three_volumes, capsys):
     assert table.count("kept: 4 of 30 slices") == 2
 
 
+def test_pages_of_the_volumes_that_were_answered(three_volumes, capsys):
+    status, lines = ask_all(three_volumes, "--report")
+    assert status == 1
+    pages = {path.stem for path in (three_volumes.parent / "out" / "reports").glob("*.html")}
+    assert pages == {line["record"] for line in lines if line["status"] == "ok"}
+    assert capsys.readouterr().err.count("report: ") == len(pages) > 0
+
+
 def test_an_error_while_encoding_fails_one_volume(three_volumes, monkeypatch, capsys):
     encode, calls = TransformersEncoder.encode, []
 

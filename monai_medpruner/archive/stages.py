@@ -19,6 +19,7 @@ from monai_medpruner.bundles import BundleWorkflow, open_bundle
 from monai_medpruner.data import GuardedDataset
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import describe_error, ends_run
+from monai_medpruner.evaluation.ask_together import ask_together
 from monai_medpruner.memory import is_out_of_memory, peak_memory, release_memory
 from monai_medpruner.networks import EncodedStudy
 from monai_medpruner.results import Answer, StudyRecord, result_line
@@ -28,7 +29,7 @@ from monai_medpruner.transforms import describe_transform
 __all__ = ["AnswerStudies", "BundleSettings", "EncodeStudies", "ReadStudies", "run_settings"]
 
 #: an answer, or class and message of the error
-_Result = tuple[Answer | None, tuple[str, str] | None]
+_Result = Answer | tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,7 @@ class EncodeStudies(_Stage):
         try:
             return self.network.for_question(encoded, prompt).to_bytes()
         except Exception as error:
-            if ends_run(error):
-                raise
-            return describe_error(error)
+            return _described_error(error)
 
 
 class AnswerStudies(_Stage):
@@ -142,8 +141,9 @@ class AnswerStudies(_Stage):
         each = loaded * len(study.items) if len(loaded) == 1 else loaded
         lines: list[dict[str, Any]] = []
         records: dict[str, StudyRecord] = {}
-        results = self._answers(list(zip(each, study.items, strict=True)))
-        for number, (encoded, item, (answer, error)) in enumerate(zip(each, study.items, results, strict=True)):
+        results = self._results(list(zip(each, study.items, strict=True)))
+        for number, (encoded, item, result) in enumerate(zip(each, study.items, results, strict=True)):
+            answer, error = (result, None) if isinstance(result, Answer) else (None, result)
             record, settings = None, self.settings
             if isinstance(encoded, EncodedStudy):
                 record = encoded.record
@@ -162,25 +162,11 @@ class AnswerStudies(_Stage):
         written = {name: record.to_bytes() for name, record in records.items()}
         return replace(study, studies=(), lines=tuple(lines), records=written)
 
-    def _answers(self, asked: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[_Result]:
-        """Return the answer to each question or its error, asked as many together as the engine answers best."""
-        size = self.network.engine.questions_at_once
-        return [one for start in range(0, len(asked), size) for one in self._together(asked[start : start + size])]
-
-    def _together(self, asked: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[_Result]:
-        """Ask together; where that fails, one by one, so that the question at fault fails alone."""
+    def _results(self, asked: Sequence[tuple[EncodedStudy | tuple[str, str], Mapping[str, Any]]]) -> list[_Result]:
+        """Return the answer to each question, or class and message of its error."""
         valid = [(study, item["prompt"], None) for study, item in asked if isinstance(study, EncodedStudy)]
-        try:
-            answers = iter(self.network.answer_each(valid) if valid else ())
-        except Exception as error:
-            if ends_run(error):
-                raise
-            if is_out_of_memory(error):
-                release_memory()
-            if len(asked) > 1:
-                return [result for one in asked for result in self._together([one])]
-            return [(None, describe_error(error))]
-        return [(next(answers), None) if isinstance(study, EncodedStudy) else (None, study) for study, _ in asked]
+        results = ask_together(self.network, valid, _described_error)
+        return [next(results) if isinstance(study, EncodedStudy) else study for study, _ in asked]
 
 
 def _preprocessing(workflow: BundleWorkflow) -> Callable:
@@ -190,6 +176,15 @@ def _preprocessing(workflow: BundleWorkflow) -> Callable:
 def _described(network: VolumeQA, preprocessing: Callable) -> dict[str, Any]:
     """Return the settings as a line of ``medpruner ask`` has them."""
     return {**network.describe(), "preprocessing": describe_transform(preprocessing)}
+
+
+def _described_error(error: Exception) -> tuple[str, str]:
+    """Return class and message of an error; raise one that ends the run."""
+    if ends_run(error):
+        raise error
+    if is_out_of_memory(error):
+        release_memory()
+    return describe_error(error)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections import Counter
 
-from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
-from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
+from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings, longest_question
+from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
 from monai_medpruner.terminal_text import printable
 
 SUMMARY = "Ask about all studies of an archive with Ray, on one machine or a cluster."
@@ -47,14 +47,12 @@ def run(arguments: argparse.Namespace) -> None:
         MedPrunerError: the studies, a question, a setting or the model is invalid.
     """
     given = dict(given_settings(arguments))
-    longest = settings()["limit_question"]
-    longest_question = longest.read(given["limit_question"]) if "limit_question" in given else longest.default
     overrides = setting_overrides(bundle_folders()[arguments.bundle], given)
 
     from monai_medpruner.archive import BundleSettings, Workers, answer_archive, archive_items
 
     lines = answer_archive(
-        archive_items(arguments.studies, arguments.questions, longest_question),
+        archive_items(arguments.studies, arguments.questions, longest_question(given)),
         arguments.out,
         BundleSettings(arguments.bundle, overrides),
         address=arguments.address,

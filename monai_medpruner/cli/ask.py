@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
+from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings, longest_question
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
 from monai_medpruner.terminal_text import printable
 
@@ -41,10 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     from monai_medpruner.data import question_items, require_items
 
     given = dict(given_settings(arguments))
-    longest = settings()["limit_question"]
-    longest_question = longest.read(given["limit_question"]) if "limit_question" in given else longest.default
     items = question_items(
-        arguments.image, arguments.question, arguments.questions_file, max_characters=longest_question
+        arguments.image, arguments.question, arguments.questions_file, max_characters=longest_question(given)
     )
     require_items(items)
     folder = _chosen_bundle(arguments)
@@ -54,15 +52,18 @@ def run(arguments: argparse.Namespace) -> None:
     workflow.network_def.stream = answers
     workflow.evaluator.add_event_handler(Events.ITERATION_STARTED, answers.begin_volumes)
     workflow.evaluator.add_event_handler(Events.ITERATION_COMPLETED, _write_summary)
-    workflow.run()
     if arguments.report:
-        _write_reports(overrides.get("output_dir", settings()["output_dir"].default))
+        output_dir = overrides.get("output_dir", settings()["output_dir"].default)
+        workflow.evaluator.add_event_handler(Events.COMPLETED, _write_reports, output_dir)
+    workflow.run()
 
 
-def _write_reports(folder: str) -> None:
-    """Write the pages of the run and name them on standard error."""
+def _write_reports(engine: Any, folder: str) -> None:
+    """Write the pages of the volumes that were answered, and name them on standard error."""
     from monai_medpruner.report import write_reports
 
+    if engine.failed == engine.volumes:
+        return
     for path, note in write_reports(folder):
         sys.stderr.write(printable(f"report: {path}" + (f" ({note})" if note else "")) + "\n")
 

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.settings import DEFAULT_BUNDLE, Setting, bundle_folders, pruner_fields, settings
 
-__all__ = ["add_model_options", "add_setting_options", "given_settings"]
+__all__ = ["add_model_options", "add_setting_options", "given_settings", "longest_question"]
 
 #: settings that --model and --bundle replace
 _MODEL = ("model_id", "model_type")
@@ -71,6 +71,16 @@ def given_settings(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     known = {"model", *settings()} - set(_ASKED)
     yield from ((name, text) for name, text in vars(arguments).items() if name in known and isinstance(text, str))
     yield from _pairs(iter(arguments.further))
+
+
+def longest_question(given: Mapping[str, str]) -> int:
+    """Return the characters that a question may have: as given, else the default.
+
+    Raises:
+        SettingsError: the value is not a whole number.
+    """
+    setting = settings()["limit_question"]
+    return setting.read(given[setting.name]) if setting.name in given else setting.default
 
 
 def _pairs(words: Iterator[str]) -> Iterable[tuple[str, str]]:

@@ -19,6 +19,7 @@ from monai.engines import SupervisedEvaluator
 from monai_medpruner.data.benchmark_items import TASKS
 from monai_medpruner.engines import VolumeQA
 from monai_medpruner.errors import SettingsError, describe_error, ends_run
+from monai_medpruner.evaluation.ask_together import ask_together
 from monai_medpruner.evaluation.asked_item import AskedItem
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
 from monai_medpruner.evaluation.prediction_folder import PredictionFolder
@@ -29,7 +30,7 @@ from monai_medpruner.metrics import find_protocol, run_report
 from monai_medpruner.metrics.scoring import write_json
 from monai_medpruner.networks import EncodedStudy
 from monai_medpruner.pruners import pruner_settings
-from monai_medpruner.results import package_versions, result_line
+from monai_medpruner.results import Answer, package_versions, result_line
 from monai_medpruner.terminal_text import package_logger
 from monai_medpruner.transforms import describe_transform
 
@@ -140,6 +141,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         """
         ids = [str(item["id"]) for item in self.items]
         rows = []
+        self._asked = []  # what an interrupted run has left is asked anew
         try:
             done = {one: folder.open(self._identity(one), ids) for one, folder in self.folders.items()}
             self._open = {one: set(ids) - answered for one, answered in done.items()}
@@ -278,24 +280,17 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         return replace(asked, study=study, own_record=study.record is not asked.study.record)
 
     def _answer(self, asked: Sequence[AskedItem]) -> None:
-        """Answer questions together; where that fails, one by one, so that the question at fault fails alone."""
-        valid = [one for one in asked if one.error is None]
-        questions = [(one.study, one.item["prompt"], self.max_new_tokens.get(one.item["task"])) for one in valid]
-        try:
-            answers = dict(zip(map(id, valid), self.network.answer_each(questions), strict=True)) if valid else {}
-        except Exception as error:
-            described = self._described(error)
-            if len(asked) > 1:
-                for one in asked:
-                    self._answer([one])
-                return
-            asked, answers = [replace(asked[0], error=described)], {}
+        """Answer questions together, and write each line as soon as its answer is there."""
+        limits = self.max_new_tokens
+        valid = [(one.study, one.item["prompt"], limits.get(one.item["task"])) for one in asked if one.error is None]
+        results = ask_together(self.network, valid, self._described)
         for one in asked:
+            result = one.error or next(results)
+            answer, error = (result, None) if isinstance(result, Answer) else (None, result)
             record = one.study.record
             if one.first or one.own_record:
                 record.save(self.folders[one.variant].output_dir / "records" / f"{record.name}.safetensors")
-            answer = answers.get(id(one))
-            self._write(one.variant, one.item, record=record, answer=answer, error=one.error, first=one.first)
+            self._write(one.variant, one.item, record=record, answer=answer, error=error, first=one.first)
 
     def _fail(self, items: Sequence[dict[str, Any]], described: tuple[str, str]) -> None:
         """Record the items of a volume that could not be read or encoded."""

@@ -39,8 +39,8 @@ class VolumeEvaluator(SupervisedEvaluator):
     if the network raises. Errors that concern the whole run, such as a missing checkpoint, end it.
 
     Args:
-        fail_fast: raise the first error of the network. Needed for batches of several volumes, of which one error
-            would otherwise lose all.
+        fail_fast: raise the first error of the network. Batches of several volumes, of which one error would lose all,
+            always raise.
         arguments: as in ``SupervisedEvaluator``.
     """
 
@@ -69,7 +69,7 @@ class VolumeEvaluator(SupervisedEvaluator):
         try:
             return super()._iteration(engine, batchdata)
         except Exception as error:
-            if self.fail_fast or ends_run(error):
+            if self.fail_fast or len(batchdata[CommonKeys.IMAGE]) > 1 or ends_run(error):
                 raise
             if is_out_of_memory(error):
                 release_memory()

@@ -96,13 +96,7 @@ class AnswerWriter:
                 asked = zip(questions, study.answers, study.question_records, strict=True)
                 for number, (question, answer, record) in enumerate(asked):
                     record.save(self.output_dir / "records" / f"{record.name}.safetensors")
-                    given = names[number] if names else None
-                    item = {
-                        "id": given or f"{record.volume_id[:12]}-{number}",
-                        "image": record.image,
-                        "question": question,
-                        "prompt": question,
-                    }
+                    item = _item(names, number, record.volume_id[:12], record.image, question)
                     line = result_line(
                         item,
                         {**record.settings, **network},
@@ -120,11 +114,11 @@ class AnswerWriter:
         names = batch.get("question_id", [None])[0]
         with self.answers_file.open("a", encoding="utf-8") as file:
             for number, question in enumerate(batch["question"][0]):
-                given = names[number] if names else None
-                item = {
-                    "id": given or f"volume-{engine.state.iteration}-{number}",
-                    "image": failed.image,
-                    "question": question,
-                    "prompt": question,
-                }
+                item = _item(names, number, f"volume-{engine.state.iteration}", failed.image, question)
                 append_line(file, result_line(item, engine.network.describe(), error=failed.error))
+
+
+def _item(names: list[str | None] | None, number: int, volume: str, image: str, question: str) -> dict[str, Any]:
+    """Return a question as a result line takes it, under its own id or one made of the volume's."""
+    given = names[number] if names else None
+    return {"id": given or f"{volume}-{number}", "image": image, "question": question, "prompt": question}

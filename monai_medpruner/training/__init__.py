@@ -27,7 +27,6 @@ from monai_medpruner.training.findings_pretraining import (
     MaskedReconstruction,
     MaskedSliceBatches,
     ReconstructionLoss,
-    prepare_masked_batch,
     square_contrast,
 )
 from monai_medpruner.training.findings_volumes import (
@@ -50,7 +49,7 @@ from monai_medpruner.training.training_phantom import (
     load_phantom,
     training_phantom,
 )
-from monai_medpruner.training.vision_warm_up import VisionWarmUp, WarmUpBatches, WarmUpLoss, prepare_warm_up_batch
+from monai_medpruner.training.vision_warm_up import VisionWarmUp, WarmUpBatches, WarmUpLoss, prepare_labeled_batch
 from monai_medpruner.training.workflow import save_trained, training_handlers, untrained_network
 
 __all__ = [
@@ -91,8 +90,7 @@ __all__ = [
     "load_phantom",
     "oracle_tokens",
     "prepare_answer_batch",
-    "prepare_masked_batch",
-    "prepare_warm_up_batch",
+    "prepare_labeled_batch",
     "random_tokens",
     "save_small_checkpoint",
     "save_trained",

@@ -24,7 +24,6 @@ __all__ = [
     "MaskedReconstruction",
     "MaskedSliceBatches",
     "ReconstructionLoss",
-    "prepare_masked_batch",
     "square_contrast",
 ]
 
@@ -59,7 +58,7 @@ class MaskedSliceBatches(StepBatches):
         self.tokens_per_side, self.mask_share = tokens_per_side, mask_share
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """Return ``image`` with noise, uint8 ``(S, H, W)``, ``masked``, bool ``(S, N)``, and ``original``."""
+        """Return ``image`` with noise, uint8 ``(S, H, W)``, and ``label``: ``original``; ``masked``, ``(S, N)``."""
         chosen = [self.volumes[int(index)] for index in generator.integers(len(self.volumes), size=self.batch_size)]
         original = np.stack([volume.slices[int(generator.integers(len(volume.slices)))] for volume in chosen])
         number = self.tokens_per_side**2
@@ -68,19 +67,10 @@ class MaskedSliceBatches(StepBatches):
         pixels = original.shape[1] // self.tokens_per_side
         spread = masked.reshape(-1, self.tokens_per_side, self.tokens_per_side).repeat(pixels, 1).repeat(pixels, 2)
         noise = generator.integers(0, 256, original.shape, dtype=np.uint8)
-        parts = {"image": np.where(spread, noise, original), "masked": masked, "original": original}
-        return {name: torch.from_numpy(value) for name, value in parts.items()}
-
-
-def prepare_masked_batch(
-    batch: Mapping[str, torch.Tensor],
-    device: torch.device | str | None = None,
-    non_blocking: bool = False,
-    **_: Any,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the slices with noise, and what they are compared with, for MONAI's trainer."""
-    label = {name: batch[name].to(device, non_blocking=non_blocking) for name in ("original", "masked")}
-    return batch["image"], label
+        return {
+            "image": torch.from_numpy(np.where(spread, noise, original)),
+            "label": {"masked": torch.from_numpy(masked), "original": torch.from_numpy(original)},
+        }
 
 
 class MaskedReconstruction(nn.Module):

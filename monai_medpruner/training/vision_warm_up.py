@@ -21,7 +21,7 @@ from monai_medpruner.training.small_models import TOKEN_PIXELS
 from monai_medpruner.training.step_batches import StepBatches
 from monai_medpruner.training.training_phantom import BLOCK_PIXELS, FINDINGS, IGNORED, NO_FINDING, TrainingPhantom
 
-__all__ = ["VisionWarmUp", "WarmUpBatches", "WarmUpLoss", "prepare_warm_up_batch"]
+__all__ = ["VisionWarmUp", "WarmUpBatches", "WarmUpLoss", "prepare_labeled_batch"]
 
 _BLOCKS = (TOKEN_PIXELS // BLOCK_PIXELS) ** 2
 # (hypodense, hyperdense) for each finding, and for no finding
@@ -116,7 +116,7 @@ class WarmUpBatches(StepBatches):
         return first * (last / first) ** grown
 
 
-def prepare_warm_up_batch(
+def prepare_labeled_batch(
     batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return inputs and labels of a batch for MONAI's trainer, with the labels on the device."""

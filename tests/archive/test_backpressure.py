@@ -58,7 +58,10 @@ def furthest_ahead(log):
     return most
 
 
-@pytest.mark.parametrize(("buffer_gb", "bounded"), [(0.004, True), (STORE_GB, False)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("buffer_gb", "bounded"),
+    [pytest.param(0.004, True, id="small"), pytest.param(STORE_GB, False, id="large", marks=pytest.mark.full)],
+)
 def test_a_slow_stage_holds_the_reader_back(send, buffer_gb, bounded):
     """4 studies fit into the small buffer, all into the large one, with which the reader does run ahead."""
     stages = {"ReadStudies": timed_stages.Read, "EncodeStudies": timed_stages.BulkyEncode}

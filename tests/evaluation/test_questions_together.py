@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from benchmark_runs import ROWS, lasting, read_lines, write_m3d
 
+from monai_medpruner.bundles import open_bundle
 from monai_medpruner.engines import TransformersEngine
 from monai_medpruner.errors import EngineUnreachableError, PromptError, own_error
+from monai_medpruner.networks import TransformersEncoder
 
 VOLUMES = 3
 AT_ONCE = 8
@@ -49,7 +53,7 @@ def test_volumes_are_encoded_until_there_are_enough_questions(evaluate, data, to
 
 
 def test_a_question_that_fails_fails_alone(evaluate, data, together):
-    _, before = together
+    calls, before = together
 
     def refuse(questions):
         if any("Which 1-2?" in one for one in questions):
@@ -62,6 +66,32 @@ def test_a_question_that_fails_fails_alone(evaluate, data, together):
     assert metrics["failed"] == 2
     assert len({line["id"] for line in lines}) == len(lines) == QUESTIONS
     assert all(line["answer"] for line in lines if line["status"] == "ok")
+    # a question at fault costs two calls each time that the questions are halved, not one for each question
+    assert len(calls) <= 3 + 2 * 2 * math.ceil(math.log2(AT_ONCE))
+
+
+def test_an_evaluator_runs_again_after_an_interruption(repository, data, together, tmp_path, monkeypatch):
+    """What waited for further questions is asked once, by the next run."""
+    calls, _ = together
+    settings = {"model_id": "tiny", "max_new_tokens": 3, "dataset_dir": data, "output_dir": str(tmp_path / "out")}
+    folder = repository / "bundles" / "medpruner_qwen3vl"
+    workflow = open_bundle(folder, settings, configs=("inference", "evaluate"))
+    encode, encoded = TransformersEncoder.encode, []
+
+    def interrupted(self, volume):
+        encoded.append(volume)
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        return encode(self, volume)
+
+    monkeypatch.setattr(TransformersEncoder, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workflow.evaluator.run()
+    assert not calls
+    workflow.evaluator.run()
+    lines = read_lines(tmp_path / "out")
+    assert sum(map(len, calls)) == QUESTIONS
+    assert len({line["id"] for line in lines}) == len(lines) == QUESTIONS
 
 
 def test_an_engine_that_is_gone_ends_the_run_and_is_resumed(evaluate, data, together, tmp_path):

@@ -30,7 +30,7 @@ from monai_medpruner.training import (
     findings_volume,
     kept_slices,
     oracle_tokens,
-    prepare_masked_batch,
+    prepare_labeled_batch,
     random_tokens,
     square_contrast,
     untrained_network,
@@ -94,15 +94,17 @@ def test_pool_gives_the_same_volumes_again(tmp_path, volumes, monkeypatch):
 
 def test_masked_slices_tell_nothing_of_findings(volumes):
     batch = MaskedSliceBatches(volumes, 5, SIDE, 0.25, 1, 0)[0]
-    assert set(batch) == {"image", "masked", "original"}
-    assert (batch["masked"].sum(1) == 9).all()
-    for image, original, masked in zip(batch["image"], batch["original"], batch["masked"], strict=True):
+    label = batch["label"]
+    assert set(batch) == {"image", "label"}
+    assert set(label) == {"masked", "original"}
+    assert (label["masked"].sum(1) == 9).all()
+    for image, original, masked in zip(batch["image"], label["original"], label["masked"], strict=True):
         for token in range(SIDE**2):
             row, column = divmod(token, SIDE)
             square = (slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
             same = torch.equal(image[square], original[square])
             assert same != bool(masked[token])
-    image, label = prepare_masked_batch(batch)
+    image, label = prepare_labeled_batch(batch)
     assert torch.equal(image, batch["image"])
     assert set(label) == {"original", "masked"}
 
@@ -139,7 +141,7 @@ def test_reconstruction_loss_weighs_masked_and_visible_squares(volumes):
 def test_reconstruction_trains_the_encoder_alone(network, volumes):
     reconstruction = MaskedReconstruction(network)
     batch = MaskedSliceBatches(volumes, 2, SIDE, 0.5, 1, 0)[0]
-    image, label = prepare_masked_batch(batch)
+    image, label = prepare_labeled_batch(batch)
     ReconstructionLoss()(reconstruction(image), label).backward()
     moved = {name for name, parameter in reconstruction.named_parameters() if parameter.grad is not None}
     assert moved

@@ -19,7 +19,7 @@ from monai_medpruner.training import (
     VisionWarmUp,
     WarmUpBatches,
     WarmUpLoss,
-    prepare_warm_up_batch,
+    prepare_labeled_batch,
     untrained_network,
 )
 from monai_medpruner.transforms import CheckVolumed, IntensityWindowsd, SlicePlaned
@@ -117,7 +117,7 @@ def test_the_loss_decreases(phantom_dir, tmp_path):
     optimizer = torch.optim.AdamW(network.trained_parameters(), lr=1e-3)
     losses = []
     for _ in range(12):
-        image, label = prepare_warm_up_batch(batches[0])
+        image, label = prepare_labeled_batch(batches[0])
         loss = WarmUpLoss()(network(image), label)
         optimizer.zero_grad()
         loss.backward()

@@ -20,14 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# before vLLM is imported: one process, one thread for each core, no reports of use
-os.environ.update(
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_CPU_KVCACHE_SPACE="1",
-    VLLM_CPU_OMP_THREADS_BIND="nobind",
-    VLLM_NO_USAGE_STATS="1",
-    VLLM_LOGGING_LEVEL="ERROR",
-)
+from vllm_server import CPU_SETTINGS
+
+# before vLLM is imported
+os.environ.update({**CPU_SETTINGS, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"})
 
 import torch
 from phantom_studies import QUESTIONS, encoded_studies

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +20,7 @@ from monai_medpruner.engines import VolumePrompt, VolumeQA
 from monai_medpruner.engines.conversation import Conversation
 from monai_medpruner.engines.vllm import ServerVLLMEngine, pruned_request, vllm_engine
 from monai_medpruner.engines.vllm.row_folder import read_rows
-from monai_medpruner.errors import EngineError, PromptError, SettingsError
+from monai_medpruner.errors import EngineError, EngineUnreachableError, PromptError, SettingsError, ends_run
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.study_model import StudyModel
 from monai_medpruner.networks import Checkpoint, TransformersEncoder
@@ -171,6 +172,47 @@ def test_no_server(checkpoint, server):
     study = qa.encode(volume())
     with pytest.raises(EngineError, match=r"no answer from the vLLM server at http://127\.0\.0\.1:1"):
         qa.answer(study, "Is it?")
+
+
+def test_a_slow_answer_is_an_error_of_its_question(checkpoint, server):
+    qa = network(checkpoint, server, timeout_s=0.5)
+    study, ended = qa.encode(volume()), threading.Event()
+    server.reply = lambda _: ({"ended": ended.wait(20)},)
+    with pytest.raises(EngineError, match=r"did not answer within 0\.5 seconds") as raised:
+        qa.answer(study, "Is it?")
+    ended.set()
+    assert not ends_run(raised.value)
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.0 200 OK\r\nContent-Length: 50\r\n\r\n{"], ids=["nothing", "a part"])
+def test_a_server_that_ends_while_it_answers_ends_the_run(checkpoint, sent):
+    """As one does that is killed: the connection closes, before or within the reply."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection, connection.makefile("rb") as stream:
+                    headers = list(iter(stream.readline, b"\r\n"))
+                    if headers[0].startswith(b"GET"):
+                        connection.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"data": [{"id": "served"}]}')
+                        continue
+                    length = next(
+                        int(one.split(b":")[1]) for one in headers if one.lower().startswith(b"content-length")
+                    )
+                    stream.read(length)
+                    connection.sendall(sent)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        encoder = TransformersEncoder(checkpoint, NucleusPruner(tau=0.5, temperature=0.5))
+        engine = ServerVLLMEngine(checkpoint, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        qa = VolumeQA(encoder, engine, VolumePrompt("Read."))
+        study = qa.encode(volume())
+        with pytest.raises(EngineUnreachableError) as raised:
+            qa.answer(study, "Is it?")
+        thread.join(20)
+    assert ends_run(raised.value)
 
 
 def test_settings(checkpoint, monkeypatch):

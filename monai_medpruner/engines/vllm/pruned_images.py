@@ -20,7 +20,6 @@ request leaves ``image_embeds`` out. The item's uuid is the hash of the slice
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import DictEmbeddingItems
 from vllm.multimodal.processing import PromptReplacement
 
-from monai_medpruner.engines.vllm.pruned_request import slice_name
+from monai_medpruner.engines.vllm.pruned_request import SLICE_NAME, slice_name
 
 __all__ = [
     "PRUNED_FIELDS",
@@ -43,8 +42,6 @@ __all__ = [
     "pruned_update",
     "row_width",
 ]
-
-_NAME = re.compile("[0-9a-f]{64}")
 
 #: the fields, and whether they are needed to lay out the prompt
 PRUNED_FIELDS = {
@@ -154,7 +151,7 @@ def check_names(inputs: Any) -> None:
     data = items.data
     names = list((inputs.mm_uuid_items or {}).get("image") or ())
     counts = data["kept_count"].flatten()
-    if len(names) != len(counts) or not all(isinstance(one, str) and _NAME.fullmatch(one) for one in names):
+    if len(names) != len(counts) or not all(isinstance(one, str) and SLICE_NAME.fullmatch(one) for one in names):
         raise ValueError("each pruned slice needs the SHA-256 hash of its content as uuid")
     if "image_embeds" not in data:
         return  # the connector checks what it reads

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,10 @@ from monai_medpruner.engines.conversation import Conversation, conversation_text
 from monai_medpruner.errors import PromptError, SettingsError
 from monai_medpruner.networks import Checkpoint, EncodedStudy, PrunedVLM
 
-__all__ = ["PrunedRequest", "pruned_request", "slice_name"]
+__all__ = ["SLICE_NAME", "PrunedRequest", "pruned_request", "slice_name"]
+
+#: what :func:`slice_name` returns
+SLICE_NAME = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ changes, and who reads it can tell whether it is the right one.
 
 from __future__ import annotations
 
-import re
 import uuid
 from pathlib import Path
 
@@ -18,12 +17,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from monai_medpruner.engines.vllm.pruned_request import PrunedRequest, slice_name
+from monai_medpruner.engines.vllm.pruned_request import SLICE_NAME, PrunedRequest, slice_name
 from monai_medpruner.errors import EngineError, OutputFolderError
 
 __all__ = ["read_rows", "row_file", "write_rows"]
 
-_NAME = re.compile("[0-9a-f]{64}")
 _ROWS = "rows"
 
 
@@ -37,7 +35,7 @@ def row_file(folder: Path, name: str) -> Path:
     Raises:
         EngineError: the name is no hash; a caller must not choose a file.
     """
-    if not _NAME.fullmatch(name):
+    if not SLICE_NAME.fullmatch(name):
         raise EngineError("the name of a slice must be its SHA-256 hash, 64 hexadecimal digits")
     return folder / name[:2] / f"{name}.safetensors"
 

@@ -72,6 +72,7 @@ def test_a_slow_stage_holds_the_reader_back(send, buffer_gb, bounded):
     assert most <= 7 if bounded else most > 14
 
 
+@pytest.mark.full
 def test_a_study_that_ends_its_process_is_lost_alone(send):
     stages = {"ReadStudies": timed_stages.Read, "EncodeStudies": timed_stages.PoisonedEncode}
     found, log = send(None, **stages, AnswerStudies=timed_stages.Answer)

@@ -208,6 +208,7 @@ def test_a_cluster_that_loses_a_node(archive, asked, start, tmp_path):
     check(tmp_path / "out", asked)
 
 
+@pytest.mark.full
 def test_a_model_that_is_missing_is_told(archive, start, tmp_path):
     words = [*command(archive, tmp_path / "out"), "--model", str(tmp_path / "absent")]
     assert start(words).wait(SECONDS) == 1

@@ -3,7 +3,7 @@
 
 """Evaluate the effect of pruning on answers, with the small trained models on phantoms of a new seed.
 
-Writes ``evidence.md`` with its tables and plots. All numbers come from the files under ``--work``; an interrupted run
+Writes ``evidence_phantoms.md`` with its tables and plots. All numbers come from the files under ``--work``; an interrupted run
 resumes from them. Everything here is synthetic: small models, trained and evaluated on phantoms.
 """
 
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seed", type=int, default=2026, help="seed of the phantoms; must differ from the training seeds"
     )
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="folder of phantoms and predictions")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of evidence.md and its plots")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of evidence_phantoms.md and its plots")
     parser.add_argument("--device", help="device such as cuda:0 (default: that of the bundle)")
     parser.add_argument("--page_only", action="store_true", help="write the page from existing predictions")
     options = parser.parse_args(arguments)

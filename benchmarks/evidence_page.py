@@ -27,7 +27,7 @@ OVERVIEW_BASELINES = ("random tokens", "uniform slices", "average pooling")
 
 
 def write_page(work: Path, families: Sequence[str], phantoms: Path, own: str, out: Path) -> None:
-    """Write ``evidence.md`` and, for each family, its plot and its attention picture.
+    """Write ``evidence_phantoms.md`` and, for each family, its plot and its attention picture.
 
     Args:
         work: folder of the runs, with one folder per family.
@@ -65,7 +65,7 @@ def write_page(work: Path, families: Sequence[str], phantoms: Path, own: str, ou
     for family in families:
         text += _family(work / family, recall[family], diameters, own, out)
         text += _attention(work / family, phantoms, out)
-    (out / "evidence.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    (out / "evidence_phantoms.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def _family(

@@ -69,7 +69,7 @@ def test_evidence_command(repository, tmp_path):
     """Two phantoms with every configuration, and the page with its tables and figures."""
     words = ["--count", 2, "--families", "qwen3_vl", "--work", tmp_path / "work", "--out", tmp_path / "docs"]
     run(repository / "benchmarks" / "evidence.py", *words, cwd=tmp_path)
-    page = (tmp_path / "docs" / "evidence.md").read_text(encoding="utf-8")
+    page = (tmp_path / "docs" / "evidence_phantoms.md").read_text(encoding="utf-8")
     for name in ("unpruned", "blind", "shuffled", "option: one nucleus per volume", "**MedPruner"):
         assert f"\n| {name}" in page
     for name in ("evidence_qwen3_vl.png", "evidence_qwen3_vl_attention.png"):

@@ -3,8 +3,8 @@
 
 """Evaluate the effect of pruning on answers, with the small trained models on phantoms of a new seed.
 
-Writes ``evidence_phantoms.md`` with its tables and plots. All numbers come from the files under ``--work``; an interrupted run
-resumes from them. Everything here is synthetic: small models, trained and evaluated on phantoms.
+Writes ``evidence_phantoms.md`` with its tables and plots. All numbers come from the files under ``--work``; an
+interrupted run resumes from them. Everything here is synthetic: small models, trained and evaluated on phantoms.
 """
 
 from __future__ import annotations

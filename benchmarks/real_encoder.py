@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure token selectors on a real encoder and real anatomy: DINOv2-small at 518 pixels on two CTs and 99 MR crops.
+"""Measure token selectors on a real encoder and real anatomy: DINOv2-small at 518 pixels on two CTs and MR crops.
 
     python benchmarks/real_encoder.py ../shared/models/dinov2_small ../shared/data
     python benchmarks/real_encoder.py --page docs
@@ -35,7 +35,7 @@ SHARES = (0.02, 0.05, 0.1, 0.2)
 LEAST_SLICES = 3  # an organ counts for the probe where it is present, and absent, in as many slices
 
 
-def probe_scores(volumes: list[Features], organs: list[int]) -> list[Probe]:
+def fit_probes(volumes: list[Features], organs: list[int]) -> list[Probe]:
     """One probe for each fold, fitted on the tokens of the other folds."""
     groups = torch.cat([one.group for one in volumes])
     fold = fold_of(groups)
@@ -72,7 +72,7 @@ def measure(volumes: list[Features]) -> dict[str, Any]:
     every = counts_of(torch.ones_like(organs, dtype=torch.bool), organs, names)
     present = every > 0
     told = (present.sum(0) >= LEAST_SLICES) & ((~present).sum(0) >= LEAST_SLICES)
-    probes = probe_scores(volumes, names)
+    probes = fit_probes(volumes, names)
     body = torch.cat([in_body(one) for one in volumes])
     sinks = [(one.received[:, -1] > 3) & (one.organs == 0) for one in volumes]
     facts = {
@@ -85,30 +85,28 @@ def measure(volumes: list[Features]) -> dict[str, Any]:
         "told": [name for name, one in zip(names, told, strict=True) if one],
         "high_attention_without_organ": round(float(torch.cat(sinks).double().mean()), 5),
     }
-    rows, kept_of = [], {}
     whole = torch.ones_like(body)
     area = mean_area(slice_scores(tokens, whole, fold, probes)[:, told], present[:, told], groups)
-    rows.append({"selector": "unpruned", "share": 1.0, "tokens": 1.0, "probe": _rounded(area)})
+    rows = [{"selector": "unpruned", "share": 1.0, "tokens": 1.0, "probe": _rounded(area)}]
     for share in SHARES:
+        own, kept_of = [], {}
         for name, select in SELECTORS.items():
             found = [select(one, share) for one in volumes]
             keep = torch.cat([mask for mask, _ in found])
-            values = torch.cat([one.tokens if new is None else new for one, (_, new) in zip(volumes, found, strict=True)])
+            pairs = zip(volumes, found, strict=True)
+            values = torch.cat([one.tokens if new is None else new for one, (_, new) in pairs])
             kept = counts_of(keep, organs, names)
-            kept_of[name, share] = kept.sum(1)
+            kept_of[name] = kept.sum(1)
             area = mean_area(slice_scores(values, keep, fold, probes)[:, told], present[:, told], groups)
-            rows.append(
-                {
-                    "selector": name,
-                    "share": share,
-                    "tokens": round(float(keep.double().mean()), 4),
-                    "organ_tokens": _rounded(ratio(kept.sum(1), every.sum(1), groups)),
-                    "against_random": _against(kept_of[name, share], kept_of["random_tokens", share], groups),
-                    "against_random_in_body": _against(kept_of[name, share], kept_of["body, random", share], groups),
-                    "each_organ": dict(zip(map(str, names), _shares(kept, every), strict=True)),
-                    "probe": _rounded(area),
-                }
-            )
+            row = {"selector": name, "share": share, "tokens": round(float(keep.double().mean()), 4)}
+            row["organ_tokens"] = _rounded(ratio(kept.sum(1), every.sum(1), groups))
+            row["each_organ"] = dict(zip(map(str, names), _shares(kept, every), strict=True))
+            own.append({**row, "probe": _rounded(area)})
+        for row in own:
+            ours = kept_of[row["selector"]]
+            row["against_random"] = _against(ours, kept_of["random_tokens"], groups)
+            row["against_random_in_body"] = _against(ours, kept_of["body, random"], groups)
+        rows += own
         print(f"{share:.0%}: done", flush=True)
     return {**facts, "rows": rows}
 
@@ -135,6 +133,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?", help="folder of DINOv2-small")
     parser.add_argument("data", type=Path, nargs="?", help="folder of the real volumes")
     parser.add_argument("--work", type=Path, default=Path("out/real_encoder"), help="folder of the features")
+    parser.add_argument("--crop_step", type=int, default=1, help="take every so-manieth crop")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/real_encoder.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/evidence_encoder_sinks.png"))
     parser.add_argument("--page", type=Path, help="write the page into this folder from --out instead")
@@ -149,7 +148,7 @@ def main() -> None:
     found = {"machine": machine(), "sets": {}}
     if options.out.exists():
         found = json.loads(options.out.read_text(encoding="utf-8"))
-    for name, volumes in sources(options.data).items():
+    for name, volumes in sources(options.data, options.crop_step).items():
         encode_all(model, volumes, options.work / name)
         if name in found["sets"]:
             continue
@@ -159,7 +158,7 @@ def main() -> None:
         options.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
     from real_encoder_picture import draw_sinks  # matplotlib, where it is needed
 
-    draw_sinks(options.data, options.work, options.picture)
+    draw_sinks(sources(options.data, options.crop_step), options.work, options.picture)
 
 
 if __name__ == "__main__":

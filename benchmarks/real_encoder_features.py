@@ -53,10 +53,10 @@ class Source:
         return [int(self.slices * depth)] if self.slices < 1 else list(range(0, depth, int(self.slices)))
 
 
-def sources(data: Path) -> dict[str, list[Source]]:
-    """The volumes of each data set in the folder of the real volumes."""
+def sources(data: Path, crop_step: int = 1) -> dict[str, list[Source]]:
+    """The volumes of each data set in the folder of the real volumes; of the crops every ``crop_step``-th."""
     torso, whole = data / "ct_torso_nifti", data / "ct_full"
-    crops = sorted((data / "mr_hippocampus" / "images").glob("*.nii.gz"))
+    crops = sorted((data / "mr_hippocampus" / "images").glob("*.nii.gz"))[::crop_step]
     return {
         "ct_torso": [Source(torso / "ct.nii.gz", torso / "ct_organs.nii.gz", 1, True, 9)],
         "ct_full": [Source(whole / "s0024.nii.gz", whole / "s0024_organs.nii.gz", 6, True, 18)],

@@ -13,10 +13,11 @@ PICTURE = "evidence_encoder_sinks.png"
 SETS = {
     "ct_torso": "CT of chest to abdomen, 3 mm (masks of 59 organs, a model's predictions)",
     "ct_full": "CT of the whole torso, 1.5 mm, every sixth slice (masks of 12 organs, approximate at the edges)",
-    "mr_hippocampus": "99 MR crops of the hippocampus, one slice each (two labels)",
+    "mr_hippocampus": "MR crops of the hippocampus, one slice of each (two labels)",
 }
 LIMITS = (
-    "Few volumes (two patients, and 99 crops), approximate masks, and no language model: these figures say where tokens "
+    "Few volumes (two CTs, and small MR crops), approximate masks, and no language model: these figures say where "
+    "tokens "
     "lie, not what a model answers. The encoder may have been fine-tuned for saliency, and no medical image was in "
     "DINOv2's training."
 )
@@ -59,7 +60,8 @@ def must_hold(found: dict[str, Any], selector: str = "body, nucleus") -> list[st
         held = ours[0] >= WANTED and inside[0] >= WANTED_IN_BODY
         top = best(one, AT)
         lines.append(
-            f"- **{name}**: `{selector}` keeps {times(ours)} the organ tokens of random tokens and {times(inside)} those "
+            f"- **{name}**: `{selector}` keeps {times(ours)} the organ tokens of random tokens and {times(inside)} "
+            "those "
             f"of random body tokens: {'met' if held else 'missed'} (wanted: {WANTED:g}× and {WANTED_IN_BODY:g}×; no "
             f"selector can exceed {min(1 / AT, 1 / one['organ_share']):.1f}×). Best of all here: `{top['selector']}`, "
             f"{times(top['against_random'])} and {times(top['against_random_in_body'])}."
@@ -73,13 +75,15 @@ def page(found: dict[str, Any]) -> str:
     text = [
         "# Token selection on a real encoder",
         "",
-        "DINOv2-small at 518 pixels (37 × 37 tokens a slice) on real slices: which tokens each selector keeps, and what "
+        "DINOv2-small at 518 pixels (37 × 37 tokens a slice) on real slices: which tokens each selector keeps, and "
+        "what "
         "can be told from them. The soft-tissue window for CT, the 1st to 99th percentile for MR.",
         "",
         f"**Limits.** {LIMITS}",
         "",
         "Made by `python benchmarks/real_encoder.py ../shared/models/dinov2_small ../shared/data`, written by `python "
-        f"benchmarks/real_encoder.py --page docs`; {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}. "
+        f"benchmarks/real_encoder.py --page docs`; {machine['cpu']}, {machine['cores']} cores, torch "
+        f"{machine['torch']}. "
         "No number here is a time.",
         "",
         "## Organ tokens at 10 %",
@@ -91,18 +95,24 @@ def page(found: dict[str, Any]) -> str:
         f"![Attention of the middle and the last block, and the tokens that it selects]({PICTURE})",
         "",
         "Left to right: slice with the outline of its organs; attention that tokens receive in the middle and in the "
-        "last block (1 is uniform, the scale ends at 4); the tenth of the tokens with the highest attention in the last "
+        "last block (1 is uniform, the scale ends at 4); the tenth of the tokens with the highest attention in the "
+        "last "
         "block, of the whole slice and within the body; red tokens belong to no organ that has a mask. " + LIMITS,
         "",
         "## All figures",
         "",
-        "A token belongs to the organ that covers most of it, if that is a quarter or more. *Organ tokens*: the share of "
-        "all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to random tokens of the "
-        "slice, and of the body. *Probe*: mean area under the ROC curve, in percent, of telling the slices that show an "
+        "A token belongs to the organ that covers most of it, if that is a quarter or more. *Organ tokens*: the "
+        "share of "
+        "all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to random tokens "
+        "of the "
+        "slice, and of the body. *Probe*: mean area under the ROC curve, in percent, of telling the slices that show "
+        "an "
         "organ from those that do not. Brackets: 95 % intervals, drawn over blocks of 27 mm or over volumes. `body, …` "
-        "selects among body tokens alone; the body is known from HU, so that encoders need nothing for it. `nucleus` has "
+        "selects among body tokens alone; the body is known from HU, so that encoders need nothing for it. `nucleus` "
+        "has "
         "τ 1 under a limit, without merging: the highest received attention of each slice. `body, brightness` looks at "
-        "the window's intensity, which no pruner gets, and is no candidate. `cdpruner` needs a question, and is not here.",
+        "the window's intensity, which no pruner gets, and is no candidate. `cdpruner` needs a question, and is not "
+        "here.",
         "",
     ]
     for name, one in found["sets"].items():
@@ -115,8 +125,10 @@ def _set(name: str, one: dict[str, Any]) -> list[str]:
     text = [
         f"### {name}",
         "",
-        f"{SETS[name]}: {one['slices']} slices in {one['groups']} groups; {100 * one['body_share']:.0f} % of the tokens "
-        f"lie in the body, {100 * one['organ_share']:.1f} % in an organ. The probe tells {len(one['told'])} organs; with "
+        f"{SETS[name]}: {one['slices']} slices of {one['volumes']} volume{'s' * (one['volumes'] > 1)}, in "
+        f"{one['groups']} groups; {100 * one['body_share']:.0f} % of the tokens "
+        f"lie in the body, {100 * one['organ_share']:.1f} % in an organ. The probe tells {len(one['told'])} organs; "
+        "with "
         f"all tokens: {percent(whole['probe'])}. {LIMITS}",
         "",
     ]
@@ -138,7 +150,7 @@ def _set(name: str, one: dict[str, Any]) -> list[str]:
 
 def _organs(name: str, one: dict[str, Any]) -> list[str]:
     """Each organ's share at 10 %, of a few selectors."""
-    chosen = [RANDOM, BODY_RANDOM, "nucleus", "body, nucleus", "body, attention and coverage", "body, divprune"]
+    chosen = [RANDOM, BODY_RANDOM, "nucleus", "body, nucleus", "body, attention and coverage", "divprune"]
     rows = {row["selector"]: row for row in rows_at(one, AT)}
     text = [
         "<details>",

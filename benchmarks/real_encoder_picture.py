@@ -11,26 +11,32 @@ import numpy as np
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from real_encoder_features import GRID, planes, resized, sources
+from real_encoder_features import GRID, Source, planes, resized
 from real_encoder_selectors import SELECTORS, read_features
 
-PLACES = (("ct_torso", 0.35), ("ct_torso", 0.8), ("ct_full", 0.5), ("mr_hippocampus", 0.5))
+PLACES = (("ct_torso", 0.25), ("ct_torso", 0.7), ("ct_full", 0.4))
 SHARE = 0.1
 LARGEST = 4.0  # of the attention's scale, relative to uniform
 
 
-def draw_sinks(data: Path, work: Path, file: Path) -> None:
-    """Draw a few slices of each data set.
+def draw_sinks(sets: dict[str, list[Source]], work: Path, file: Path) -> None:
+    """Draw a few slices of the CTs.
 
     Columns: the slice with its organs outlined; the attention that tokens receive in the middle and in the last block;
     the tenth of all tokens, and the tenth among body tokens, with the highest attention in the last block, those of no
     organ in red.
     """
-    titles = ("slice and organs", "attention, block 6 of 12", "attention, last block", "highest 10 %", "the same in the body")
+    titles = (
+        "slice and organs",
+        "attention, block 6 of 12",
+        "attention, last block",
+        "highest 10 %",
+        "the same in the body",
+    )
     figure = Figure(figsize=(10, 2.05 * len(PLACES)), layout="constrained")
     axes = figure.subplots(len(PLACES), len(titles))
     for row, (name, depth) in zip(axes, PLACES, strict=True):
-        found = sources(data)[name]
+        found = sets[name]
         number = int(depth * len(found)) if len(found) > 1 else 0
         features = read_features(found[number], number, work / name)
         index = int(depth * len(features.tokens)) if len(found) == 1 else 0

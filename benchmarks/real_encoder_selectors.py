@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def read_features(source: Source, number: int, folder: Path) -> Features:
 
 
 def highest(score: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:
-    """The ``count`` highest of each slice among valid tokens, equal ones in their order; fewer where fewer are valid."""
+    """The ``count`` highest valid tokens of each slice, equal ones in their order; all where there are fewer."""
     order = score.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :count]
     return torch.zeros_like(valid).scatter(1, order, True) & valid
 
@@ -200,23 +201,28 @@ def _received_and_change(features: Features) -> torch.Tensor:
     return _ranks(_received(features), valid) + _ranks(_change(features), valid)
 
 
-def facility_location(similarity: torch.Tensor, weight: torch.Tensor, count: int) -> list[int]:
+def facility_location(similarity: np.ndarray, weight: np.ndarray, count: int) -> list[int]:
     """Greedy facility location: the sum over tokens of weight times the similarity to the nearest chosen one.
 
+    A gain never grows, so a token is looked at again only where its last gain is the highest (Minoux, 1978).
+
     Args:
-        similarity: ``(N, N)``, at least 0.
+        similarity: ``(N, N)``, symmetric, at least 0.
         weight: ``(N,)``, at least 0.
         count: tokens to choose, at most N.
     """
-    nearest = torch.zeros(len(weight))
-    left = torch.ones(len(weight), dtype=torch.bool)
+    nearest = np.zeros(len(weight))
+    heap = [(-gain, token, 0) for token, gain in enumerate((similarity @ weight).tolist())]
+    heapq.heapify(heap)
     order: list[int] = []
-    for _ in range(count):
-        gain = ((similarity - nearest).clamp(min=0) @ weight).masked_fill(~left, -1.0)
-        best = int(gain.argmax())
-        order.append(best)
-        left[best] = False
-        nearest = torch.maximum(nearest, similarity[best])
+    while len(order) < count:
+        _, token, chosen = heapq.heappop(heap)
+        if chosen == len(order):
+            order.append(token)
+            nearest = np.maximum(nearest, similarity[token])
+        else:
+            gain = float(np.maximum(similarity[token] - nearest, 0) @ weight)
+            heapq.heappush(heap, (-gain, token, len(order)))
     return order
 
 
@@ -228,8 +234,8 @@ def _coverage(features: Features, share: float) -> Kept:
         places = mask.nonzero().flatten()
         values = normalize(features.tokens[index, places].float(), dim=-1)
         directions = normalize(values - values.mean(0), dim=-1)
-        similarity = (directions @ directions.T).clamp(min=0)
-        weight = _received(features)[index, places]
+        similarity = (directions @ directions.T).clamp(min=0).double().numpy()
+        weight = _received(features)[index, places].double().numpy()
         keep[index, places[facility_location(similarity, weight, min(count, len(places)))]] = True
     return keep, None
 
@@ -251,7 +257,6 @@ SELECTORS: dict[str, Callable[[Features, float], Kept]] = {
     "body, nucleus": pruned(lambda share: NucleusPruner(tau=1.0, contextual_ratio=0.0), body=True),
     "body, class token": by_score(lambda features: features.class_[:, -1]),
     "body, class token of the middle": by_score(lambda features: features.class_[:, 5]),
-    "body, divprune": pruned(lambda share: DivPrunePruner(keep_ratio=share), body=True, limit=False),
     "body, attention without sinks": by_score(_without_sinks),
     "body, change to the slice before": by_score(_change),
     "body, attention and change": by_score(_received_and_change),

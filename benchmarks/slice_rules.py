@@ -163,9 +163,9 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the page from --out instead, e.g. docs/slice_rules.md")
     options = parser.parse_args()
     if options.page:
-        answers = options.out.with_name("slice_rule_answers.json")
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in (options.out, answers) if path.exists()]
-        options.page.write_text(page(*found), encoding="utf-8")
+        others = [options.out.with_name(name) for name in ("slice_rule_answers.json", "slices.json")]
+        found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else None for path in others]
+        options.page.write_text(page(json.loads(options.out.read_text(encoding="utf-8")), *found), encoding="utf-8")
         return
     torch.set_num_threads(1)
     results = {

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from slices_page import head, tables
+
 _CLASSES = (("lesions_below_15_mm", "lesions below 15 mm"), ("lesions_from_15_mm", "lesions of 15 mm and more"))
 
 
-def page(results: dict[str, Any], answers: dict[str, Any] | None = None) -> str:
+def page(results: dict[str, Any], answers: dict[str, Any] | None = None, slices: dict[str, Any] | None = None) -> str:
     """Return the page in Markdown.
 
     Args:
         results: of ``slice_rules.py``.
         answers: of ``slice_rule_answers.py``.
+        slices: of ``slices.py``.
     """
     phantoms, machine = results["phantoms"], results["machine"]
     text = [
@@ -30,6 +33,7 @@ def page(results: dict[str, Any], answers: dict[str, Any] | None = None) -> str:
         f"{phantoms['seed']}` and written by `python benchmarks/slice_rules.py --page docs/slice_rules.md`; CPU "
         f"{machine['cpu']}, torch {machine['torch']}. No number here is a time.",
         "",
+        *(head(slices) if slices else []),
         *_findings(results),
         "## Phantoms",
         "",
@@ -47,6 +51,8 @@ def page(results: dict[str, Any], answers: dict[str, Any] | None = None) -> str:
         text += _answers(answers)
     if results["real"]:
         text += _real(results["real"])
+    if slices:
+        text += tables(slices)
     return "\n".join(text).rstrip() + "\n"
 
 

@@ -27,21 +27,32 @@ def gamma_rows(found: Row, guard: float | None) -> Iterator[tuple[Row, Row]]:
 
 
 def verdict(found: Row) -> str:
-    """Whether even spacing or the filter meets more lesions with the same number of slices, in a sentence or two."""
-    parts = []
-    for guard, name in ((None, "the filter"), (25.0, "the filter with its guard")):
-        gains = [row["even_minus_filter"] for _, row in gamma_rows(found, guard)]
-        more, less = sum(one[0] > 0 for one in gains), sum(one[0] < 0 for one in gains)
-        sure, other = sum(one[1] > 0 for one in gains), sum(one[2] < 0 for one in gains)
-        mean = sum(one[0] for one in gains) / len(gains)
-        parts.append(
-            f"against {name}, evenly spaced slices meet more lesions in {more} and fewer in {less} of {len(gains)} "
-            f"comparisons (95 % interval above 0 in {sure}, below 0 in {other}), {mean:+.0f} points on average"
-        )
-    gains = [row["even_minus_filter"][0] for guard in (None, 25.0) for _, row in gamma_rows(found, guard)]
-    mean = sum(gains) / len(gains)
-    said = "see more lesions than the filter" if mean > 0 else "do not see more lesions than the filter"
-    return f"**With as many slices, evenly spaced slices {said}**: " + "; ".join(parts) + "."
+    """Whether even spacing or the filter meets more lesions with the same number of slices, in a few sentences."""
+    sets = [one for one in found["sets"] if one["kind"] == "phantom"]
+    fixed = [row["against_filter"] for one in sets for row in one["rows"] if row["rule"] == EVEN]
+    free = [row["even_minus_filter"] for _, row in gamma_rows(found, None)]
+    guarded = [row["even_minus_filter"] for _, row in gamma_rows(found, 25.0)]
+    more = _mean(fixed) > 0 and not any(high < 0 for _, _, high in fixed)
+    said = "meet more lesions than the filter" if more else "do not meet more lesions than the filter"
+    return (
+        f"**With as many slices, evenly spaced slices {said}.** With the same number for every phantom, they meet "
+        f"{_compared(fixed)}. Where the filter's threshold is fixed instead, so that it may keep more slices of one "
+        f"phantom than of another, and even spacing gets the same number of each, they meet {_compared(free)}; against "
+        f"the filter with its guard, {_compared(guarded)}."
+    )
+
+
+def _mean(gains: list[list[float]]) -> float:
+    return sum(one[0] for one in gains) / len(gains)
+
+
+def _compared(gains: list[list[float]]) -> str:
+    more, less = sum(one[0] > 0 for one in gains), sum(one[0] < 0 for one in gains)
+    sure, other = sum(one[1] > 0 for one in gains), sum(one[2] < 0 for one in gains)
+    return (
+        f"more in {more} and fewer in {less} of {len(gains)} comparisons, {_mean(gains):+.0f} points on average (95 % "
+        f"interval above 0 in {sure}, below 0 in {other})"
+    )
 
 
 def enough(rows: Iterable[Row], rule: str, met: Any) -> Row | None:
@@ -61,7 +72,8 @@ def head(found: Row) -> list[str]:
         "",
         verdict(found),
         "",
-        "The filter follows the outline of the body, since it averages over a slice; a lesion changes that mean little. "
+        "The filter follows the outline of the body, since it averages over a slice; a lesion changes that mean "
+        "little. "
         "Its use is another one: it needs no spacing, and it drops slices that are copies of their neighbor.",
         "",
         *_thresholds(found),
@@ -71,7 +83,8 @@ def head(found: Row) -> list[str]:
 
 def _thresholds(found: Row) -> list[str]:
     text = [
-        "The filter at fixed thresholds γ (on intensities in 0 to 1), and as many evenly spaced slices of each phantom:",
+        "The filter at fixed thresholds γ (on intensities in 0 to 1), and as many evenly spaced slices of each "
+        "phantom:",
         "",
         "| phantoms, spacing, window | γ | slices kept | lesions met, %: filter | evenly spaced | difference, points | "
         "organs lost: filter | evenly spaced | largest gap, mm: filter | evenly spaced |",
@@ -92,6 +105,11 @@ def _lost(row: Row) -> str:
     return f"{lost} of {of}"
 
 
+def _ordered(found: Row) -> list[Row]:
+    """Data sets, phantoms first."""
+    return sorted(found["sets"], key=lambda one: str(one["kind"]))
+
+
 def recommendation(found: Row) -> list[str]:
     """For each spacing, how many slices each rule needs, as far as they were measured."""
     text = [
@@ -101,10 +119,11 @@ def recommendation(found: Row) -> list[str]:
         "larger numbers too, meets every lesion of 15 mm and more (phantoms), or every ball of 10 mm and every organ "
         "(real volumes). A dash: none of those tried suffices. Soft-tissue window, or percentiles for MR.",
         "",
-        "| volumes | spacing, mm | slices | evenly spaced | filter | filter, at most 10 mm apart | by cumulative change |",
+        "| volumes | spacing, mm | slices | evenly spaced | filter | filter, at most 10 mm apart | by cumulative "
+        "change |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in found["sets"]:
+    for one in _ordered(found):
         if one["window"] not in ("soft_tissue", "percentile"):
             continue
         for spacing in dict.fromkeys(row["step"] for row in one["rows"]):
@@ -120,8 +139,7 @@ def recommendation(found: Row) -> list[str]:
         "What follows: **choose slices by distance in mm, not by their content.** `evenly_spaced_mm` with a gap of "
         "10 mm keeps every sixth slice at 1.5 mm, every third at 3 mm, every second at 5 mm, and all slices from 10 mm "
         "on; every ball of 10 mm then meets a kept slice by construction. Where a model takes fewer slices than that, "
-        "space them evenly (`evenly_spaced`), and expect to miss what is smaller than the distance between two of them. "
-        "The filter is worth its time only on volumes whose spacing is unknown or that repeat slices.",
+        "space them evenly, and expect to miss what is smaller than the distance between two of them.",
         "",
     ]
 
@@ -150,7 +168,7 @@ def tables(found: Row) -> list[str]:
         "lesions met against the filter with as many slices, in points, with 95 % bootstrap intervals over phantoms.",
         "",
     ]
-    for one in found["sets"]:
+    for one in _ordered(found):
         for step in dict.fromkeys(row["step"] for row in one["rows"]):
             text += _table(one, [row for row in one["rows"] if row["step"] == step])
     return text

@@ -88,8 +88,11 @@ def test_area_under_the_curve_against_pairs(benchmark):
     areas = []
     for organ in range(2):
         pairs = [(a, b) for a in range(20) for b in range(20) if present[a, organ] and not present[b, organ]]
-        won = [1.0 if scores[a, organ] > scores[b, organ] else 0.5 * (scores[a, organ] == scores[b, organ]) for a, b in pairs]
-        areas.append(math.fsum(won) / len(won))
+        won = [
+            1.0 if scores[a, organ] > scores[b, organ] else 0.5 * (scores[a, organ] == scores[b, organ])
+            for a, b in pairs
+        ]
+        areas.append(math.fsum(map(float, won)) / len(won))
     value, low, high = module.mean_area(scores, present, groups)
     assert value == pytest.approx(sum(areas) / 2)
     assert low < value < high
@@ -108,7 +111,11 @@ def test_intervals_are_those_of_drawn_groups(benchmark, monkeypatch):
     by_hand = []
     for weights in drawn:
         rows = [row for row, group in enumerate(groups) for _ in range(int(weights[[1, 5, 8].index(group)]))]
-        pairs = [(scores[a, 0], scores[b, 0]) for a, b in itertools.product(rows, rows) if present[a, 0] and not present[b, 0]]
+        pairs = [
+            (scores[a, 0], scores[b, 0])
+            for a, b in itertools.product(rows, rows)
+            if present[a, 0] and not present[b, 0]
+        ]
         by_hand.append(np.mean([a > b for a, b in pairs]))
     expected = np.percentile(by_hand, [2.5, 97.5])
     assert module.mean_area(scores, present, groups)[1:] == pytest.approx(expected)
@@ -165,7 +172,7 @@ def test_facility_location_against_the_loop(benchmark, seed):
     similarity = (half + half.T) / 2
     np.fill_diagonal(similarity, 1)
     weight = random.random(9)
-    found = benchmark("real_encoder_selectors").facility_location(torch.tensor(similarity), torch.tensor(weight), 6)
+    found = benchmark("real_encoder_selectors").facility_location(similarity, weight, 6)
     assert found == facility_oracle(similarity.tolist(), weight.tolist(), 6)
 
 

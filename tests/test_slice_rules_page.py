@@ -20,12 +20,12 @@ def benchmark(repository, monkeypatch):
 
 def test_the_page_is_the_results(repository, benchmark):
     folder = repository / "benchmarks" / "results"
-    results, answers = (
+    results, answers, slices = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("slice_rules", "slice_rule_answers")
+        for name in ("slice_rules", "slice_rule_answers", "slices")
     )
     page = (repository / "docs" / "slice_rules.md").read_text(encoding="utf-8")
-    assert page == benchmark("slice_rules_page").page(results, answers)
+    assert page == benchmark("slice_rules_page").page(results, answers, slices)
 
 
 def test_share_of_balls_met(benchmark):

@@ -91,10 +91,13 @@ def test_the_fewest_slices_that_suffice(benchmark):
 
 def test_the_verdict_follows_the_figures(benchmark):
     def found(gain):
-        row = {"guard_mm": None, "even_minus_filter": [gain, gain - 1, gain + 1]}
-        return {"sets": [{"kind": "phantom", "gammas": [row, {**row, "guard_mm": 25.0}]}]}
+        row = {"guard_mm": None, "even_minus_filter": [1, -1, 3]}
+        rows = [{"rule": "evenly_spaced", "against_filter": [gain, gain - 1, gain + 1]}]
+        return {"sets": [{"kind": "phantom", "rows": rows, "gammas": [row, {**row, "guard_mm": 25.0}]}]}
 
     verdict = benchmark("slices_page").verdict
-    assert "evenly spaced slices see more lesions than the filter**" in verdict(found(5))
-    assert "do not see more lesions" in verdict(found(-5))
-    assert "above 0 in 1, below 0 in 0" in verdict(found(5))
+    assert "evenly spaced slices meet more lesions than the filter.**" in verdict(found(5))
+    assert "more in 1 and fewer in 0 of 1 comparisons, +5 points on average (95 % interval above 0 in 1" in verdict(
+        found(5)
+    )
+    assert "do not meet more lesions than the filter.**" in verdict(found(-5))

@@ -1,0 +1,257 @@
+# SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Write docs/evidence.md and its figures: what the benchmarks found, on one page, from their results.
+
+python benchmarks/evidence_summary.py --check
+python benchmarks/evidence_summary.py --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from real_encoder_page import AT, LIMITS, WANTED, WANTED_IN_BODY, best, rows_at, times
+from slices_page import EVEN, FILTER, lesions, verdict
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DOCS = RESULTS.parents[1] / "docs"
+NAMES = ("slices", "slice_rule_answers", "real_encoder")
+SLICE_FIGURE, ORGAN_FIGURE = "evidence_slices.png", "evidence_organs.png"
+SINK_FIGURE = "evidence_encoder_sinks.png"
+RULES = {EVEN: "evenly spaced", "anchor, max_gap_mm 10": "filter, at most 10 mm apart", FILTER: "filter"}
+LINES = {
+    "body, nucleus": "attention, in the body",
+    "nucleus": "attention",
+    "body, attention and coverage": "attention and coverage, in the body",
+    "body, random": "random, in the body",
+    "divprune": "DivPrune",
+    "hiprune": "HiPrune",
+    "random_tokens": "random",
+}
+ATTENTION, WHOLE_SLICE = "body, nucleus", "nucleus"
+
+
+def results() -> dict[str, Any]:
+    """The committed results, by name."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
+
+
+def glance(phantoms: str) -> list[str]:
+    """The table of the phantoms' page that compares the bundle's settings with baselines."""
+    part = phantoms.partition("## At a glance")[2].partition("\n## ")[0]
+    return [line for line in part.splitlines() if line.startswith("|")]
+
+
+def selector(one: dict[str, Any], name: str) -> dict[str, Any]:
+    """A selector's row at 10 % of the tokens."""
+    (row,) = (each for each in rows_at(one, AT) if each["selector"] == name)
+    return row
+
+
+def page(found: dict[str, Any], phantoms: str) -> str:
+    """Return the page in Markdown.
+
+    Args:
+        found: of :func:`results`.
+        phantoms: text of the page of the phantoms.
+    """
+    return "\n".join(
+        [
+            "# Evidence",
+            "",
+            "Which slices and which tokens to keep, and why. One page; the tables are behind the links. Nothing here "
+            "was "
+            "measured with a large model on patients: there are phantoms, two CTs, small MR crops and small models. "
+            "Measure on your own data before you rely on it ([evaluation](evaluation.md)).",
+            "",
+            *_slices(found),
+            *_tokens(found["real_encoder"]),
+            *_answers(phantoms),
+            *_use(found["real_encoder"]),
+        ]
+    )
+
+
+def _slices(found: dict[str, Any]) -> list[str]:
+    (every,) = (row for row in found["slice_rule_answers"]["rows"] if row["slices"] is None)
+    twelve = {row["rule"]: row for row in found["slice_rule_answers"]["rows"] if row["slices"] == 12}
+    return [
+        "## Slices: choose them by distance",
+        "",
+        verdict(found["slices"]),
+        "",
+        f"![Lesions met, over the number of slices, for three rules]({SLICE_FIGURE})",
+        "",
+        "Lesions of phantoms with at least one kept slice, over the number of slices that were kept. Soft-tissue "
+        "window.",
+        "",
+        f"Answers agree: with at most 12 slices, a small model gives {twelve[EVEN]['value']:.0f} % right answers with "
+        f"evenly spaced slices ({twelve[EVEN]['low']:.0f} to {twelve[EVEN]['high']:.0f}), and "
+        f"{twelve[FILTER]['value']:.0f} % with the filter ({twelve[FILTER]['low']:.0f} to "
+        f"{twelve[FILTER]['high']:.0f}); "
+        f"with all slices {every['value']:.0f} %. *Limits: phantoms have one lesion each and smooth anatomy.* Every "
+        "rule, number, window and spacing, real volumes, and how many slices a spacing needs: "
+        "[slices](slice_rules.md).",
+        "",
+    ]
+
+
+def _tokens(found: dict[str, Any]) -> list[str]:
+    text = [
+        "## Tokens: attention of the last block, within the body",
+        "",
+        f"On a real encoder (DINOv2-small), at {100 * AT:.0f} % of the tokens:",
+        "",
+        "| images | attention in the body, against random tokens | against random tokens of the body | attention "
+        "without a body mask, against random tokens | best selector measured |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in found["sets"].items():
+        ours, whole, top = selector(one, ATTENTION), selector(one, WHOLE_SLICE), best(one, AT)
+        cells = [name, times(ours["against_random"]), times(ours["against_random_in_body"])]
+        cells += [times(whole["against_random"]), f"{top['selector']}, {times(top['against_random'])}"]
+        text.append("| " + " | ".join(cells) + " |")
+    held = [
+        name
+        for name, one in found["sets"].items()
+        if selector(one, ATTENTION)["against_random"][0] >= WANTED
+        and selector(one, ATTENTION)["against_random_in_body"][0] >= WANTED_IN_BODY
+    ]
+    missed = [name for name in found["sets"] if name not in held]
+    return [
+        *text,
+        "",
+        f"Wanted were {WANTED:g}× and {WANTED_IN_BODY:g}×: "
+        + (f"attention within the body reaches both on {_list(held)}" if held else "attention reaches both on no set")
+        + (f", and misses on {_list(missed)}." if missed else "."),
+        "",
+        f"![Organ tokens kept, over the share of tokens, for several selectors]({ORGAN_FIGURE})",
+        "",
+        f"Share of the organs' tokens that each selector keeps. *Limits: {LIMITS}*",
+        "",
+        f"![Attention of two blocks, and the tokens with the highest attention]({SINK_FIGURE})",
+        "",
+        "The attention of a middle block goes to the air and to the edges of the image (third column against the "
+        "second); tokens in red are kept, and show no organ that has a mask. A body mask removes those outside. "
+        f"*Limits: {LIMITS}*",
+        "",
+        "Every selector and every organ, and a linear probe on the kept tokens: [real encoder](evidence_encoder.md).",
+        "",
+    ]
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+def _answers(phantoms: str) -> list[str]:
+    return [
+        "## Answers of small models: they do not tell selectors apart",
+        "",
+        "Right answers of small models to closed questions about phantoms, in percent, at the share of tokens kept:",
+        "",
+        *glance(phantoms),
+        "",
+        "Attention, random tokens and averages of neighbors answer alike. These encoders were trained to put the "
+        "slice's finding into every token, so that any token will do. **Read these figures as proof that pruning works "
+        "in such a model, and not as a comparison of selectors.** All configurations: "
+        "[answers on phantoms](evidence_phantoms.md).",
+        "",
+    ]
+
+
+def _use(found: dict[str, Any]) -> list[str]:
+    probes = []
+    for name, one in found["sets"].items():
+        (whole,) = (row for row in one["rows"] if row["selector"] == "unpruned")
+        ours, random = selector(one, ATTENTION)["probe"][0], selector(one, "random_tokens")["probe"][0]
+        probes.append(f"{name}: {100 * whole['probe'][0]:.0f} % unpruned, {100 * ours:.0f} % attention in the body, "
+                      f"{100 * random:.0f} % random")  # fmt: skip
+    return [
+        "## What to use",
+        "",
+        "| budget | slices | tokens | why |",
+        "|---|---|---|---|",
+        "| 20 % and more | all, or at most 10 mm apart | highest attention of the volume, body crop | nothing measured "
+        "here loses much |",
+        "| 5 to 20 % | at most 10 mm apart (`max_gap_mm` 10, which presets set) | the same | more organ tokens than "
+        "random ones on every set above where both rows are met |",
+        "| below 5 % | the same; fewer only if the model takes no more | the same, and check small findings | tokens "
+        "of "
+        "small organs are the first to go |",
+        "",
+        "The body crop is `crop_body`. A linear probe that tells the organs of a slice at 10 % of the tokens: "
+        + "; ".join(probes)
+        + " (area under the curve).",
+        "",
+    ]
+
+
+def draw_slices(found: dict[str, Any], file: Path) -> None:
+    """Lesions met over the number of kept slices, one panel a spacing."""
+    panels = []
+    for one in found["sets"]:
+        if one["kind"] == "phantom" and one["window"] == "soft_tissue":
+            panels += [(one, step) for step in dict.fromkeys(row["step"] for row in one["rows"])]
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axis, (one, step) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+        rows = [row for row in one["rows"] if row["step"] == step]
+        for rule, label in RULES.items():
+            own = sorted((row for row in rows if row["rule"] == rule), key=lambda row: row["kept"])
+            axis.plot([row["kept"] for row in own], [lesions(row) for row in own], marker="o", label=label)
+        axis.set_title(f"{rows[0]['spacing_mm']:g} mm, {rows[0]['slices']} slices", fontsize=9)
+        axis.set_xlabel("slices kept")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([6, 12, 24, 48, 96][: 5 if rows[0]["slices"] > 96 else 4])
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("lesions met, %")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(file, dpi=90)
+
+
+def draw_organs(found: dict[str, Any], file: Path) -> None:
+    """Organ tokens kept over the share of tokens, one panel a data set."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axis, (name, one) in zip(figure.subplots(1, len(found["sets"])), found["sets"].items(), strict=True):
+        for selector_, label in LINES.items():
+            own = [row for row in one["rows"] if row["selector"] == selector_]
+            middle = [100 * row["organ_tokens"][0] for row in own]
+            low, high = ([100 * row["organ_tokens"][end] for row in own] for end in (1, 2))
+            places = [100 * row["tokens"] for row in own]
+            (line,) = axis.plot(places, middle, marker="o", markersize=3, label=label)
+            axis.fill_between(places, low, high, color=line.get_color(), alpha=0.12)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("tokens kept, %")
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("organ tokens kept, %")
+    figure.axes[-1].legend(fontsize=7)
+    figure.savefig(file, dpi=90)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="fail where the page is not up to date")
+    parser.add_argument("--write", action="store_true", help="write the page and its figures")
+    options = parser.parse_args()
+    if options.check == options.write:
+        parser.error("choose --check or --write")
+    found = results()
+    text = page(found, (DOCS / "evidence_phantoms.md").read_text(encoding="utf-8"))
+    if options.check:
+        if (DOCS / "evidence.md").read_text(encoding="utf-8") != text:
+            parser.exit(1, "docs/evidence.md is not up to date: run python benchmarks/evidence_summary.py --write\n")
+        return
+    (DOCS / "evidence.md").write_text(text, encoding="utf-8")
+    draw_slices(found["slices"], DOCS / SLICE_FIGURE)
+    draw_organs(found["real_encoder"], DOCS / ORGAN_FIGURE)
+
+
+if __name__ == "__main__":
+    main()

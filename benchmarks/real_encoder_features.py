@@ -59,7 +59,7 @@ def sources(data: Path, crop_step: int = 1) -> dict[str, list[Source]]:
     crops = sorted((data / "mr_hippocampus" / "images").glob("*.nii.gz"))[::crop_step]
     return {
         "ct_torso": [Source(torso / "ct.nii.gz", torso / "ct_organs.nii.gz", 1, True, 9)],
-        "ct_full": [Source(whole / "s0024.nii.gz", whole / "s0024_organs.nii.gz", 6, True, 18)],
+        "ct_full": [Source(whole / "s0024.nii.gz", whole / "s0024_organs.nii.gz", 12, True, 36)],
         "mr_hippocampus": [
             Source(one, one.parents[1] / "labels" / one.name, CROP_DEPTHS[number % 3], False, None)
             for number, one in enumerate(crops)

@@ -68,7 +68,10 @@ def mean_area(scores: np.ndarray, present: np.ndarray, groups: np.ndarray) -> li
         points.append(won.sum() / all_.sum())
         with np.errstate(invalid="ignore"):
             samples.append(_pairs(weights, won) / _pairs(weights, all_))
-    return [float(np.mean(points)), *interval(np.nanmean(samples, axis=0))]
+    known = np.isfinite(samples)  # a sample may hold no slice with an organ, or none without it
+    sums = np.where(known, samples, 0).sum(0)
+    means = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+    return [float(np.mean(points)), *interval(means)]
 
 
 def _pairs(weights: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -91,13 +91,13 @@ class Features:
 
 def read_features(source: Source, number: int, folder: Path) -> Features:
     """Read a volume that :func:`real_encoder_features.encode_all` wrote, its number among those of its data set."""
-    files = sorted(folder.glob(f"{number:03d}_*.npz"))
-    parts = [dict(np.load(file)) for file in files]
+    found = list(planes(source))
+    indices = torch.tensor([index for index, *_ in found])
+    parts = [dict(np.load(folder / f"{number:03d}_{index:04d}.npz")) for index in indices.tolist()]
     stacked = {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
-    indices = torch.tensor([int(file.stem.partition("_")[2]) for file in files])
     group = torch.full_like(indices, number) if source.group is None else indices // source.group
     names = ("tokens", "keys", "norms", "received", "organs", "body", "intensity")
-    pixels = [2 * resized(plane, "bilinear") - 1 for _, _, plane, _, _ in planes(source)]
+    pixels = [2 * resized(plane, "bilinear") - 1 for _, _, plane, _, _ in found]
     anchors = anchor_slices_of(pixels, AnchorSlices().threshold)
     return Features(**{name: stacked[name] for name in names}, class_=stacked["class"], group=group, anchors=anchors)
 

@@ -94,12 +94,12 @@ def read_features(source: Source, number: int, folder: Path) -> Features:
     found = list(planes(source))
     indices = torch.tensor([index for index, *_ in found])
     parts = [dict(np.load(folder / f"{number:03d}_{index:04d}.npz")) for index in indices.tolist()]
-    stacked = {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in parts[0]}
+    names = ("tokens", "keys", "norms", "received", "class", "organs", "body", "intensity")
+    stacked = {name: torch.from_numpy(np.stack([part[name] for part in parts])) for name in names}
     group = torch.full_like(indices, number) if source.group is None else indices // source.group
-    names = ("tokens", "keys", "norms", "received", "organs", "body", "intensity")
     pixels = [2 * resized(plane, "bilinear") - 1 for _, _, plane, _, _ in found]
     anchors = anchor_slices_of(pixels, AnchorSlices().threshold)
-    return Features(**{name: stacked[name] for name in names}, class_=stacked["class"], group=group, anchors=anchors)
+    return Features(class_=stacked.pop("class"), **stacked, group=group, anchors=anchors)
 
 
 def highest(score: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:

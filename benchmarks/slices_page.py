@@ -73,9 +73,7 @@ def head(found: Row) -> list[str]:
         verdict(found),
         "",
         "The filter averages over a slice, and follows the outline of the body; a lesion hardly changes that mean. So "
-        "the fewer slices it may keep, the larger its gaps are. Organs get lost in the lung window before they do in "
-        "the "
-        "soft-tissue window, where more of the body changes from slice to slice.",
+        "the fewer slices it may keep, the larger its gaps are.",
         "",
         *_thresholds(found),
         *recommendation(found),

@@ -138,7 +138,7 @@ def _tokens(found: dict[str, Any]) -> list[str]:
     return [
         *text,
         "",
-        f"Wanted were {WANTED:g}× and {WANTED_IN_BODY:g}×: "
+        f"Wanted were {WANTED:g}× and {WANTED_IN_BODY:g}×. The point estimates: "
         + (f"attention within the body reaches both on {_list(held)}" if held else "attention reaches both on no set")
         + (f", and misses on {_list(missed)}." if missed else "."),
         "",
@@ -186,16 +186,16 @@ def _use(found: dict[str, Any]) -> list[str]:
         "Slices at most 10 mm apart (`max_gap_mm` 10, which presets set); of these, the tokens with the highest "
         "attention of the last block (`nucleus` under a budget) within the body (`crop_body`). What stays of the "
         "organs' "
-        "tokens, in percent, on the data sets above, against random tokens of the slice:",
+        "tokens, in percent; random tokens of the slice keep as much as the budget on average:",
         "",
-        "| budget | " + " | ".join(f"{name}: attention in the body | {name}: random" for name in found["sets"]) + " |",
-        "|---" * (1 + 2 * len(found["sets"])) + "|",
+        "| budget | " + " | ".join(found["sets"]) + " |",
+        "|---" * (1 + len(found["sets"])) + "|",
     ]
     for share in SHARES:
         cells = []
         for one in found["sets"].values():
             rows = {row["selector"]: row for row in rows_at(one, share)}
-            cells += [percent(rows[name]["organ_tokens"]) for name in (ATTENTION, RANDOM)]
+            cells.append(percent(rows[ATTENTION]["organ_tokens"]))
         text.append(f"| {100 * share:g} % | " + " | ".join(cells) + " |")
     return [
         *text,

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from real_encoder_features import encode_all, sources
-from real_encoder_measures import Probe, by_group, fold_of, interval, mean_area, ratio, resampled
+from real_encoder_measures import Probe, fold_of, mean_area, ratio
 from real_encoder_page import write_page
 from real_encoder_selectors import SELECTORS, Features, in_body, read_features
 from slice_rules import machine
@@ -89,34 +89,37 @@ def measure(volumes: list[Features]) -> dict[str, Any]:
     area = mean_area(slice_scores(tokens, whole, fold, probes)[:, told], present[:, told], groups)
     rows = [{"selector": "unpruned", "share": 1.0, "tokens": 1.0, "probe": _rounded(area)}]
     for share in SHARES:
-        own, kept_of = [], {}
+        expected = expected_shares(organs, body, share)
         for name, select in SELECTORS.items():
             found = [select(one, share) for one in volumes]
             keep = torch.cat([mask for mask, _ in found])
             pairs = zip(volumes, found, strict=True)
             values = torch.cat([one.tokens if new is None else new for one, (_, new) in pairs])
             kept = counts_of(keep, organs, names)
-            kept_of[name] = kept.sum(1)
             area = mean_area(slice_scores(values, keep, fold, probes)[:, told], present[:, told], groups)
             row = {"selector": name, "share": share, "tokens": round(float(keep.double().mean()), 4)}
             row["organ_tokens"] = _rounded(ratio(kept.sum(1), every.sum(1), groups))
             row["each_organ"] = dict(zip(map(str, names), _shares(kept, every), strict=True))
-            own.append({**row, "probe": _rounded(area)})
-        for row in own:
-            ours = kept_of[row["selector"]]
-            row["against_random"] = _against(ours, kept_of["random_tokens"], groups)
-            row["against_random_in_body"] = _against(ours, kept_of["body, random"], groups)
-        rows += own
+            for against, chance in expected.items():
+                row[against] = _rounded([one / chance for one in row["organ_tokens"]])
+            rows.append({**row, "probe": _rounded(area)})
         print(f"{share:.0%}: done", flush=True)
     return {**facts, "rows": rows}
 
 
-def _against(ours: np.ndarray, other: np.ndarray, groups: np.ndarray) -> list[float]:
-    """Ratio of kept organ tokens, paired, with its 95 % interval over groups."""
-    over, under, weights = by_group(ours, groups), by_group(other, groups), resampled(groups.tolist())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        samples = (weights @ over) / (weights @ under)
-    return _rounded([float(over.sum() / under.sum()), *interval(samples)])
+def expected_shares(organs: torch.Tensor, body: torch.Tensor, share: float) -> dict[str, float]:
+    """Share of the organs' tokens that random tokens keep on average, of the whole slice and of the body.
+
+    Args:
+        organs: ``(S, M)``, 0 where there is none.
+        body: bool ``(S, M)``, with a token in each slice.
+        share: of a slice's tokens that are kept.
+    """
+    count, every = int(share * organs.shape[1]), (organs > 0).sum()
+    drawn = (count / body.sum(1)).clamp(max=1)
+    inside = (drawn * ((organs > 0) & body).sum(1)).sum()
+    whole = count / organs.shape[1]
+    return {"against_random": whole, "against_random_in_body": float(inside / every)}
 
 
 def _shares(kept: np.ndarray, every: np.ndarray) -> list[float]:

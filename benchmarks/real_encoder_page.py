@@ -103,9 +103,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         "A token belongs to the organ that covers most of it, if that is a quarter or more. *Organ tokens*: the "
         "share of "
-        "all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to random tokens "
-        "of the "
-        "slice, and of the body. *Probe*: mean area under the ROC curve, in percent, of telling the slices that show "
+        "all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to what random "
+        "tokens of the slice, and of the body, keep on average. *Probe*: mean area under the ROC curve, in percent, of telling the slices that show "
         "an "
         "organ from those that do not. Brackets: 95 % intervals, drawn over blocks of slices (27 mm on ct_torso, 54 "
         "mm on ct_full) or over volumes; those of the probe lie high, since a sample leaves organs out. `body, …` "

@@ -153,6 +153,21 @@ def test_highest_among_valid_ones(benchmark):
     assert highest(score, 5, valid).tolist() == valid.tolist()
 
 
+def test_what_random_tokens_keep_on_average(benchmark):
+    """Against draws: 3 of 10 tokens, 8 and 2 of which are body."""
+    organs = torch.tensor([[1, 1, 0, 0, 2, 0, 0, 0, 0, 1], [0, 3, 0, 0, 0, 0, 0, 0, 0, 0]])
+    body = torch.tensor([[True] * 8 + [False] * 2, [True, True] + [False] * 8])
+    found = benchmark("real_encoder").expected_shares(organs, body, 0.3)
+    assert found["against_random"] == pytest.approx(0.3)
+    random, kept = np.random.default_rng(0), 0
+    for _ in range(4000):
+        for row, inside in zip(organs, body, strict=True):
+            places = inside.nonzero().flatten().numpy()
+            chosen = random.permutation(places)[:3]
+            kept += int((row[chosen] > 0).sum())
+    assert found["against_random_in_body"] == pytest.approx(kept / 4000 / 5, rel=0.03)
+
+
 def facility_oracle(similarity, weight, count):
     """Every set that has one token more, and the one with the largest sum."""
     chosen: list[int] = []

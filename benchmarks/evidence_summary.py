@@ -77,9 +77,8 @@ def page(found: dict[str, Any], phantoms: str) -> str:
             "# Evidence",
             "",
             "Which slices and which tokens to keep, and why. One page; the tables are behind the links. Nothing here "
-            "was "
-            "measured with a large model on patients: there are phantoms, two CTs and small models. "
-            "Measure on your own data before you rely on it ([evaluation](evaluation.md)).",
+            "was measured with a large model on patients: there are phantoms, two CTs and small models. Measure on "
+            "your own data before you rely on it ([evaluation](evaluation.md)).",
             "",
             *_slices(found),
             *_tokens(found["real_encoder"]),
@@ -105,10 +104,9 @@ def _slices(found: dict[str, Any]) -> list[str]:
         f"Answers agree: with at most 12 slices, a small model gives {twelve[EVEN]['value']:.0f} % right answers with "
         f"evenly spaced slices ({twelve[EVEN]['low']:.0f} to {twelve[EVEN]['high']:.0f}), and "
         f"{twelve[FILTER]['value']:.0f} % with the filter ({twelve[FILTER]['low']:.0f} to "
-        f"{twelve[FILTER]['high']:.0f}); "
-        f"with all slices {every['value']:.0f} %. *Limits: phantoms, each with one lesion or none, and few.* Every "
-        "rule, number, window and spacing, real volumes, and how many slices a spacing needs: "
-        "[slices](slice_rules.md).",
+        f"{twelve[FILTER]['high']:.0f}); with all slices {every['value']:.0f} %. *Limits: phantoms, each with one "
+        "lesion or none, and few.* Every rule, number, window and spacing, real volumes, and how many slices a "
+        "spacing needs: [slices](slice_rules.md).",
         "",
     ]
 
@@ -148,10 +146,10 @@ def _tokens(found: dict[str, Any]) -> list[str]:
         "",
         f"![Attention of two blocks, and the tokens with the highest attention]({SINK_FIGURE})",
         "",
-        "The attention of the middle block follows the outlines of the body and the table. That of the last block lies "
-        "inside the body, and on patches of air: the sinks, red tokens in the upper left of the fourth column. A body "
-        "mask removes them. Red tokens inside the body show no organ that has a mask; ct_full has masks of 12 organs. "
-        f"*Limits: {LIMITS}*",
+        "The attention of the middle block follows the outlines of the body and the table. That of the last block "
+        "lies inside the body, and on patches of air: the sinks, red tokens in the upper left of the fourth column. A "
+        "body mask removes them. Red tokens inside the body show no organ that has a mask; ct_full has masks of 12 "
+        f"organs. *Limits: {LIMITS}*",
         "",
         *_probe(found),
         "Every selector, budget and organ: [real encoder](evidence_encoder.md).",
@@ -172,9 +170,9 @@ def _answers(phantoms: str) -> list[str]:
         *glance(phantoms),
         "",
         "Attention, random tokens and averages of neighbors answer alike. These encoders were trained to put the "
-        "slice's finding into every token, so that any token will do. **Read these figures as proof that pruning works "
-        "in such a model, and not as a comparison of selectors.** All configurations: "
-        "[answers on phantoms](evidence_phantoms.md).",
+        "slice's finding into every token, so that any token will do. **Read these figures as proof that pruning "
+        "works in such a model, and not as a comparison of selectors.** All configurations: [answers on "
+        "phantoms](evidence_phantoms.md).",
         "",
     ]
 
@@ -185,8 +183,7 @@ def _use(found: dict[str, Any]) -> list[str]:
         "",
         "Slices at most 10 mm apart (`max_gap_mm` 10, which presets set); of these, the tokens with the highest "
         "attention of the last block (`nucleus` under a budget) within the body (`crop_body`). What stays of the "
-        "organs' "
-        "tokens, in percent; random tokens of the slice keep as much as the budget on average:",
+        "organs' tokens, in percent; random tokens of the slice keep as much as the budget on average:",
         "",
         "| budget | " + " | ".join(found["sets"]) + " |",
         "|---" * (1 + len(found["sets"])) + "|",
@@ -222,9 +219,8 @@ def _probe(found: dict[str, Any]) -> list[str]:
         *text,
         "",
         "Attention keeps the most organ tokens, but that does not tell the organs of a slice any better. Facility "
-        "location, weighted by attention (*attention and coverage*), is the candidate there; the intervals overlap, so "
-        "it is not a pruner of this package yet. "
-        f"*Limits: {LIMITS}*",
+        "location, weighted by attention (*attention and coverage*), is the candidate there; the intervals overlap, "
+        f"so it is not a pruner of this package yet. *Limits: {LIMITS}*",
         "",
     ]
 

@@ -59,10 +59,9 @@ def must_hold(found: dict[str, Any], selector: str = "body, nucleus") -> list[st
         top = best(one, AT)
         lines.append(
             f"- **{name}**: `{selector}` keeps {times(ours)} the organ tokens of random tokens and {times(inside)} "
-            "those "
-            f"of random body tokens: {'met' if held else 'missed'} (wanted: {WANTED:g}× and {WANTED_IN_BODY:g}×; no "
-            f"selector can exceed {min(1 / AT, 1 / one['organ_share']):.1f}×). Best of all here: `{top['selector']}`, "
-            f"{times(top['against_random'])} and {times(top['against_random_in_body'])}."
+            f"those of random body tokens: {'met' if held else 'missed'} (wanted: {WANTED:g}× and "
+            f"{WANTED_IN_BODY:g}×; no selector can exceed {min(1 / AT, 1 / one['organ_share']):.1f}×). Best of all "
+            f"here: `{top['selector']}`, {times(top['against_random'])} and {times(top['against_random_in_body'])}."
         )
     return lines
 
@@ -74,15 +73,13 @@ def page(found: dict[str, Any]) -> str:
         "# Token selection on a real encoder",
         "",
         "DINOv2-small at 518 pixels (37 × 37 tokens a slice) on real slices: which tokens each selector keeps, and "
-        "what "
-        "can be told from them. The soft-tissue window for CT, the 1st to 99th percentile for MR.",
+        "what can be told from them. The soft-tissue window for CT, the 1st to 99th percentile for MR.",
         "",
         f"**Limits.** {LIMITS}",
         "",
         "Made by `python benchmarks/real_encoder.py ../shared/models/dinov2_small ../shared/data`, written by `python "
         f"benchmarks/real_encoder.py --page docs`; {machine['cpu']}, {machine['cores']} cores, torch "
-        f"{machine['torch']}. "
-        "No number here is a time."
+        f"{machine['torch']}. No number here is a time."
         + "".join(f" Not measured yet: {SETS[name]}." for name in SETS if name not in found["sets"]),
         "",
         "## Organ tokens at 10 %",
@@ -95,24 +92,20 @@ def page(found: dict[str, Any]) -> str:
         "",
         "Left to right: slice with the outline of its organs; attention that tokens receive in the middle and in the "
         "last block (1 is uniform, the scale ends at 4); the tenth of the tokens with the highest attention in the "
-        "last "
-        "block, of the whole slice and within the body; red tokens belong to no organ that has a mask. "
+        "last block, of the whole slice and within the body; red tokens belong to no organ that has a mask. "
         "Those in the air are sinks. " + LIMITS,
         "",
         "## All figures",
         "",
-        "A token belongs to the organ that covers most of it, if that is a quarter or more. *Organ tokens*: the "
-        "share of "
-        "all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to what random "
-        "tokens of the slice, and of the body, keep on average. *Probe*: mean area under the ROC curve, in percent, of telling the slices that show "
-        "an "
-        "organ from those that do not. Brackets: 95 % intervals, drawn over blocks of slices (27 mm on ct_torso, 54 "
-        "mm on ct_full) or over volumes; those of the probe lie high, since a sample leaves organs out. `body, …` "
-        "selects among body tokens alone; the body is known from HU, so that encoders need nothing for it. `nucleus` "
-        "has "
-        "τ 1 under a limit, without merging: the highest received attention of each slice. `body, brightness` looks at "
-        "the window's intensity, which no pruner gets, and is no candidate. `cdpruner` needs a question, and is not "
-        "here.",
+        "A token belongs to the organ that covers most of it, if that is a quarter or more. *Organ tokens*: the share "
+        "of all organs' tokens that are kept. *Against random* and *in the body*: the same as a ratio to what random "
+        "tokens of the slice, and of the body, keep on average. *Probe*: mean area under the ROC curve, in percent, "
+        "of telling the slices that show an organ from those that do not. Brackets: 95 % intervals, drawn over blocks "
+        "of slices (27 mm on ct_torso, 54 mm on ct_full) or over volumes; those of the probe lie high, since a sample "
+        "leaves organs out. `body, …` selects among body tokens alone; the body is known from HU, so that encoders "
+        "need nothing for it. `nucleus` has τ 1 under a limit, without merging: the highest received attention of "
+        "each slice. `body, brightness` looks at the window's intensity, which no pruner gets, and is no candidate. "
+        "`cdpruner` needs a question, and is not here.",
         "",
     ]
     for name, one in found["sets"].items():
@@ -126,10 +119,9 @@ def _set(name: str, one: dict[str, Any]) -> list[str]:
         f"### {name}",
         "",
         f"{SETS[name]}: {one['slices']} slices of {one['volumes']} volume{'s' * (one['volumes'] > 1)}, in "
-        f"{one['groups']} groups; {100 * one['body_share']:.0f} % of the tokens "
-        f"lie in the body, {100 * one['organ_share']:.1f} % in an organ. The probe tells {len(one['told'])} organs; "
-        "with "
-        f"all tokens: {percent(whole['probe'])}. {LIMITS}",
+        f"{one['groups']} groups; {100 * one['body_share']:.0f} % of the tokens lie in the body, "
+        f"{100 * one['organ_share']:.1f} % in an organ. The probe tells {len(one['told'])} organs; with all tokens: "
+        f"{percent(whole['probe'])}. {LIMITS}",
         "",
     ]
     for share in dict.fromkeys(row["share"] for row in one["rows"] if row["share"] < 1):

@@ -37,8 +37,8 @@ def verdict(found: Row) -> str:
     return (
         f"**With as many slices, evenly spaced slices {said}.** With the same number for every phantom, they meet "
         f"{_compared(fixed)}. Where the filter's threshold is fixed instead, so that it may keep more slices of one "
-        f"phantom than of another, and even spacing gets the same number of each, they meet {_compared(free)}; against "
-        f"the filter with its guard, {_compared(guarded)}."
+        f"phantom than of another, and even spacing gets the same number of each, they meet {_compared(free)}; "
+        f"against the filter with its guard, {_compared(guarded)}."
     )
 
 
@@ -85,8 +85,8 @@ def _thresholds(found: Row) -> list[str]:
         "The filter at fixed thresholds γ (on intensities in 0 to 1), and as many evenly spaced slices of each "
         "phantom:",
         "",
-        "| phantoms, spacing, window | γ | slices kept | lesions met, %: filter | evenly spaced | difference, points | "
-        "organs lost: filter | evenly spaced | largest gap, mm: filter | evenly spaced |",
+        "| phantoms, spacing, window | γ | slices kept | lesions met, %: filter | evenly spaced | difference, points "
+        "| organs lost: filter | evenly spaced | largest gap, mm: filter | evenly spaced |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one, row in gamma_rows(found, None):
@@ -114,9 +114,9 @@ def recommendation(found: Row) -> list[str]:
     text = [
         "### How many slices, by spacing",
         "",
-        "The fewest slices of those tried (48, 24, 12, 6, and 96 where there are more) with which a rule, and with all "
-        "larger numbers too, meets every lesion of 15 mm and more (phantoms), or every ball of 10 mm (real volumes). A "
-        "dash: none of those tried suffices. Soft-tissue window, or percentiles for MR.",
+        "The fewest slices of those tried (48, 24, 12, 6, and 96 where there are more) with which a rule, and with "
+        "all larger numbers too, meets every lesion of 15 mm and more (phantoms), or every ball of 10 mm (real "
+        "volumes). A dash: none of those tried suffices. Soft-tissue window, or percentiles for MR.",
         "",
         "| volumes | spacing, mm | slices | evenly spaced | filter | filter, at most 10 mm apart | by cumulative "
         "change |",
@@ -135,8 +135,8 @@ def recommendation(found: Row) -> list[str]:
     return [
         *text,
         "",
-        "What follows: **choose slices by distance in mm, not by their content.** `evenly_spaced_mm` with a gap of "
-        "10 mm keeps every sixth slice at 1.5 mm, every third at 3 mm, every second at 5 mm, and all slices from 10 mm "
+        "What follows: **choose slices by distance in mm, not by their content.** `evenly_spaced_mm` with a gap of 10 "
+        "mm keeps every sixth slice at 1.5 mm, every third at 3 mm, every second at 5 mm, and all slices from 10 mm "
         "on; every ball of 10 mm then meets a kept slice by construction. Where a model takes fewer slices than that, "
         "space them evenly, and expect to miss what is smaller than the distance between two of them.",
         "",
@@ -163,8 +163,9 @@ def tables(found: Row) -> list[str]:
         "",
         f"Made by `python benchmarks/slices.py ../shared/data --count {found['count']} --seed {found['seed']}`. Each "
         "phantom has one lesion or none; lesions that no slice shows at that spacing are left out. An organ is lost "
-        "where no kept slice shows it; those of the CTs are a model's labels, or approximate. Differences are those of "
-        "lesions met against the filter with as many slices, in points, with 95 % bootstrap intervals over phantoms.",
+        "where no kept slice shows it; those of the CTs are a model's labels, or approximate. Differences are those "
+        "of lesions met against the filter with as many slices, in points, with 95 % bootstrap intervals over "
+        "phantoms.",
         "",
     ]
     for one in _ordered(found):

@@ -35,6 +35,7 @@ __all__ = [
     "kept_slices",
     "oracle_tokens",
     "prompt_text",
+    "questions_right",
     "random_tokens",
 ]
 
@@ -220,7 +221,7 @@ def prompt_text(network: Checkpoint, question: str, grid: tuple[int, int], indic
 
 
 @torch.no_grad()
-def exact_answers(answering: AnswerNetwork, encoded: EncodedFindings, keep: np.ndarray) -> Mapping[str, bool]:
+def exact_answers(answering: AnswerNetwork, encoded: EncodedFindings, keep: np.ndarray) -> dict[str, bool]:
     """Return for each kind of question whether greedy decoding gives exactly the correct answer.
 
     With the correct answer as input, every token of it is the most probable one: then greedy decoding gives it.
@@ -230,13 +231,25 @@ def exact_answers(answering: AnswerNetwork, encoded: EncodedFindings, keep: np.n
         encoded: a volume.
         keep: bool ``(D, N)``, the tokens that reach the language model.
     """
-    pruned, indices = kept_slices(encoded, keep)
-    kinds = list(encoded.volume.answers)
-    network = answering.network
+    pruned, _ = kept_slices(encoded, keep)
+    return questions_right(answering, pruned, encoded.volume.answers)
+
+
+@torch.no_grad()
+def questions_right(answering: AnswerNetwork, pruned: PrunedSlices, answers: Mapping[str, str]) -> dict[str, bool]:
+    """Return for each kind of question whether greedy decoding gives exactly the correct answer; see above.
+
+    Args:
+        answering: the trained model.
+        pruned: the slices of a volume that reach the language model.
+        answers: correct answers by kind of question.
+    """
+    kinds, network = list(answers), answering.network
+    indices = list(range(len(pruned.tokens)))
     batch = {
         "encoded": pruned,
-        "texts": [prompt_text(network, FINDINGS_QUESTIONS[kind][0], encoded.grid, indices) for kind in kinds],
-        "answers": [encoded.volume.answers[kind] for kind in kinds],
+        "texts": [prompt_text(network, FINDINGS_QUESTIONS[kind][0], pruned.grids[0], indices) for kind in kinds],
+        "answers": [answers[kind] for kind in kinds],
         "questions": len(kinds),
     }
     logits, labels = answering(batch)

@@ -31,7 +31,7 @@ from monai_medpruner.data.phantom import (
 from monai_medpruner.data.volume_reader import Volume, VolumeReader
 from monai_medpruner.metrics import find_protocol
 from monai_medpruner.training.small_models import IMAGE_SIZE, SmallShape
-from monai_medpruner.transforms import IntensityWindowsd, SlicePlaned
+from monai_medpruner.transforms import FindBodyd, IntensityWindowsd, SlicePlaned
 
 __all__ = [
     "BRAIN_WINDOW_HU",
@@ -40,6 +40,7 @@ __all__ = [
     "REPORT_QUESTION",
     "SLICE_QUESTION",
     "FindingsVolume",
+    "findings_image",
     "findings_pool",
     "findings_volume",
 ]
@@ -102,6 +103,20 @@ def findings_volume(phantom: FindingsPhantom, tokens_per_side: int) -> FindingsV
         report=findings_report(phantom)["findings"],
         answers=findings_answers(phantom),
     )
+
+
+def findings_image(phantom: FindingsPhantom, body: bool = False) -> MetaTensor:
+    """Return the slices of a phantom as the package's transforms prepare them, (1, H, W, D) in [0, 1].
+
+    Args:
+        phantom: the phantom.
+        body: also record which part of each slice shows the body.
+    """
+    data: dict[Any, Any] = {"image": _loaded(phantom, phantom.volume)}
+    data = SlicePlaned("image")(data)
+    data = FindBodyd("image", crop="body_patches" if body else None, assume_hu=True)(data)
+    image: MetaTensor = IntensityWindowsd("image", windows=[list(BRAIN_WINDOW_HU)])(data)["image"]
+    return image
 
 
 def findings_pool(

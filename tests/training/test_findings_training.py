@@ -18,21 +18,14 @@ from monai_medpruner.training import (
     NO_FINDING_CAPTION,
     AnswerLoss,
     AnswerNetwork,
-    CaptionBatches,
-    CaptionNetwork,
     FindingsAnswerBatches,
-    MaskedReconstruction,
-    MaskedSliceBatches,
-    ReconstructionLoss,
     encode_findings,
     exact_answers,
     findings_pool,
     findings_volume,
     kept_slices,
     oracle_tokens,
-    prepare_labeled_batch,
     random_tokens,
-    square_contrast,
     untrained_network,
 )
 from monai_medpruner.training.findings_answers import prompt_text
@@ -90,63 +83,6 @@ def test_pool_gives_the_same_volumes_again(tmp_path, volumes, monkeypatch):
         np.testing.assert_array_equal(one.slices, two.slices)
         np.testing.assert_array_equal(two.slices, expected.slices)
         assert one.captions == two.captions == expected.captions
-
-
-def test_masked_slices_tell_nothing_of_findings(volumes):
-    batch = MaskedSliceBatches(volumes, 5, SIDE, 0.25, 1, 0)[0]
-    label = batch["label"]
-    assert set(batch) == {"image", "label"}
-    assert set(label) == {"masked", "original"}
-    assert (label["masked"].sum(1) == 9).all()
-    for image, original, masked in zip(batch["image"], label["original"], label["masked"], strict=True):
-        for token in range(SIDE**2):
-            row, column = divmod(token, SIDE)
-            square = (slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
-            same = torch.equal(image[square], original[square])
-            assert same != bool(masked[token])
-    image, label = prepare_labeled_batch(batch)
-    assert torch.equal(image, batch["image"])
-    assert set(label) == {"original", "masked"}
-
-
-def test_square_contrast_of_each_block(volumes):
-    image = torch.from_numpy(volumes[0].slices[:2])
-    result = square_contrast(image)
-    for index in range(2):
-        for token in range(SIDE**2):
-            row, column = divmod(token, SIDE)
-            square = image[index].double().numpy()[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] / 255
-            blocks = np.array([square[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean() for i in range(4) for j in range(4)])
-            median = np.sort(blocks)[7]  # torch's median of an even number is the lower one of the two
-            extremes = np.minimum([(blocks.max() - median) / 0.05, (median - blocks.min()) / 0.05], 4)
-            expected = [*(blocks - blocks.mean()) / max(blocks.std(), 0.02), 4 * blocks.mean() - 2, *extremes]
-            np.testing.assert_allclose(result[index, token].numpy(), expected, atol=2e-4)
-
-
-def test_reconstruction_loss_weighs_masked_and_visible_squares(volumes):
-    original = torch.from_numpy(volumes[0].slices[:1])
-    masked = torch.zeros(1, SIDE**2, dtype=torch.bool)
-    masked[0, :4] = True
-    target = square_contrast(original)
-    label = {"original": original, "masked": masked}
-    assert ReconstructionLoss()(target, label) == 0
-    # 2 squared, once for the blocks and once for the square as a whole
-    assert ReconstructionLoss()(target + torch.where(masked, 2.0, 0.0)[..., None], label) == pytest.approx(8)
-    assert ReconstructionLoss(0.5)(target + torch.where(masked, 0.0, 2.0)[..., None], label) == pytest.approx(4)
-    whole = target.clone()
-    whole[..., -3:] += torch.where(masked, 2.0, 0.0)[..., None]
-    assert ReconstructionLoss()(whole, label) == pytest.approx(4)
-
-
-def test_reconstruction_trains_the_encoder_alone(network, volumes):
-    reconstruction = MaskedReconstruction(network)
-    batch = MaskedSliceBatches(volumes, 2, SIDE, 0.5, 1, 0)[0]
-    image, label = prepare_labeled_batch(batch)
-    ReconstructionLoss()(reconstruction(image), label).backward()
-    moved = {name for name, parameter in reconstruction.named_parameters() if parameter.grad is not None}
-    assert moved
-    assert not any(is_language(name) for name in moved)
-    reconstruction.zero_grad(set_to_none=True)
 
 
 def test_random_tokens():
@@ -229,40 +165,6 @@ def test_largest_share_grows_to_all_tokens(network, volumes):
         counts[epoch] = np.array(kept) / 3 / volumes[0].shown.size
     np.testing.assert_allclose(counts[1], 0.05, atol=0.005)
     assert counts[5].max() > 0.1
-
-
-def test_caption_batches_begin_with_large_findings(network, volumes):
-    batches = CaptionBatches(network, volumes, 8, 1.0, 10, 1, 0)
-    areas = [area for area, _, _ in batches.with_finding]
-    assert areas == sorted(areas, reverse=True)
-    largest = {volumes[number].captions[index] for _, number, index in batches.with_finding[: round(0.1 * len(areas))]}
-    assert set(batches[0]["answers"]) <= largest
-    batches.epoch = 11
-    batch = batches[0]
-    assert not set(batch["answers"]) <= largest
-    assert set(batch) == {"image", "grid", "texts", "answers", "questions"}
-    captions = [caption for volume in volumes for caption in volume.captions]
-    slices = torch.from_numpy(np.concatenate([volume.slices for volume in volumes]))
-    for image, answer in zip(batch["image"], batch["answers"], strict=True):
-        (place,) = (slices == image).flatten(1).all(1).nonzero().flatten().tolist()
-        assert captions[place] == answer
-
-
-def test_captions_train_the_whole_model_through_words(network, volumes):
-    captions = CaptionNetwork(network)
-    batch = CaptionBatches(network, volumes, 2, 0.5, 0, 1, 0)[0]
-    logits, labels = captions(batch)
-    AnswerLoss()((logits, labels)).backward()
-    moved = {name for name, parameter in captions.named_parameters() if parameter.grad is not None}
-    assert any(is_language(name) for name in moved)
-    vision = [name for name, _ in captions.named_parameters() if not is_language(name)]
-    assert sum(name in moved for name in vision) > 0.9 * len(vision)
-    # nothing is trained but the model itself: no head that reads labels
-    assert {id(one) for one in captions.parameters()} == {id(one) for one in network.model.parameters()}
-    for row, answer in zip(labels, batch["answers"], strict=True):
-        ids = row[row >= 0]
-        assert network.tokenizer.decode(ids) == answer + network.tokenizer.eos_token
-    captions.zero_grad(set_to_none=True)
 
 
 def test_answers_train_the_language_model_alone(network, volumes):

@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure whether the choice of tokens matters on phantoms with small findings: unpruned, oracle and random tokens.
+"""Measure whether the choice of tokens matters on phantoms with small findings, and compare pruners on them.
 
 Trains a small model of each family (``findings_training.py``), then asks it all questions about phantoms of a seed that
-no training saw. The oracle keeps the tokens of the findings and those beside them; random tokens are a share of the
-volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes: training at its last epoch,
-questions at the last volume. Everything here is synthetic.
+no training saw: with all tokens, those of an oracle and random ones; and, about phantoms of another seed, with those of
+each pruner (``findings_comparison.py``). The oracle keeps the tokens of the findings and those beside them; random
+tokens are a share of the volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes:
+training at its last epoch, questions at the last volume. Everything here is synthetic.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from findings_comparison import METHODS, SHARES, compare, comparison_scores
 from findings_training import SHARE, SIDE, Schedule, curves, quiet, train
 
 from monai_medpruner.data.phantom import (
@@ -155,6 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="default: both")
     parser.add_argument("--count", type=int, default=280, help="tested phantoms, of about 8 questions (default: 280)")
     parser.add_argument("--seed", type=int, default=3003, help="of the tested phantoms; not 3000, not 3002")
+    parser.add_argument(
+        "--comparison_seed", type=int, default=3005, help="of the phantoms that pruners are compared on"
+    )
+    parser.add_argument("--comparison_count", type=int, default=280, help="number of these phantoms (default: 280)")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, help="default: all")
+    parser.add_argument("--shares", nargs="*", type=float, default=SHARES, help="of the tokens (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("out/findings"), help="folder of models and answers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/findings.json"), help="of the results")
     for field in fields(Schedule):
@@ -167,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = {
         "machine": f"{platform.machine()}, CPU, one thread",
         "phantoms": {"preset": "findings", "seed": options.seed, "count": options.count},
+        "compared_phantoms": {"seed": options.comparison_seed, "count": options.comparison_count},
         "share_of_tokens": SHARE,
         "schedule": asdict(schedule),
         "families": {},
@@ -178,7 +187,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         network, answering = train(family, options.work, schedule)
         asked = options.work / family / f"asked_{options.seed}.jsonl"
         lines = ask(network, answering, options.seed, volumes[: options.count], asked)
-        result["families"][family] = {**scores(lines[: options.count]), "curves": curves(options.work, family)}
+        compared = options.work / family / f"compared_{options.comparison_seed}.jsonl"
+        chosen = compare(
+            network,
+            answering,
+            options.comparison_seed,
+            options.comparison_count,
+            compared,
+            options.methods,
+            options.shares,
+        )
+        result["families"][family] = {
+            **scores(lines[: options.count]),
+            "comparison": comparison_scores(chosen, interval),
+            "curves": curves(options.work, family),
+        }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from findings_training import SIDE
 from monai.data import MetaTensor
 
 from monai_medpruner.data.phantom import (
@@ -66,8 +67,8 @@ class Method:
 
 
 def _rounded_up(share: float) -> float:
-    """A share of 36 tokens that is at least the budget's, so that pruners of fixed shares can use it up."""
-    return float(min(np.ceil(36 * share + 1e-9) / 36, 1))
+    """A share of a slice's tokens that is at least the budget's, so that pruners of fixed shares can use it up."""
+    return float(min(np.ceil(SIDE**2 * share) / SIDE**2, 1))
 
 
 def _attention(_: float) -> NucleusPruner:
@@ -129,7 +130,7 @@ def compare_volume(
     groups: dict[tuple[str, bool], list[str]] = {}
     for name in methods:
         groups.setdefault((METHODS[name].slices, METHODS[name].body), []).append(name)
-    volume = findings_volume(phantom, 6)
+    volume = findings_volume(phantom, SIDE)
     for (slices, body), names in groups.items():
         image = chosen_slices(findings_image(phantom, body), slices)
         budget = TokenBudget(retention=share, share_slices=slices == "budget", max_gap_mm=_GAP_MM)
@@ -210,7 +211,9 @@ def comparison_scores(
             kept, tokens = np.sum([line["tokens"][name] for line in own], axis=0).tolist()
             scored[name] = {
                 "tokens_kept_percent": round(100 * kept / tokens, 2),
-                "slices_kept_percent": round(100 * float(np.mean([np.divide(*line["slices"][name]) for line in own])), 1),
+                "slices_kept_percent": round(
+                    100 * float(np.mean([np.divide(*line["slices"][name]) for line in own])), 1
+                ),
                 "all": interval([[float(one) for one in line["right"][name].values()] for line in own]),
                 "by_kind": _means((kind, one) for line in own for kind, one in line["right"][name].items()),
                 "by_size": _means(
@@ -227,13 +230,16 @@ def comparison_scores(
             }
             for other in ("received attention", "random", "average pooling"):
                 if other in own[0]["right"] and other != name:
-                    differences = [
-                        [float(line["right"][name][kind]) - float(line["right"][other][kind]) for kind in line["right"][name]]
-                        for line in own
-                    ]
-                    scored[name][f"minus {other}"] = interval(differences)
+                    scored[name][f"minus {other}"] = interval(
+                        [_differences(line["right"], name, other) for line in own]
+                    )
         result[f"{share:g}"] = scored
     return result
+
+
+def _differences(right: Mapping[str, Mapping[str, bool]], first: str, second: str) -> list[float]:
+    """Return, question by question, 1 where only the first method is right and -1 where only the second is."""
+    return [float(right[first][kind]) - float(right[second][kind]) for kind in right[first]]
 
 
 def _means(pairs: Any) -> dict[str, float]:

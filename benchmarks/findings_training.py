@@ -46,6 +46,7 @@ from monai_medpruner.training import (
     prepare_answer_batch,
     prepare_phrase_batch,
     random_tokens,
+    square_contrast,
     training_handlers,
     untrained_network,
 )
@@ -65,10 +66,11 @@ class Schedule:
     steps: int = 25
     volumes: int = 1200
     validation_volumes: int = 40
-    phrases_epochs: int = 40
+    phrases_epochs: int = 28
     answers_epochs: int = 50
     slices: int = 32
-    asked_volumes: int = 16
+    asked_volumes: int = 8
+    answers_pool: int = 800
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 0.02
 
@@ -176,14 +178,16 @@ def _phrases(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
 
     @torch.no_grad()
     def measure() -> dict[str, float]:
-        logits, changed, true = contrast(batch).numpy(), batch["changed"].numpy(), batch["true"].numpy() > 0
+        logits, contrasts = contrast(batch)
+        error = (contrasts - square_contrast(batch["image"])).square().mean().item()
+        logits, changed, true = logits.numpy(), batch["changed"].numpy(), batch["true"].numpy() > 0
         finding = np.arange(changed.shape[1]) < changed.shape[1] // 2
         areas = {
             f"auc, {name}": area_under_curve(logits[true & (finding == own)], logits[~true & (changed == part)])
             for part, name in enumerate(names)
             for own in [" spot" not in name and name != "brightness"]
         }
-        return {"right": float(((logits > 0) == true).mean()), **areas}
+        return {"right": float(((logits > 0) == true)[:, finding].mean()), "squares": error, **areas}
 
     return Stage("phrases", contrast, batches, PhraseLoss(), prepare_phrase_batch, epochs, measure, measure_every=4)
 
@@ -195,20 +199,20 @@ def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def _answers(network: Checkpoint, work: Path, schedule: Schedule) -> Stage:
-    volumes = encode_findings(network, _pool(work, TRAINING_SEED, schedule.volumes))
+    volumes = encode_findings(network, _pool(work, TRAINING_SEED, schedule.volumes)[: schedule.answers_pool])
     held = encode_findings(network, _pool(work, VALIDATION_SEED, schedule.validation_volumes))
     batches = FindingsAnswerBatches(
         network,
         volumes,
-        batch_size=6,
-        questions=4,
-        full_batch_size=2,
+        batch_size=schedule.asked_volumes,
+        questions=6,
+        full_batch_size=max(schedule.asked_volumes // 4, 1),
         full_fraction=0.3,
         min_share=0.03,
         first_share=0.05,
         growth_epochs=schedule.answers_epochs // 2,
         random_fraction=0.1,
-        closed_fraction=0.2,
+        closed_fraction=0.1,
         steps=schedule.steps,
         seed=2,
     )

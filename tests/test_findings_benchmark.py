@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-TOY = {"steps": 1, "volumes": 2, "validation_volumes": 2, "pixels_epochs": 1, "captions_epochs": 1, "answers_epochs": 1}
-TOY |= {"masked_slices": 2, "slices": 2}
+TOY = {"steps": 1, "volumes": 2, "validation_volumes": 2, "phrases_epochs": 1, "answers_epochs": 1}
+TOY |= {"slices": 2, "asked_volumes": 1, "answers_pool": 2}
 
 
 @pytest.fixture
@@ -66,19 +66,58 @@ def test_ideal_reader_needs_the_tokens_of_findings(findings):
     assert all(line["tokens"]["oracle"] == line["tokens"]["random"] for line in lines)
 
 
+def test_comparison_of_hand_made_lines(findings):
+    module = importlib.import_module("findings_comparison")
+
+    def compared(attention, random, kept):
+        right = {"received attention": attention, "random": random}
+        shared = {"share": 0.05, "sizes": {"side, hyperdense": 9.0}, "diameters": [9.0, 16.0]}
+        places = {"tokens": {name: [5, 100] for name in right}, "slices": {name: [4, 5] for name in right}}
+        return {**shared, **places, "right": right, "kept": {"received attention": [True, True], "random": kept}}
+
+    yes, no = {"side, hyperdense": True, "count": True}, {"side, hyperdense": False, "count": False}
+    mixed = {"side, hyperdense": False, "count": True}
+    result = module.comparison_scores(
+        [compared(yes, mixed, [False, True]), compared(yes, no, [True, True])], findings.interval
+    )
+    attention, random = result["0.05"]["received attention"], result["0.05"]["random"]
+    assert attention["all"]["mean"] == 100
+    assert random["all"]["mean"] == 25
+    assert random["by_size"] == {"8 to 10 mm": 0}
+    assert random["by_kind"] == {"count": 50, "side, hyperdense": 0}
+    assert random["findings_that_keep_a_token_percent"] == {"14 to 20 mm": 100, "8 to 10 mm": 50}
+    assert random["slices_kept_percent"] == 80
+    # volumes lose 1 of 2 and 2 of 2 questions
+    assert random["minus received attention"] == {"mean": -75.0, "low": -100.0, "high": -50.0}
+
+
 def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
     monkeypatch.setattr("monai_medpruner.training.findings_volumes._VOLUMES_PER_FILE", 2)
     out = tmp_path / "findings.json"
     arguments = ["--families", "qwen3_vl", "--count", "2", "--work", str(tmp_path / "work"), "--out", str(out)]
+    arguments += [
+        "--comparison_count",
+        "1",
+        "--shares",
+        "0.05",
+        "--methods",
+        "received attention",
+        "random",
+        "cdpruner",
+    ]
     arguments += [part for name, value in TOY.items() for part in (f"--{name}", str(value))]
     findings.main(arguments)
     first = json.loads(out.read_text())
     (own,) = first["families"].values()
-    assert [one["stage"] for one in own["curves"]] == ["pixels", "captions", "answers"]
+    assert [one["stage"] for one in own["curves"]] == ["phrases", "answers"]
     assert set(own["curves"][-1]) >= {"loss", "unpruned", "oracle", "random"}
+    compared = own["comparison"]["0.05"]
+    assert list(compared) == ["received attention", "random", "cdpruner"]
+    assert all(4 < one["tokens_kept_percent"] <= 5 for one in compared.values())
     assert own["questions"] == first["ideal_reader"]["questions"]
     # what is trained and asked is not trained and asked again
     monkeypatch.setattr("findings_training.SupervisedTrainer", None)
     monkeypatch.setattr(findings, "exact_answers", None)
+    monkeypatch.setattr("findings_comparison.compare_volume", None)
     findings.main(arguments)
     assert json.loads(out.read_text()) == first

@@ -23,14 +23,17 @@ from monai_medpruner.training.findings_answers import (
     questions_right,
     random_tokens,
 )
+from monai_medpruner.training.findings_contrast import (
+    PhraseContrast,
+    PhraseLoss,
+    prepare_phrase_batch,
+    square_contrast,
+)
 from monai_medpruner.training.findings_phrases import (
     PHRASE_PARTS,
     PhraseBatches,
-    PhraseContrast,
-    PhraseLoss,
     caption_phrases,
     phrase_terms,
-    prepare_phrase_batch,
     says,
     square_looks,
 )
@@ -105,6 +108,7 @@ __all__ = [
     "save_small_checkpoint",
     "save_trained",
     "says",
+    "square_contrast",
     "square_looks",
     "training_handlers",
     "training_phantom",

@@ -1,38 +1,26 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Contrast of slices with phrases of captions: the encoder learns which phrases are true of a slice.
-
-As in FLAIR (arXiv 2412.03561), a phrase is a part of a caption, and its text is the query that pools the tokens of the
-slice; as in SigLIP (arXiv 2303.15343), each pair of slice and phrase is one yes-or-no decision. No head reads a label
-off a token: what is learned of findings comes from captions of whole slices.
-"""
+"""Phrases of the captions of slices, true ones and wrong ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from monai_medpruner.networks import Checkpoint
 from monai_medpruner.training.findings_volumes import FindingsVolume
 from monai_medpruner.training.step_batches import StepBatches
-from monai_medpruner.training.vision_warm_up import encode_slices, is_language
 
 __all__ = [
     "PHRASE_PARTS",
     "Phrase",
     "PhraseBatches",
-    "PhraseContrast",
-    "PhraseLoss",
     "caption_phrases",
     "phrase_terms",
-    "prepare_phrase_batch",
     "says",
     "square_looks",
 ]
@@ -60,6 +48,7 @@ _PATTERN = re.compile(", ".join([" ".join(f"({'|'.join(words)})" for words in li
 _NO_LOOK = (-1,) * len(_LOOKS)
 _BRIGHTNESS = (0.1, 0.4, 0.55)  # bounds of the words for the mean of a square, of the window
 _SPOT = (0.07, 0.45)  # and of how far its brightest or darkest block of 2 by 2 pixels lies from the median
+_TRIES = 20
 _NEXT_SIZE = 1  # sizes this many words apart are both true, because a diameter lies between two of them
 
 
@@ -115,10 +104,10 @@ def phrase_terms(phrases: Sequence[Phrase]) -> np.ndarray:
 class PhraseBatches(StepBatches):
     """Single slices, each with phrases that are true of it and phrases that are not.
 
-    A phrase is a part of the caption; half of these have one word changed. Others are phrases of other captions. As many
-    phrases say what a square looks like, be it a finding, bone or a ventricle: words from pixels alone, as a target of
-    reconstruction is. From them the text learns which tokens a place means, which findings are too few to teach. Small
-    findings come after large ones.
+    A phrase is a part of the caption; half of these have one word changed. Others are phrases of other captions. As
+    many phrases say what a square looks like, be it a finding, bone or a ventricle, in words that follow from its
+    pixels alone. They teach the text which tokens a place means; findings are too few for that. Small findings come
+    after large ones.
 
     Args:
         volumes: volumes to sample from.
@@ -174,15 +163,15 @@ class PhraseBatches(StepBatches):
             generator: random generator of the phrases.
 
         Returns:
-            as above, Q being twice ``phrases``; ``changed``, int64 ``(S, Q)``, is the part of a phrase that was changed,
-            -1 where none was, and the number of parts for phrases of other captions.
+            as above, Q being twice ``phrases``; ``changed``, int64 ``(S, Q)``, is the part of a phrase that was
+            changed, -1 where none was, and the number of parts for phrases of other captions.
         """
         terms, true, changed = [], [], []
         image = np.stack([self.volumes[number].slices[index] for number, index, _ in chosen])
         looks = square_looks(image, _COUNTS[_ROW])
-        for (*_, caption), look in zip(chosen, looks, strict=True):
+        for row, (*_, caption) in enumerate(chosen):
             drawn = [self._phrase(caption, generator) for _ in range(self.phrases)]
-            squares = [_square_phrase(look, generator) for _ in range(self.phrases)]
+            squares = [_square_phrase(looks, row, generator) for _ in range(self.phrases)]
             terms.append(phrase_terms([phrase for phrase, _ in (*drawn, *squares)]))
             true.append([says(caption, phrase) for phrase, _ in drawn] + [part < 0 for _, part in squares])
             changed.append([part for _, part in (*drawn, *squares)])
@@ -232,78 +221,23 @@ def _leave_out(said: list[int], generator: np.random.Generator) -> None:
         said[_DENSITY] = whole[_DENSITY]
 
 
-def _square_phrase(looks: np.ndarray, generator: np.random.Generator) -> tuple[Phrase, int]:
-    """Draw a phrase about a square of a slice, and the part that was changed, -1 if it is true."""
-    row, column = generator.integers(looks.shape[:2]).tolist()
-    said = [-1] * len(PHRASE_PARTS)
-    said[_ROW], said[_COLUMN] = row, column
-    part = _LOOKS[int(generator.integers(len(_LOOKS)))]
-    said[part] = int(looks[row, column, part - _LOOKS[0]])
-    if generator.uniform() < 0.5:
-        return tuple(said), -1
-    others = [word for word in range(_COUNTS[part]) if word != said[part]]
-    said[part] = others[int(generator.integers(len(others)))]
-    return tuple(said), part
+def _square_phrase(looks: np.ndarray, row: int, generator: np.random.Generator) -> tuple[Phrase, int]:
+    """Draw a phrase about a square of a slice of a batch, and the part that is not true of it, -1 if it is true.
 
-
-def prepare_phrase_batch(
-    batch: Mapping[str, torch.Tensor], device: torch.device | str | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
-    """Return the batch and which phrases are true, for MONAI's trainer; tensors go to the device."""
-    moved = {name: value.to(device, non_blocking=non_blocking) for name, value in batch.items()}
-    return moved, moved["true"]
-
-
-class PhraseContrast(nn.Module):
-    """A model's encoder and projector, a small text encoder, and attention from text to the tokens of a slice.
-
-    Args:
-        network: its model is trained in place, without the language model.
-        heads: number of heads of the attention.
-        seed: seed of the initial weights of what is discarded after training.
+    A wrong word is that of another slice at the same place, and places where all slices look alike are left out as far
+    as possible: so the place alone does not tell whether a phrase is true.
     """
-
-    def __init__(self, network: Checkpoint, heads: int = 4, seed: int = 0) -> None:
-        super().__init__()
-        self._network = [network]  # in a list, so that it is not a submodule: only the model is trained and saved
-        self.model = network.model
-        self.heads = heads
-        width = self.model.config.get_text_config().hidden_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.word_embedding = nn.Linear(sum(_COUNTS), width, bias=False)
-            nn.init.normal_(self.word_embedding.weight, std=0.5)
-            self.text = nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-            )
-            self.text_norm, self.token_norm, self.pooled_norm = (nn.LayerNorm(width) for _ in range(3))
-            self.query, self.key, self.value, self.pooled, self.compared = (nn.Linear(width, width) for _ in range(5))
-            self.match_head = nn.Sequential(nn.Linear(3 * width, width), nn.GELU(), nn.Linear(width, 1))
-        self.to(self.model.device)
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad = not is_language(name)
-
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the log-odds ``(S, Q)`` that each phrase is true of its slice.
-
-        Args:
-            batch: ``image``, uint8 ``(S, H, W)``, and ``terms``, ``(S, Q, words)``, of :class:`PhraseBatches`.
-        """
-        tokens = self.token_norm(torch.stack(encode_slices(self._network[0], batch["image"])).sum(0))
-        words = self.word_embedding(batch["terms"])
-        text = words + self.text(words)
-        query, key, value = (
-            rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for rows in (self.query(self.text_norm(text)), self.key(tokens), self.value(tokens))
-        )
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        pooled, compared = self.pooled_norm(self.pooled(attended)), self.compared(text)
-        return self.match_head(torch.cat([pooled * compared, pooled, compared], -1))[..., 0]
-
-
-class PhraseLoss(nn.Module):
-    """Binary cross-entropy over the pairs of slice and phrase, as in SigLIP (arXiv 2303.15343, equation 1)."""
-
-    def forward(self, logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        """Return the loss of log-odds ``(S, Q)`` for which phrases are true, ``(S, Q)``."""
-        return F.binary_cross_entropy_with_logits(logits, true)
+    for _ in range(_TRIES):
+        place = generator.integers(looks.shape[1:3]).tolist()
+        look = int(generator.integers(looks.shape[3]))
+        words = looks[:, place[0], place[1], look]
+        others = words[words != words[row]]
+        if len(others):
+            break
+    said = [-1] * len(PHRASE_PARTS)
+    said[_ROW], said[_COLUMN] = place
+    said[_LOOKS[look]] = int(words[row])
+    if not len(others) or generator.uniform() < 0.5:
+        return tuple(said), -1
+    said[_LOOKS[look]] = int(others[int(generator.integers(len(others)))])
+    return tuple(said), _LOOKS[look]

@@ -22,6 +22,7 @@ from monai_medpruner.training import (
     phrase_terms,
     prepare_phrase_batch,
     says,
+    square_contrast,
     square_looks,
     untrained_network,
 )
@@ -123,7 +124,9 @@ def test_phrases_are_true_or_changed_in_one_word(volumes):
                 assert bool(true) == says(caption, one)
             elif max(one[words:]) >= 0:
                 here = looks[row, one[PARTS.index("row")], one[PARTS.index("column")]]
-                assert bool(true) == all(word in (-1, own) for word, own in zip(one[words:], here.tolist(), strict=True))
+                assert bool(true) == all(
+                    word in (-1, own) for word, own in zip(one[words:], here.tolist(), strict=True)
+                )
     assert kinds >= {-1, PARTS.index("density"), PARTS.index("brightness"), len(PARTS)}
     # half of the phrases about squares are true
     assert batch["true"][:, 20:].mean() == pytest.approx(0.5, abs=0.15)
@@ -134,7 +137,9 @@ def test_batches_begin_with_large_findings(volumes):
     sizes = [min(one[PARTS.index("size")] for one in caption) for *_, caption in batches.with_finding]
     assert sizes == sorted(sizes, reverse=True)
     first = torch.from_numpy(
-        np.stack([volumes[number].slices[index] for number, index, _ in batches.with_finding[: round(0.4 * len(sizes))]])
+        np.stack(
+            [volumes[number].slices[index] for number, index, _ in batches.with_finding[: round(0.4 * len(sizes))]]
+        )
     )
     assert all((first == image).flatten(1).all(1).any() for image in batches[0]["image"])
     batches.epoch = 11
@@ -144,17 +149,18 @@ def test_batches_begin_with_large_findings(volumes):
 def test_text_pools_all_tokens_of_its_own_slice(contrast, volumes):
     batch = PhraseBatches(volumes, 3, 4, 0.5, 0, 1, 0)[0]
     with torch.no_grad():
-        together = contrast(batch)
-        alone = torch.cat([contrast({name: value[row : row + 1] for name, value in batch.items()}) for row in range(3)])
-        mirrored = contrast({**batch, "image": batch["image"].flip(2)})
+        together, _ = contrast(batch)
+        parts = [{name: value[row : row + 1] for name, value in batch.items()} for row in range(3)]
+        alone = torch.cat([contrast(part)[0] for part in parts])
+        mirrored, _ = contrast({**batch, "image": batch["image"].flip(2)})
     assert together.shape == (3, 8)
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(together, mirrored, atol=1e-4)
 
 
 def test_contrast_trains_the_encoder_and_not_the_language_model(contrast, volumes):
-    moved, true = prepare_phrase_batch(PhraseBatches(volumes, 2, 4, 1.0, 0, 1, 0)[0])
-    loss = PhraseLoss()(contrast(moved), true)
+    moved, label = prepare_phrase_batch(PhraseBatches(volumes, 2, 4, 1.0, 0, 1, 0)[0])
+    loss = PhraseLoss()(contrast(moved), label)
     loss.backward()
     trained = {name for name, one in contrast.named_parameters() if one.grad is not None}
     assert not any(is_language(name) for name in trained)
@@ -163,7 +169,23 @@ def test_contrast_trains_the_encoder_and_not_the_language_model(contrast, volume
     contrast.zero_grad(set_to_none=True)
 
 
-def test_loss_of_known_odds():
+def test_contrast_of_blocks(volumes):
+    image = torch.from_numpy(volumes[0].slices[3:5])
+    result = square_contrast(image)
+    assert result.shape == (2, SIDE**2, 64)
+    for token in (0, 7, 14, 21):
+        row, column = divmod(token, SIDE)
+        square = image[1].double().numpy()[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] / 255
+        blocks = np.array([square[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for i in range(8) for j in range(8)])
+        expected = np.clip(10 * (blocks - np.sort(blocks)[31]), -3, 3)  # torch takes the lower of the two middle ones
+        np.testing.assert_allclose(result[1, token].numpy(), expected, atol=1e-4)
+
+
+def test_loss_of_known_odds(volumes):
     logits, true = torch.tensor([[0.0, 2.0], [-1.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    probability = torch.tensor([0.5, F.sigmoid(torch.tensor(-2.0)), F.sigmoid(torch.tensor(1.0)), F.sigmoid(torch.tensor(3.0))])
-    assert PhraseLoss()(logits, true).item() == pytest.approx(-probability.log().mean().item(), abs=1e-6)
+    odds = torch.tensor([0.0, -2.0, 1.0, 3.0])
+    image = torch.from_numpy(volumes[0].slices[:2])
+    contrast = square_contrast(image)
+    expected = -F.sigmoid(odds).log().mean().item()
+    assert PhraseLoss()((logits, contrast), (true, image)).item() == pytest.approx(expected, abs=1e-6)
+    assert PhraseLoss()((logits, contrast + 2), (true, image)).item() == pytest.approx(expected + 4, abs=1e-5)

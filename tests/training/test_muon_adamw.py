@@ -72,3 +72,20 @@ def test_error_names_the_required_version(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(SettingsError, match=r"PyTorch 2\.9"):
         MuonAdamW(network().named_parameters(), 0.02, 0.002)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_float32_gives_the_updates_of_pytorchs_muon_up_to_rounding(shape):
+    torch.manual_seed(1)
+    expected = nn.ParameterDict({"inner": torch.randn(shape)})
+    ours = nn.ParameterDict({"inner": expected["inner"].detach().clone(), "embed": torch.zeros(2, 2)})
+    start = expected["inner"].detach().clone()
+    stock = torch.optim.Muon(list(expected.parameters()), lr=0.1, weight_decay=0.01)
+    one = MuonAdamW(ours.named_parameters(), 0.1, 0.002, float32=True)
+    for number in range(5):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(number))
+        expected["inner"].grad, ours["inner"].grad = gradient.clone(), gradient.clone()
+        stock.step()
+        one.step()
+    moved = (expected["inner"] - start).norm()
+    assert (ours["inner"] - expected["inner"]).norm() < 0.02 * moved

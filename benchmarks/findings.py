@@ -4,10 +4,10 @@
 """Measure whether the choice of tokens matters on phantoms with small findings, and compare pruners on them.
 
 Trains a small model of each family (``findings_training.py``), then asks it all questions about phantoms of a seed that
-no training saw: with all tokens, those of an oracle and random ones; and, about phantoms of another seed, with those of
-each pruner (``findings_comparison.py``). The oracle keeps the tokens of the findings and those beside them; random
-tokens are a share of the volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes:
-training at its last epoch, questions at the last volume. Everything here is synthetic.
+no training saw: with all tokens, with those of an oracle, with random ones, and with those of each pruner
+(``findings_comparison.py``). The oracle keeps the tokens of the findings and those beside them; random tokens are a
+share of the volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes: training at its
+last epoch, questions at the last volume. Everything here is synthetic.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from findings_comparison import METHODS, SHARES, compare, comparison_scores
+from findings_comparison import METHODS, SHARES, compare, comparison_scores, size_group
 from findings_training import SHARE, SIDE, Schedule, curves, quiet, train
 
 from monai_medpruner.data.phantom import (
     FINDINGS_QUESTIONS,
+    HEAD_LABELS,
     FindingsSettings,
     findings_answers,
     findings_questions,
@@ -151,16 +152,45 @@ def ideal_reading(seed: int, count: int) -> tuple[dict[str, float], list[dict[st
     return {kind: round(100 * rate, 1) for kind, rate in majority_rates(rows).items()}, lines
 
 
+def contrast_to_noise(seed: int, count: int) -> dict[str, dict[str, float]]:
+    """Return how well findings stand out, by density and diameter: what an ideal detector has to work with.
+
+    Findings at the skull are left out, whose pixels the blur of the bone brightens. Of each other one, the slice with
+    most of it is taken. Its contrast is its mean minus the median of the brain up to 8
+    mm around it. The ratio is contrast times the square root of the number of pixels over the noise: that of a matched
+    filter, if the noise of pixels were independent.
+    """
+    seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for index in range(count):
+        phantom = generate_findings(phantom_seed(seed, index), FindingsSettings())
+        brain = (phantom.organs == HEAD_LABELS["brain"]) & (phantom.lesion_mask == 0)
+        for finding in (one for one in phantom.findings if not one.touches_skull):
+            whole = phantom.lesion_mask == finding.label
+            best = int(whole.sum((0, 1)).argmax())
+            mask, values = whole[:, :, best], phantom.volume[:, :, best]
+            away = np.indices(mask.shape) - np.argwhere(mask).mean(0)[:, None, None]
+            distance = np.hypot(*away) * phantom.spacing[0] - finding.diameter_mm / 2
+            ring = brain[:, :, best] & (distance > 2) & (distance < 8)
+            contrast = abs(float(values[mask].mean() - np.median(values[ring])))
+            group = f"{finding.density}, {size_group(finding.diameter_mm)}"
+            seen[group].append((contrast, contrast / phantom.noise_hu * float(mask.sum()) ** 0.5))
+    return {
+        group: {
+            "findings": len(seen[group]),
+            "contrast_hu": round(float(np.median([contrast for contrast, _ in seen[group]])), 1),
+            "ratio": round(float(np.median([ratio for _, ratio in seen[group]])), 1),
+            "ratio_tenth_percentile": round(float(np.percentile([ratio for _, ratio in seen[group]], 10)), 1),
+        }
+        for group in sorted(seen)
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="default: both")
     parser.add_argument("--count", type=int, default=280, help="tested phantoms, of about 8 questions (default: 280)")
-    parser.add_argument("--seed", type=int, default=3003, help="of the tested phantoms; not 3000, not 3002")
-    parser.add_argument(
-        "--comparison_seed", type=int, default=3005, help="of the phantoms that pruners are compared on"
-    )
-    parser.add_argument("--comparison_count", type=int, default=280, help="number of these phantoms (default: 280)")
+    parser.add_argument("--seed", type=int, default=44839, help="of the tested phantoms; not 3000, not 3002")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, help="default: all")
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES, help="of the tokens (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("out/findings"), help="folder of models and answers")
@@ -175,31 +205,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = {
         "machine": f"{platform.machine()}, CPU, one thread",
         "phantoms": {"preset": "findings", "seed": options.seed, "count": options.count},
-        "compared_phantoms": {"seed": options.comparison_seed, "count": options.comparison_count},
         "share_of_tokens": SHARE,
         "schedule": asdict(schedule),
         "families": {},
     }
     result["majority_percent"], lines = ideal_reading(options.seed, options.count)
     result["ideal_reader"] = scores(lines)
+    result["contrast_to_noise"] = contrast_to_noise(options.seed, min(options.count, 120))
     volumes = findings_pool(options.work / "phantoms", options.seed, options.count, FindingsSettings(), SIDE)
     for family in options.families:
         network, answering = train(family, options.work, schedule)
         asked = options.work / family / f"asked_{options.seed}.jsonl"
         lines = ask(network, answering, options.seed, volumes[: options.count], asked)
-        compared = options.work / family / f"compared_{options.comparison_seed}.jsonl"
-        chosen = compare(
-            network,
-            answering,
-            options.comparison_seed,
-            options.comparison_count,
-            compared,
-            options.methods,
-            options.shares,
-        )
+        file = options.work / family / f"compared_{options.seed}.jsonl"
+        compared = compare(network, answering, options.seed, options.count, file, options.methods, options.shares)
+        unpruned = {line["seed"]: line["right"]["unpruned"] for line in lines}
         result["families"][family] = {
             **scores(lines[: options.count]),
-            "comparison": comparison_scores(chosen, interval),
+            "comparison": comparison_scores(compared, unpruned, interval),
             "curves": curves(options.work, family),
         }
     options.out.parent.mkdir(parents=True, exist_ok=True)

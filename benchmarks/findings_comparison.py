@@ -195,12 +195,15 @@ def size_group(diameter_mm: float) -> str:
 
 
 def comparison_scores(
-    lines: Sequence[Mapping[str, Any]], interval: Callable[[Sequence[Sequence[float]]], dict[str, float]]
+    lines: Sequence[Mapping[str, Any]],
+    unpruned: Mapping[int, Mapping[str, bool]],
+    interval: Callable[[Sequence[Sequence[float]]], dict[str, float]],
 ) -> dict[str, Any]:
     """Return, by share and method, accuracies with intervals, by kind and size, the findings kept, and differences.
 
     Args:
         lines: result of :func:`compare`.
+        unpruned: which questions are answered with all tokens, by the seed of the volume.
         interval: mean and interval of values grouped by volume.
     """
     result: dict[str, Any] = {}
@@ -228,18 +231,19 @@ def comparison_scores(
                     for size, one in zip(line["diameters"], line["kept"][name], strict=True)
                 ),
             }
+            pairs = [(line["right"][name], unpruned[line["seed"]]) for line in own]
+            scored[name]["minus unpruned"] = interval([_differences(*pair) for pair in pairs])
             for other in ("received attention", "random", "average pooling"):
                 if other in own[0]["right"] and other != name:
-                    scored[name][f"minus {other}"] = interval(
-                        [_differences(line["right"], name, other) for line in own]
-                    )
+                    pairs = [(line["right"][name], line["right"][other]) for line in own]
+                    scored[name][f"minus {other}"] = interval([_differences(*pair) for pair in pairs])
         result[f"{share:g}"] = scored
     return result
 
 
-def _differences(right: Mapping[str, Mapping[str, bool]], first: str, second: str) -> list[float]:
-    """Return, question by question, 1 where only the first method is right and -1 where only the second is."""
-    return [float(right[first][kind]) - float(right[second][kind]) for kind in right[first]]
+def _differences(first: Mapping[str, bool], second: Mapping[str, bool]) -> list[float]:
+    """Return, question by question, 1 where only the first is right and -1 where only the second is."""
+    return [float(first[kind]) - float(second[kind]) for kind in first]
 
 
 def _means(pairs: Any) -> dict[str, float]:

@@ -69,17 +69,22 @@ def test_ideal_reader_needs_the_tokens_of_findings(findings):
 def test_comparison_of_hand_made_lines(findings):
     module = importlib.import_module("findings_comparison")
 
-    def compared(attention, random, kept):
+    def compared(seed, attention, random, kept):
         right = {"received attention": attention, "random": random}
         shared = {"share": 0.05, "sizes": {"side, hyperdense": 9.0}, "diameters": [9.0, 16.0]}
         places = {"tokens": {name: [5, 100] for name in right}, "slices": {name: [4, 5] for name in right}}
-        return {**shared, **places, "right": right, "kept": {"received attention": [True, True], "random": kept}}
+        return {
+            "seed": seed,
+            **shared,
+            **places,
+            "right": right,
+            "kept": {"received attention": [True, True], "random": kept},
+        }
 
     yes, no = {"side, hyperdense": True, "count": True}, {"side, hyperdense": False, "count": False}
     mixed = {"side, hyperdense": False, "count": True}
-    result = module.comparison_scores(
-        [compared(yes, mixed, [False, True]), compared(yes, no, [True, True])], findings.interval
-    )
+    lines = [compared(1, yes, mixed, [False, True]), compared(2, yes, no, [True, True])]
+    result = module.comparison_scores(lines, {1: yes, 2: mixed}, findings.interval)
     attention, random = result["0.05"]["received attention"], result["0.05"]["random"]
     assert attention["all"]["mean"] == 100
     assert random["all"]["mean"] == 25
@@ -87,8 +92,19 @@ def test_comparison_of_hand_made_lines(findings):
     assert random["by_kind"] == {"count": 50, "side, hyperdense": 0}
     assert random["findings_that_keep_a_token_percent"] == {"14 to 20 mm": 100, "8 to 10 mm": 50}
     assert random["slices_kept_percent"] == 80
+    assert random["minus unpruned"]["mean"] == -50
     # volumes lose 1 of 2 and 2 of 2 questions
     assert random["minus received attention"] == {"mean": -75.0, "low": -100.0, "high": -50.0}
+
+
+def test_contrast_to_noise_is_that_of_the_settings(findings):
+    result = findings.contrast_to_noise(5, 6)
+    assert sum(one["findings"] for one in result.values()) >= 4
+    for group, one in result.items():
+        if not group.endswith("4 to 8 mm"):  # the kernel takes contrast from smaller ones
+            low, high = (25, 52) if group.startswith("hyperdense") else (13, 28)
+            assert low < one["contrast_hu"] < high
+            assert one["ratio"] >= one["ratio_tenth_percentile"] > 0
 
 
 def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
@@ -96,8 +112,6 @@ def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
     out = tmp_path / "findings.json"
     arguments = ["--families", "qwen3_vl", "--count", "2", "--work", str(tmp_path / "work"), "--out", str(out)]
     arguments += [
-        "--comparison_count",
-        "1",
         "--shares",
         "0.05",
         "--methods",

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from findings_training import SIDE
 from monai.data import MetaTensor
+from rare_tokens import RareTokensPruner
 
 from monai_medpruner.data.phantom import (
     FINDINGS_QUESTIONS,
@@ -47,6 +48,7 @@ from monai_medpruner.transforms import InterSliceAnchorFilter
 SHARES = (0.05, 0.1, 0.2, 0.02)
 #: diameters in mm at which findings are divided into groups
 SIZES_MM = (8.0, 10.0, 14.0)
+_BY_METHOD = ("tokens", "slices", "kept", "right")  # parts of a line that have an entry for each method
 _GAP_MM = 10.0  # the default under a budget, see configs/settings.json
 
 
@@ -87,6 +89,7 @@ METHODS: dict[str, Method] = {
     "received attention, body only": Method(_attention, body=True),
     "random": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0)),
     "random, body only": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0), body=True),
+    "rare tokens": Method(lambda _: RareTokensPruner()),
     "average pooling": Method(lambda _: AveragePoolingPruner()),
     "visionzip": Method(lambda share: VisionZipPruner(keep_ratio=_rounded_up(share))),
     "hiprune": Method(lambda share: HiPrunePruner(keep_ratio=_rounded_up(share))),
@@ -105,18 +108,33 @@ def compare(
     shares: Sequence[float],
 ) -> list[dict[str, Any]]:
     """Return one line per volume and share, with what each method keeps and answers; what is known is read."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    known = {(line["seed"], line["share"]) for line in lines}
+    known: dict[tuple[int, float], dict[str, Any]] = {}
+    for text in file.read_text().splitlines() if file.is_file() else ():
+        _add(known, json.loads(text))
     for share in shares:
-        for index in range(count):
-            number = phantom_seed(seed, index)
-            if (number, share) in known:
+        for number in [phantom_seed(seed, index) for index in range(count)]:
+            missing = [name for name in methods if name not in known.get((number, share), {}).get("right", {})]
+            if not missing:
                 continue
-            line = compare_volume(network, answering, generate_findings(number, FindingsSettings()), share, methods)
-            lines.append(line)
+            line = compare_volume(network, answering, generate_findings(number, FindingsSettings()), share, missing)
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(line) + "\n")
-    return lines
+            _add(known, line)
+    return [
+        {
+            name: {method: value[method] for method in methods} if name in _BY_METHOD else value
+            for name, value in line.items()
+        }
+        for (_, share), line in known.items()
+        if share in shares
+    ]
+
+
+def _add(known: dict[tuple[int, float], dict[str, Any]], line: dict[str, Any]) -> None:
+    """Add what a line says of further methods to what is known of the same volume and share."""
+    own = known.setdefault((line["seed"], line["share"]), line)
+    for name in _BY_METHOD:
+        own[name] |= line[name]
 
 
 def compare_volume(

@@ -129,6 +129,21 @@ def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
     assert list(compared) == ["received attention", "random", "cdpruner"]
     assert all(4 < one["tokens_kept_percent"] <= 5 for one in compared.values())
     assert own["questions"] == first["ideal_reader"]["questions"]
+    # a further method is asked about alone
+    further = importlib.import_module("findings_comparison")
+    asked = []
+    original = further.compare_volume
+    monkeypatch.setattr(further, "compare_volume", lambda *parts: asked.append(parts[-1]) or original(*parts))
+    findings.main(
+        [
+            *arguments[: arguments.index("cdpruner")],
+            "cdpruner",
+            "rare tokens",
+            *arguments[arguments.index("cdpruner") + 1 :],
+        ]
+    )
+    assert asked == [["rare tokens"]] * 2
+    assert list(json.loads(out.read_text())["families"]["qwen3_vl"]["comparison"]["0.05"])[-1] == "rare tokens"
     # what is trained and asked is not trained and asked again
     monkeypatch.setattr("findings_training.SupervisedTrainer", None)
     monkeypatch.setattr(findings, "exact_answers", None)

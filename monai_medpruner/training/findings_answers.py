@@ -237,7 +237,9 @@ def exact_answers(answering: AnswerNetwork, encoded: EncodedFindings, keep: np.n
 
 @torch.no_grad()
 def questions_right(answering: AnswerNetwork, pruned: PrunedSlices, answers: Mapping[str, str]) -> dict[str, bool]:
-    """Return for each kind of question whether greedy decoding gives exactly the correct answer; see above.
+    """Return for each kind of question whether greedy decoding gives exactly the correct answer.
+
+    Found as in :func:`exact_answers`, from tokens that were already selected.
 
     Args:
         answering: the trained model.

@@ -45,6 +45,4 @@ def write_missing_pages(folder: str | Path) -> None:
     sys.stderr.write(printable(f"reports in {Path(folder) / 'reports'}: {len(names)}, written now: {written}") + "\n")
     encoded = {line["image"] for line in results.lines if "record" in line}
     if failed := {line["image"] for line in results.lines if "record" not in line} - encoded:
-        sys.stderr.write(
-            f"volumes that failed and have no report: {len(failed)}; see the status of their lines\n"
-        )
+        sys.stderr.write(f"volumes that failed and have no report: {len(failed)}; see the status of their lines\n")

@@ -3,7 +3,7 @@
 
 """Draw the figure of docs/label.md: the overlay of a phantom over its CT.
 
-``python scripts/label_picture.py model=tiny tau=0.5``. The arguments are those of ``--conf`` of the MONAI Label app.
+``python scripts/label_picture.py model=phantom``. The arguments are those of ``--conf`` of the MONAI Label app.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from monai_medpruner.data.phantom import phantom_command
+from monai_medpruner.data.phantom import PRESETS, phantom_command
 from monai_medpruner.label.configuration import configuration
 from monai_medpruner.label.parameters import OverlayParameters
 from monai_medpruner.label.study_model import StudyModel
@@ -30,12 +30,12 @@ PHANTOMS, HEIGHT, WINDOW = 12, 260, (-160, 240)
 def main(conf: dict[str, str]) -> None:
     """Write the figure."""
     with TemporaryDirectory() as folder:
-        phantom_command(PHANTOMS, 7, Path(folder))
+        phantom_command(PHANTOMS, 7, Path(folder), PRESETS["small"])  # as in the training data of the model
         truths = [json.loads(line) for line in (Path(folder) / "phantoms.jsonl").read_text().splitlines()]
         truth = next(one for one in truths if one["plane"] == "axial" and one["lesions"])
         image = Path(folder) / truth["image"]
         app = StudyModel.from_configuration(configuration(conf))
-        file, described = app.write_overlay(image, ("phantom",), OverlayParameters(), Path(folder))
+        file, described = app.write_overlay(image, OverlayParameters(), Path(folder))
         voxels, labels, lesion = (_canonical(one) for one in (image, file, Path(folder) / truth["lesion_mask"]))
     depth = labels.shape[2]
     kept = [index for index in range(depth) if labels[..., index].any()]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from monai_medpruner.cli.report_option import add_report_option, write_pages
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings, longest_question
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
 from monai_medpruner.terminal_text import printable
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", nargs="+", required=True, help="NIfTI file, DICOM folder or CSV; one or more")
     parser.add_argument("--question", nargs="+", default=[], help="any text, asked verbatim; one or more")
     parser.add_argument("--questions_file", help='JSONL file with a line {"question": "..."} for each question')
-    parser.add_argument("--report", action="store_true", help="write a page for each study, as medpruner report does")
+    add_report_option(parser)
     add_model_options(parser)
     add_setting_options(parser, ("budget", "slices", "tokens", "model", "limits", "output"))
 
@@ -59,13 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _write_reports(engine: Any, folder: str) -> None:
-    """Write the pages of the volumes that were answered, and name them on standard error."""
-    from monai_medpruner.report import write_reports
-
-    if engine.failed == engine.volumes:
-        return
-    for path, note in write_reports(folder):
-        sys.stderr.write(printable(f"report: {path}" + (f" ({note})" if note else "")) + "\n")
+    """Write the pages of the volumes that were answered."""
+    if engine.failed < engine.volumes:
+        write_pages(folder)
 
 
 def _chosen_bundle(arguments: argparse.Namespace) -> Path:

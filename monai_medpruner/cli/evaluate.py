@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from monai_medpruner.cli.report_option import add_report_option, write_missing_pages
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides
 from monai_medpruner.terminal_text import printable
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--dataset_dir", required=True, help="folder of the benchmark")
     parser.add_argument("--output_dir", required=True, help="folder to write; interrupted runs resume automatically")
+    add_report_option(parser)
     add_model_options(parser, DEFAULT_BUNDLE)
     add_setting_options(
         parser, ("evaluation", "budget", "slices", "tokens", "model", "limits"), without=("dataset_dir", "output_dir")
@@ -41,6 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     for row in open_bundle(folder, overrides, configs=("inference", "evaluate")).evaluator.run():
         sys.stdout.write(_summary(row["metrics"]))
         sys.stdout.write(printable(f"metrics: {arguments.output_dir}/metrics.json\n"))
+        if arguments.report:
+            write_missing_pages(arguments.output_dir)
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from monai_medpruner.evaluation.ask_together import ask_together
 from monai_medpruner.evaluation.asked_item import AskedItem
 from monai_medpruner.evaluation.item_groups import group_items, items_digest
 from monai_medpruner.evaluation.prediction_folder import PredictionFolder
+from monai_medpruner.evaluation.run_means import RunMeans
 from monai_medpruner.evaluation.variants import Variant, encode_variants
 from monai_medpruner.evaluation.worker_loss import is_worker_loss, worker_loss
 from monai_medpruner.memory import is_out_of_memory, peak_memory, release_memory
@@ -52,6 +53,10 @@ class BenchmarkEvaluator(SupervisedEvaluator):
     answer is on disk before the next question is asked. Interrupted runs resume automatically. A failed item is
     recorded with the class of its error as "status" and scores 0. Under ``ignite.distributed``, each rank evaluates
     its share of the volumes.
+
+    After each answer ``engine.state.metrics`` has what this run kept and spent so far, for MONAI's TensorBoard and
+    MLflow handlers: ``retention_slices``, ``retention_tokens`` and ``seconds_STAGE``, as in
+    :class:`~monai_medpruner.evaluation.VolumeEvaluator`; with several variants ``NAME/retention_slices`` and so on.
 
     The lines of ``predictions.jsonl`` follow :data:`~monai_medpruner.results.LINE_SCHEMA`.
 
@@ -103,7 +108,6 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             device=device,
             val_data_loader=val_data_loader,
             network=network,
-            val_handlers=val_handlers,
             event_names=[ItemEvents],
             decollate=False,
         )
@@ -126,14 +130,18 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         self.wordnet = wordnet
         self.fail_fast = fail_fast
         self._asked: list[AskedItem] = []
+        self._means = {one: RunMeans() for one in self.variants}
         self.add_event_handler(Events.EPOCH_COMPLETED, self._answer_all)
+        for handler in val_handlers or ():  # behind the handler above, so that they see all answers
+            handler.attach(self)
         group_items(items, self.protocol)  # checks that the protocol can ask all items, before a model is loaded
 
     def run(self, global_epoch: int = 1) -> list[dict[str, Any]]:  # type: ignore[override]
         """Ask the remaining items, then write ``metrics.json`` of each variant.
 
         Returns:
-            The settings of each variant with the content of ``metrics.json`` as "metrics"; empty on ranks other than 0.
+            The settings of each variant, with the name of its folder as "folder" and the content of ``metrics.json`` as
+            "metrics"; empty on ranks other than 0.
 
         Raises:
             MixedRunError: a folder contains predictions of another run.
@@ -141,6 +149,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         """
         ids = [str(item["id"]) for item in self.items]
         rows = []
+        self._means = {one: RunMeans() for one in self.variants}
         self._asked = []  # what an interrupted run has left is asked anew
         try:
             done = {one: folder.open(self._identity(one), ids) for one, folder in self.folders.items()}
@@ -149,7 +158,7 @@ class BenchmarkEvaluator(SupervisedEvaluator):
             for one, folder in self.folders.items():
                 lines = folder.finish(ids)
                 if idist.get_rank() == 0:
-                    rows.append({**one.settings, "metrics": self._report(one, lines)})
+                    rows.append({**one.settings, "folder": one.name, "metrics": self._report(one, lines)})
         finally:
             for folder in self.folders.values():
                 folder.close()
@@ -306,6 +315,10 @@ class BenchmarkEvaluator(SupervisedEvaluator):
         question = {**item, "reference": item["answer"], "reference_choice": item["answer_choice"]}
         line = result_line(question, self._settings_of(variant), peak_memory=peak_memory(), **result)
         self.folders[variant].append(line)
+        if line["status"] == "ok":
+            means = self._means[variant]
+            means.add(line, line["seconds"])
+            self.state.metrics.update(means.scalars(f"{variant.name}/" if variant.name else ""))
         self._open[variant].discard(item["id"])
         self.state.output = line
         self.fire_event(ItemEvents.ITEM_COMPLETED)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from monai_medpruner.report.answer_table import answer_table, kept_text, seconds_text
+from monai_medpruner.report.compare_page import write_comparison
 from monai_medpruner.report.keep_map import KEEP_LABELS, KeepMap, keep_map
 from monai_medpruner.report.keep_map_files import write_keep_maps
 from monai_medpruner.report.pruning_figure import pruning_figure
@@ -22,6 +23,7 @@ __all__ = [
     "seconds_text",
     "study_page",
     "sweep_table",
+    "write_comparison",
     "write_keep_maps",
     "write_reports",
     "write_sweep",

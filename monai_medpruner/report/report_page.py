@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from monai_medpruner.report.html import Html, element, inline_hash, script_data, text
+from monai_medpruner.report.html import Html, element, text
+from monai_medpruner.report.page_shell import asset, model_name, page_header, page_shell, tiles
 from monai_medpruner.report.report_data import RunOfStudy
 from monai_medpruner.report.report_tables import (
     answer_section,
@@ -25,8 +25,6 @@ from monai_medpruner.report.report_tables import (
 from monai_medpruner.results import StudyRecord
 
 __all__ = ["PageParts", "report_page"]
-
-_PHANTOM_BUNDLE = "medpruner_phantom"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +54,8 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
         other: the same study in another run; None for none.
         parts: what else is shown.
     """
-    style, script = _asset("report.css"), _asset("report.js")
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {inline_hash(style)}; script-src {inline_hash(script)}"
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"What the model was given: {_title(run.record, parts.deidentified)}"),
-        element("style", Html(style)),
-    )
-    body = element(
-        "body",
+    return page_shell(
+        f"What the model was given: {_title(run.record, parts.deidentified)}",
         _header(run.record, run.lines[0], parts),
         element(
             "main",
@@ -83,14 +67,9 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
             fact_section(run, parts.deidentified),
         ),
         element("footer", "Not for clinical use. Slices are counted from 0, as in --slices and in the records."),
-        element("script", script_data(parts.data), type="application/json", id="data"),
-        element("script", Html(script)),
+        script=asset("report.js"),
+        data=parts.data,
     )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n{body}\n</html>\n'
-
-
-def _asset(name: str) -> str:
-    return files("monai_medpruner.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _title(record: StudyRecord, deidentified: bool) -> str:
@@ -102,7 +81,7 @@ def _header(record: StudyRecord, line: Mapping[str, Any], parts: PageParts) -> H
     left = len(record.dropped_slices)
     gap = record.largest_gap
     whole = "of all" if record.range_slices is None else "of the chosen range"
-    tiles = [
+    facts = [
         (
             "Slices read",
             f"{len(record.slice_indices) - left} of {record.total_slices}",
@@ -120,43 +99,14 @@ def _header(record: StudyRecord, line: Mapping[str, Any], parts: PageParts) -> H
         ),
         ("Volume", f"{record.source or 'in memory'}{f', {record.modality}' if record.modality else ''}", _view(record)),
     ]
-    warnings = [element("strong", "Not for clinical use."), *(text(f" {one}") for one in _model_warnings(line))]
-    return element(
-        "header",
-        element("p", *warnings, class_="banner"),
-        element("h1", _title(record, parts.deidentified)),
-        element("p", _model_name(line, parts.deidentified), class_="model"),
-        element("button", "Light or dark", type="button", id="theme", class_="noprint"),
-        element(
-            "dl",
-            *(element("div", element("dt", a), element("dd", b), element("dd", c, class_="sub")) for a, b, c in tiles),
-            class_="tiles",
-        ),
-    )
+    model = line.get("settings", {}).get("model", {})
+    pruner = (line.get("settings", {}).get("pruner") or {}).get("name", "none")
+    name = f"Model {model_name(model, parts.deidentified)} ({model.get('model_type', 'unknown')}), pruner {pruner}"
+    return page_header(_title(record, parts.deidentified), name, [model], tiles(facts))
 
 
 def _view(record: StudyRecord) -> str:
     return ", ".join(one for one in (record.plane, record.order) if one) or "plane unknown"
-
-
-def _model_warnings(line: Mapping[str, Any]) -> list[str]:
-    model = line.get("settings", {}).get("model", {})
-    warnings = []
-    if model.get("random_weights"):
-        warnings.append("The model has random weights: its answers mean nothing.")
-    if _PHANTOM_BUNDLE in PurePath(str(model.get("model_id"))).parts:
-        warnings.append("The model was trained on synthetic phantoms: its answers about patients mean nothing.")
-    return warnings
-
-
-def _model_name(line: Mapping[str, Any], deidentified: bool) -> str:
-    model = line.get("settings", {}).get("model", {})
-    name = PurePath(str(model.get("model_id", "unknown")))
-    shown = str(name) if len(name.parts) <= 2 and not name.is_absolute() else name.name
-    pruner = (line.get("settings", {}).get("pruner") or {}).get("name", "none")
-    if deidentified and name.is_absolute():
-        shown = "(left out)"
-    return f"Model {shown} ({model.get('model_type', 'unknown')}), pruner {pruner}"
 
 
 def _viewer(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> Html:

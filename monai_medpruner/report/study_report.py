@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from monai_medpruner import __version__
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import MedPrunerError, OutputFolderError, SettingsError
 from monai_medpruner.report.pictures import slice_pictures
@@ -30,6 +34,7 @@ def write_reports(
     mask: Path | None = None,
     against: Path | None = None,
     deidentify: bool = False,
+    skip_current: bool = False,
 ) -> Iterator[tuple[Path, str | None]]:
     """Write a page for each study of a run to ``reports/`` in its folder: ``NAME.html``, NAME being the record's.
 
@@ -42,9 +47,10 @@ def write_reports(
         mask: label map of a lesion on the grid of the image, for a run about one image.
         against: output folder of another run about the same images.
         deidentify: leave out pixels, paths and UIDs. Questions and answers stay, word for word.
+        skip_current: skip complete pages that were made of the same lines and record, without mask or other run.
 
     Yields:
-        The path of each page as it is written, and a note on what it lacks, or None.
+        The path of each page that is written, and a note on what it lacks, or None.
 
     Raises:
         OutputFolderError: a folder is not that of a run, or cannot be written; or the other run has none of the
@@ -72,9 +78,13 @@ def write_reports(
         raise OutputFolderError(f"cannot write to {target}: {error.strerror}") from error
     for name in names:
         run = _study(results, name)
-        page, note = study_page(run, None if other is None else _same_study(other, run), mask, deidentify)
         path = target / f"{name}.html"
-        atomic_write(path, page.encode())
+        made_of = _source(results, run, deidentify) if mask is None and other is None else None
+        if skip_current and made_of is not None and _ends_with(path, made_of):
+            continue
+        page, note = study_page(run, None if other is None else _same_study(other, run), mask, deidentify)
+        # a page that lacks something is made anew when it is asked for again
+        atomic_write(path, page.encode() + (made_of if made_of is not None and note is None else b""))
         yield path, note
 
 
@@ -114,6 +124,22 @@ def study_page(
     data = viewer_data(run, other, pictures, windows, blocks, labels)
     parts = PageParts(data, None if pictures is None else pictures.note, note, labels, deidentify)
     return report_page(run, other, parts), note
+
+
+def _source(results: RunResults, run: RunOfStudy, deidentify: bool) -> bytes:
+    """Return the last line of a page: a comment that changes with everything that the page is made of."""
+    digest = hashlib.sha256((results.folder / "records" / f"{run.record.name}.safetensors").read_bytes())
+    digest.update(json.dumps([__version__, deidentify, list(run.lines), list(run.failed)], sort_keys=True).encode())
+    return f"<!-- made of {digest.hexdigest()} -->\n".encode()
+
+
+def _ends_with(path: Path, ending: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(ending), os.SEEK_END)
+            return file.read() == ending
+    except OSError:  # there is no page, or a shorter file
+        return False
 
 
 def _study(results: RunResults, name: str) -> RunOfStudy:

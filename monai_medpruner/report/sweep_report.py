@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table and the plot of a sweep."""
+"""The table, the plot and the page of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import OutputFolderError
+from monai_medpruner.report.sweep_page import sweep_page
 
 __all__ = ["sweep_table", "write_sweep"]
 
@@ -46,13 +48,15 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_sweep(rows: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
-    """Write ``sweep.csv`` and ``sweep.png``.
+    """Write ``sweep.csv``, ``sweep.png`` and ``sweep.html``.
 
     The plot shows the accuracy, or the first text metric if there are only open questions, with its interval against
-    the share of kept tokens. Each γ and temperature has a line through its values of τ.
+    the share of kept tokens. Each γ and temperature has a line through its values of τ. The page has such a curve for
+    each type of question, and the closed questions that flipped, with links to the reports of their studies.
 
     Args:
-        rows: as in :func:`sweep_table`. If empty, as on ranks other than 0, nothing is written.
+        rows: as in :func:`sweep_table`, and ``folder``, the name of the row's folder. If empty, as on ranks other than
+            0, nothing is written.
         folder: existing folder to write to.
 
     Raises:
@@ -68,6 +72,7 @@ def write_sweep(rows: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
     try:
         Path(folder, "sweep.csv").write_text(text.getvalue(), encoding="utf-8")
         _plot(table).savefig(Path(folder, "sweep.png"), dpi=150)
+        atomic_write(Path(folder, "sweep.html"), sweep_page(rows, Path(folder)).encode())
     except OSError as error:
         raise OutputFolderError(f"cannot write to {folder}: {error.strerror}") from error
 

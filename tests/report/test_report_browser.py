@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from report_runs import record_of, write_ct, write_run
+from run_rows import write_sweep_runs
 
-from monai_medpruner.report import write_reports
+from monai_medpruner.metrics import compare_command
+from monai_medpruner.report import write_comparison, write_reports, write_sweep
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
 OPTIONS = (
@@ -270,3 +272,30 @@ def test_four_hundred_slices_in_two_seconds(browser, tmp_path):
     browser.get(page.as_uri())
     assert len(browser.find_elements("css selector", "#strip button")) == 400
     assert int(browser.execute_script("return document.documentElement.dataset.ready")) < 2000
+
+
+@pytest.mark.parametrize("name", ["sweep", "compare"])
+def test_pages_of_runs(browser, tmp_path, name):
+    """Both themes and widths; nothing is fetched, and the link to a report is one."""
+    write_sweep(write_sweep_runs(tmp_path), tmp_path)
+    paths = [str(tmp_path / f"run{number}" / "predictions.jsonl") for number in (0, 1)]
+    write_comparison(compare_command(*paths, "meduni-vqa", resamples=20), *paths, tmp_path / "compare.html")
+    browser.get_log("performance")
+    for theme, width in (("light", 1360), ("dark", 400)):
+        media(browser, theme)
+        size(browser, width)
+        browser.get((tmp_path / f"{name}.html").as_uri())
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        assert browser.execute_script(ground) == (BRIGHT if theme == "light" else DARK)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        screenshot(browser, f"{name}_{theme}_{width}", tmp_path)
+        browser.find_element("id", "theme").click()
+        assert browser.execute_script(ground) == (DARK if theme == "light" else BRIGHT)
+    assert browser.find_element("css selector", ".charts svg, .forest svg").rect["height"] > 90
+    assert browser.title != "ran"
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = {one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"}
+    assert requests == {(tmp_path / f"{name}.html").as_uri()}
+    assert browser.get_log("browser") == []
+    link = browser.find_element("css selector", "table a")
+    assert link.get_attribute("href") == (tmp_path / "run1" / "reports" / "v0.html").as_uri()

@@ -1,4 +1,3 @@
-"use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const depth = data.slices.length;
@@ -453,11 +452,6 @@ state.index = first();
 byId("slider").addEventListener("input", (event) => show(Number(event.target.value)));
 byId("previous").addEventListener("click", () => show(state.index - 1));
 byId("next").addEventListener("click", () => show(state.index + 1));
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-});
 document.addEventListener("keydown", (event) => {
   const action = keys[event.key];
   if (!action || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -4,7 +4,7 @@
 """The pages: their Python runs, their links lead somewhere, their commands and tables are up to date.
 
 The Python blocks of a page run one after the other in one namespace. A mark before a block says what a reader has
-already, ``<!-- given: NAME ... -->``, and the test gives it; or why the block cannot run here, ``<!-- compiled only:
+already, ``<!-- given: NAME ... -->``, and the test gives it; or why the block cannot run here, ``<!-- not run:
 REASON -->``. Ids of checkpoints on the Hub are replaced by small models.
 """
 
@@ -29,7 +29,7 @@ from monai_medpruner.results import LINE_SCHEMA
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 MODELS = REPOSITORY / "bundles" / "medpruner_phantom" / "models"
-BLOCK = re.compile(r"(?:<!-- (given|compiled only): ([^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (given|not run): ([^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 #: its blocks are those of tests/networks/toy_family.py, which the matrix of families runs
 OF_OTHER_TESTS = {"new_family.md"}
 
@@ -97,7 +97,7 @@ def test_python_of_the_pages(page, request, checkpoints, tmp_path, monkeypatch):
         for name, small in checkpoints.items():
             code = code.replace(name, small)
         compiled = compile(code, page_name(page), "exec")
-        if kind == "compiled only":
+        if kind == "not run":
             continue
         for name in mark.split():
             if name in ("slices", "volume"):

@@ -47,6 +47,7 @@ python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
+html_math_renderer = "mathtext"
 html_title = f"monai_medpruner {release}"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]

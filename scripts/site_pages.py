@@ -8,11 +8,14 @@
 - The help of every command, in place of ``<!-- commands -->``.
 - The marks of blocks: ``<!-- not run: REASON -->``, why the tests do not run it, and ``<!-- needs: WHAT -->``, the
   weights or the GPU that it needs.
-- Pictures of mermaid diagrams (``scripts/site_pictures.py`` draws them): drawing in the browser would need the network.
+- Pictures of formulas, and of mermaid diagrams (``scripts/site_pictures.py`` draws those): drawing them in the browser
+  would need the network.
 """
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import json
 import os
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from matplotlib.mathtext import math_to_image
 from myst_parser.parsers.sphinx_ import MystParser
 from site_diagrams import DIAGRAM, REPOSITORY, diagram_picture
 from sphinx.application import Sphinx
@@ -58,6 +62,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the parts."""
     app.add_source_suffix(".ipynb", "notebook")
     app.add_source_parser(NotebookParser)
+    app.add_html_math_renderer("mathtext", (draw_formula, None), (draw_formula, None))
     app.connect("source-read", change_source)
     app.connect("build-finished", write_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -77,6 +82,21 @@ def change_source(app: Sphinx, name: str, source: list[str]) -> None:
     if name.startswith("bundles/") and name.endswith("docs/README"):  # the zoo's form has several headings of level one
         text = f"# {name.split('/')[1]}\n\n" + HEADING.sub(r"#\1", text)
     source[0] = text
+
+
+def draw_formula(writer: Any, node: nodes.Element) -> None:
+    """Write a formula as a picture; MathJax would be loaded from the network.
+
+    Raises:
+        SkipNode: always; the picture is all there is of the node.
+    """
+    drawn = io.BytesIO()
+    known = re.sub(r"\\[bB]igg?", "", node.astext())  # sizes of delimiters, which Matplotlib does not know
+    math_to_image(f"${known}$", drawn, format="svg", color="gray")
+    content = base64.b64encode(drawn.getvalue()).decode()
+    picture = f'<img src="data:image/svg+xml;base64,{content}" alt="{html.escape(node.astext())}">'
+    writer.body.append(picture if isinstance(node, nodes.math) else f"<p>{picture}</p>")
+    raise nodes.SkipNode
 
 
 def contents() -> str:

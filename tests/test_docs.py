@@ -4,13 +4,14 @@
 """The pages: their Python runs, their links lead somewhere, their commands and tables are up to date.
 
 The Python blocks of a page run one after the other in one namespace. A mark before a block says what a reader has
-already, ``<!-- given: NAME ... -->``, and the test gives it; or why the block cannot run here, ``<!-- compiled only:
+already, ``<!-- given: NAME ... -->``, and the test gives it; or why the block cannot run here, ``<!-- not run:
 REASON -->``. Ids of checkpoints on the Hub are replaced by small models.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from monai_medpruner.results import LINE_SCHEMA
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 MODELS = REPOSITORY / "bundles" / "medpruner_phantom" / "models"
-BLOCK = re.compile(r"(?:<!-- (given|compiled only): ([^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (given|not run): ([^>]*) -->\n)?```python\n(.*?)```", re.DOTALL)
 #: its blocks are those of tests/networks/toy_family.py, which the matrix of families runs
 OF_OTHER_TESTS = {"new_family.md"}
 
@@ -97,7 +98,7 @@ def test_python_of_the_pages(page, request, checkpoints, tmp_path, monkeypatch):
         for name, small in checkpoints.items():
             code = code.replace(name, small)
         compiled = compile(code, page_name(page), "exec")
-        if kind == "compiled only":
+        if kind == "not run":
             continue
         for name in mark.split():
             if name in ("slices", "volume"):
@@ -143,11 +144,13 @@ def test_medpruner_commands_have_their_options(capsys):
             words = line.removeprefix("medpruner ").split()
             used.setdefault(words[0], set()).update(re.findall(r"(?<= )--[\w:]+", line))
     assert {"ask", "answers", "phantom", "score", "compare", "sweep"} <= set(used)
+    # settings that only one bundle has, such as the family of the phantom models
+    own = {f"--{name}" for file in REPOSITORY.glob("bundles/*.json") for name in json.loads(file.read_text("utf-8"))}
     for command, options in used.items():
         with pytest.raises(SystemExit):
             main([command, "--help"])
         known = set(re.findall(r"--[\w:]+", capsys.readouterr().out))
-        assert {one for one in options if not one.startswith("--token_pruner::")} <= known, command
+        assert {one for one in options if not one.startswith("--token_pruner::")} <= known | own, command
 
 
 def test_bundle_commands_name_settings_and_files_that_are_there():

@@ -91,7 +91,8 @@ def draw_formula(writer: Any, node: nodes.Element) -> None:
         SkipNode: always; the picture is all there is of the node.
     """
     drawn = io.BytesIO()
-    known = re.sub(r"\\[bB]igg?", "", node.astext())  # sizes of delimiters, which Matplotlib does not know
+    # Matplotlib knows no sizes of delimiters and no newlines
+    known = re.sub(r"\\[bB]igg?", "", " ".join(node.astext().split()))
     math_to_image(f"${known}$", drawn, format="svg", color="gray")
     content = base64.b64encode(drawn.getvalue()).decode()
     picture = f'<img src="data:image/svg+xml;base64,{content}" alt="{html.escape(node.astext())}">'

@@ -93,15 +93,15 @@ def test_check_runs_every_tool_and_stops_at_a_failure(repository, tmp_path):
     contracts = tmp_path / "lint-imports"
     contracts.write_text("#!/bin/sh\npython -m importlinter\n")
     contracts.chmod(0o755)
-    for name in ("check_label", "check_vllm"):
+    for name in ("build_site", "check_label", "check_vllm"):
         script = tmp_path / "scripts" / name
         script.write_text(f"#!/bin/sh\npython -m {name}\n")
         script.chmod(0o755)
     pytest_with_coverage = "pytest -n 2 --cov --cov-report=term:skip-covered"
-    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", pytest_with_coverage]
-    tools += ["check_label", "check_vllm"]
-    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "pytest": tools[:5]}
-    failures |= {"check_label": tools[:6], "check_vllm": tools}
+    tools = ["ruff check .", "ruff format --check .", "mypy", "importlinter", "build_site"]
+    tools += [pytest_with_coverage, "check_label", "check_vllm"]
+    failures = {"": tools, "mypy": tools[:3], "importlinter": tools[:4], "build_site": tools[:5], "pytest": tools[:6]}
+    failures |= {"check_label": tools[:7], "check_vllm": tools}
     for failing, expected in failures.items():
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
         process = subprocess.run([tmp_path / "scripts" / "check"], cwd="/", env=environment, capture_output=True)

@@ -31,7 +31,8 @@ from slices_page import EVEN, FILTER, lesions, verdict
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = RESULTS.parents[1] / "docs"
-NAMES = ("slices", "slice_rule_answers", "real_encoder", "findings", "findings_rare_tokens")
+NAMES = ("slices", "slice_rule_answers", "real_encoder")
+NAMES += ("findings", "findings_rare_tokens", "findings_gemma3_rare_tokens")
 SLICE_FIGURE, ORGAN_FIGURE = "evidence_slices.png", "evidence_organs.png"
 SINK_FIGURE = "evidence_encoder_sinks.png"
 RULES = {EVEN: "evenly spaced", "anchor, max_gap_mm 10": "filter, at most 10 mm apart", FILTER: "filter"}
@@ -166,7 +167,8 @@ def _small_findings(found: dict[str, Any]) -> list[str]:
     (first,) = found["findings"]["families"].values()
     (second,) = found["findings_rare_tokens"]["families"].values()
     attention = first["comparison"]["0.05"]["received attention"]
-    rare = second["comparison"]["0.05"]["rare tokens"]
+    (gemma,) = found["findings_gemma3_rare_tokens"]["families"].values()
+    rare, rare_gemma = (one["comparison"]["0.05"]["rare tokens"] for one in (second, gemma))
     right = {name: one["all"]["mean"] for name, one in first["accuracy"].items()}
     return [
         "## Small findings: attention does not find them",
@@ -181,12 +183,15 @@ def _small_findings(found: dict[str, Any]) -> list[str]:
         f"{_points(rare['minus received attention'])}; against random tokens {_points(rare['minus random'])}; against "
         f"average pooling {_points(rare['minus average pooling'])}; against all tokens "
         f"{_points(rare['minus unpruned'])}.",
+        "- The same with a second small model, Gemma 3, which answers only "
+        f"{gemma['accuracy']['unpruned']['all']['mean']:.1f} % with all tokens: against received attention "
+        f"{_points(rare_gemma['minus received attention'])}, against random tokens "
+        f"{_points(rare_gemma['minus random'])}.",
         "",
-        "The second line comes from phantoms of a seed that was drawn after the method was fixed. Rare tokens are a "
-        "candidate in `benchmarks/`, and not a pruner of this package yet: they were measured on one small model, and "
-        "the score compares all tokens of a volume with each other, which takes too long for a large volume. *Limits: "
-        "synthetic heads, one family, a small model that is far from perfect.* All figures: [small "
-        "findings](evidence_findings.md).",
+        "The last two lines come from phantoms of a seed that was drawn after the method was fixed. Rare tokens are a "
+        "candidate in `benchmarks/`, and not a pruner of this package yet: the score compares all tokens of a volume "
+        "with each other, which takes too long for a large volume. *Limits: synthetic heads, small models that are far "
+        "from perfect.* All figures: [small findings](evidence_findings.md).",
         "",
     ]
 

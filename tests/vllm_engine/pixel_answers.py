@@ -24,10 +24,12 @@ from vllm_server import CPU_SETTINGS
 os.environ.update(CPU_SETTINGS, VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_LOGGING_LEVEL="ERROR")
 
 import numpy as np
+import torch
 from phantom_studies import PHANTOM_BUNDLE
 from PIL import Image
 from random_models import RANDOM_FAMILIES, save_random_checkpoint
 from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer
 from vllm import LLM, SamplingParams
 from vllm.model_executor.models import ModelRegistry
 
@@ -39,14 +41,28 @@ def model(family: str, folder: Path) -> Path:
     if family in RANDOM_FAMILIES:
         return save_random_checkpoint(family, folder)
     shutil.copytree(PHANTOM_BUNDLE / "models" / family, folder)
-    if family == "gemma3":  # transformers 5 leaves out a level, which vLLM 0.32 and published weights have
-        file = folder / "model.safetensors"
-        renamed = {
-            name.replace("vision_tower.", "vision_tower.vision_model."): weight
-            for name, weight in load_file(file).items()
-        }
-        save_file(renamed, file, metadata={"format": "pt"})
+    if family == "gemma3":
+        _as_published_gemma3(folder)
     return folder
+
+
+def _as_published_gemma3(folder: Path) -> None:
+    """Give a checkpoint what vLLM 0.32 expects of Gemma 3: names of weights with a further level, which transformers 5
+    leaves out, and tokens for one to four newlines, whose embeddings are 0 here.
+    """
+    newlines = ["\n" * count for count in range(1, 5)]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken(one, normalized=False) for one in newlines])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] += len(newlines)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        more = len(newlines) if name.endswith(("embed_tokens.weight", "lm_head.weight")) else 0
+        padded = torch.cat([weight, torch.zeros(more, *weight.shape[1:])]) if more else weight
+        weights[name.replace("vision_tower.", "vision_tower.vision_model.")] = padded
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:

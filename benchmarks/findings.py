@@ -156,9 +156,9 @@ def contrast_to_noise(seed: int, count: int) -> dict[str, dict[str, float]]:
     """Return how well findings stand out, by density and diameter: what an ideal detector has to work with.
 
     Findings at the skull are left out, whose pixels the blur of the bone brightens. Of each other one, the slice with
-    most of it is taken. Its contrast is its mean minus the median of the brain up to 8
-    mm around it. The ratio is contrast times the square root of the number of pixels over the noise: that of a matched
-    filter, if the noise of pixels were independent.
+    most of it is taken. Its contrast is its mean minus the median of the brain 2 to 8 mm around it. The ratio is
+    contrast times the square root of the number of pixels over the noise: that of a matched filter, if the noise of
+    pixels were independent.
     """
     seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for index in range(count):

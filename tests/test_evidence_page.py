@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 
 import pytest
@@ -44,3 +45,13 @@ def test_the_check_sees_a_stale_page(repository, summary, monkeypatch, tmp_path,
         summary.main()
     assert stop.value.code == 1
     assert "not up to date" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["findings", "findings_rare_tokens", "findings_gemma3", "findings_gemma3_rare_tokens"])
+def test_the_page_of_small_findings_states_the_results(repository, name):
+    page = (repository / "docs" / "evidence_findings.md").read_text(encoding="utf-8")
+    results = json.loads((repository / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    (family,) = results["families"].values()
+    compared = [one["all"] for methods in family["comparison"].values() for one in methods.values()]
+    for cell in compared or [one["all"] for one in family["accuracy"].values()]:
+        assert f"{cell['mean']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in page

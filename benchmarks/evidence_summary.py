@@ -190,8 +190,8 @@ def _small_findings(found: dict[str, Any]) -> list[str]:
         "",
         "The last two lines come from phantoms of a seed that was drawn after the method was fixed. Rare tokens are a "
         "candidate in `benchmarks/`, and not a pruner of this package yet: the score compares all tokens of a volume "
-        "with each other, so that time and memory grow with the square of their number. *Limits: synthetic heads, small "
-        "models that are far from perfect.* All figures: [small findings](evidence_findings.md).",
+        "with each other, so that time and memory grow with the square of their number. *Limits: synthetic heads, "
+        "small models that are far from perfect.* All figures: [small findings](evidence_findings.md).",
         "",
     ]
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from findings_training import SIDE
 from monai.data import MetaTensor
-from rare_tokens import RareTokensPruner
 
 from monai_medpruner.data.phantom import (
     FINDINGS_QUESTIONS,
@@ -38,6 +37,7 @@ from monai_medpruner.pruners import (
     HiPrunePruner,
     NucleusPruner,
     RandomTokensPruner,
+    RareTokensPruner,
     TokenBudget,
     TokenPruner,
     VisionZipPruner,
@@ -89,7 +89,7 @@ METHODS: dict[str, Method] = {
     "received attention, body only": Method(_attention, body=True),
     "random": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0)),
     "random, body only": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0), body=True),
-    "rare tokens": Method(lambda _: RareTokensPruner()),
+    "rare tokens": Method(lambda _: RareTokensPruner(keep_ratio=1.0)),
     "average pooling": Method(lambda _: AveragePoolingPruner()),
     "visionzip": Method(lambda share: VisionZipPruner(keep_ratio=_rounded_up(share))),
     "hiprune": Method(lambda share: HiPrunePruner(keep_ratio=_rounded_up(share))),

@@ -16,6 +16,7 @@ from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
+from monai_medpruner.pruners.rare_tokens import RareTokensPruner
 from monai_medpruner.pruners.registry import PRUNERS, find_pruner, pruner_names, pruner_settings, select_pruner
 from monai_medpruner.pruners.signals import (
     AnchorSlices,
@@ -46,6 +47,7 @@ __all__ = [
     "PrunedTokens",
     "QuestionEmbedding",
     "RandomTokensPruner",
+    "RareTokensPruner",
     "ReceivedAttention",
     "Signal",
     "SlicePositions",

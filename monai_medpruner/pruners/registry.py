@@ -17,6 +17,7 @@ from monai_medpruner.pruners.hiprune import HiPrunePruner
 from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.nucleus import NucleusPruner
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
+from monai_medpruner.pruners.rare_tokens import RareTokensPruner
 from monai_medpruner.pruners.visionzip import VisionZipPruner
 
 __all__ = ["ENTRY_POINT_GROUP", "PRUNERS", "find_pruner", "pruner_names", "pruner_settings", "select_pruner"]
@@ -27,6 +28,7 @@ PRUNERS: dict[str, type[TokenPruner]] = {
     "medpruner_released": MedPrunerReleasedPruner,
     "average_pooling": AveragePoolingPruner,
     "random_tokens": RandomTokensPruner,
+    "rare_tokens": RareTokensPruner,
     "visionzip": VisionZipPruner,
     "hiprune": HiPrunePruner,
     "divprune": DivPrunePruner,

@@ -149,7 +149,8 @@ def test_a_worker_and_the_driver_are_killed(archive, asked, start, tmp_path):
 @pytest.mark.full
 def test_a_worker_of_each_stage_and_the_driver_twice(archive, asked, start, tmp_path):
     out = tmp_path / "out"
-    for stages in (("ReadStudies", "EncodeStudies"), ("AnswerStudies", "EncodeStudies")):
+    # the answerer last: while it starts again, the encoders may end their work and leave
+    for stages in (("ReadStudies", "EncodeStudies"), ("EncodeStudies", "AnswerStudies")):
         driver = start(command(archive, out))
         before = count(out)
         wait_for(lambda least=before + 2: count(out) >= least, driver)

@@ -11,8 +11,8 @@ tokens that it keeps, and how well a linear probe on the kept tokens tells which
 regression on all tokens of the other folds, whose highest probability over the kept tokens is a slice's score for an
 organ. Folds are blocks of slices on the CTs and volumes on the crops; 95 % intervals are drawn over the same groups.
 Merging counts where a selector merges. Features are computed once and stay in the work folder; an interrupted run
-goes on with the next slice, and with the next data set. There is no language model here, the volumes are few, and
-masks are a model's, or approximate.
+goes on with the next slice, and with the next data set; selectors that are added are measured alone. There is no
+language model here, the volumes are few, and masks are a model's, or approximate.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def counts_of(keep: torch.Tensor, organs: torch.Tensor, names: list[int]) -> np.
     return torch.stack([(keep & (organs == name)).sum(1) for name in names], 1).double().numpy()
 
 
-def measure(volumes: list[Features]) -> dict[str, Any]:
-    """All selectors at all shares on one data set."""
+def measure(volumes: list[Features], known: list[dict[str, Any]]) -> dict[str, Any]:
+    """All selectors at all shares on one data set; rows that are known are not measured again."""
+    measured = {(row["selector"], row["share"]): row for row in known}
     organs, tokens, group = (
         torch.cat([getattr(one, name) for one in volumes]) for name in ("organs", "tokens", "group")
     )
@@ -91,6 +92,9 @@ def measure(volumes: list[Features]) -> dict[str, Any]:
     for share in SHARES:
         expected = expected_shares(organs, body, share)
         for name, select in SELECTORS.items():
+            if (name, share) in measured:
+                rows.append(measured[name, share])
+                continue
             found = [select(one, share) for one in volumes]
             keep = torch.cat([mask for mask, _ in found])
             pairs = zip(volumes, found, strict=True)
@@ -153,10 +157,11 @@ def main() -> None:
         found = json.loads(options.out.read_text(encoding="utf-8"))
     for name, volumes in sources(options.data, options.crop_step).items():
         encode_all(model, volumes, options.work / name)
-        if name in found["sets"]:
+        known = found["sets"].get(name, {}).get("rows", [])
+        if len(known) == 1 + len(SHARES) * len(SELECTORS):  # the first is that of all tokens
             continue
         features = [read_features(one, number, options.work / name) for number, one in enumerate(volumes)]
-        found["sets"][name] = measure(features)
+        found["sets"][name] = measure(features, known)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
     from real_encoder_picture import draw_sinks  # matplotlib, where it is needed

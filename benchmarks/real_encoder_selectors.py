@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ from monai_medpruner.pruners import (
     MedPrunerReleasedPruner,
     NucleusPruner,
     RandomTokensPruner,
+    RareTokensPruner,
     ReceivedAttention,
     SliceTokens,
     TokenPruner,
     VisionZipPruner,
 )
+from monai_medpruner.pruners.budget import limit_by_score
 
 #: kept tokens ``(S, M)``, and their values ``(S, M, C)`` where they are other than the encoder's
 Kept = tuple[torch.Tensor, torch.Tensor | None]
@@ -176,6 +179,21 @@ def _received(features: Features) -> torch.Tensor:
     return features.received[:, -1]
 
 
+@lru_cache(maxsize=2)
+def _rare(features: Features, body: bool) -> torch.Tensor:
+    """Distance of each token to its nearest neighbors in the volume, or among the volume's body tokens."""
+    valid = in_body(features) if body else torch.ones_like(features.body)
+    slices = SliceTokens(features.tokens.float(), valid, [(GRID, GRID)] * len(valid))
+    return RareTokensPruner().score(slices)
+
+
+def _rare_of_volume(features: Features, share: float) -> Kept:
+    """What ``rare_tokens`` keeps of the volume, at least one token a slice."""
+    score, valid = _rare(features, False), torch.ones_like(features.body)
+    nothing = torch.zeros(len(valid), dtype=torch.long)
+    return limit_by_score(score, valid, valid, nothing, 1, int(share * GRID * GRID) * len(valid)), None
+
+
 def _without_sinks(features: Features) -> torch.Tensor:
     """Received attention, where tokens of more than three times the mean count as the mean."""
     score = _received(features)
@@ -252,6 +270,7 @@ SELECTORS: dict[str, Callable[[Features, float], Kept]] = {
     "visionzip, class token": pruned(lambda share: VisionZipPruner(keep_ratio=share, attention="class"), limit=False),
     "hiprune": pruned(lambda share: HiPrunePruner(keep_ratio=share), limit=False),
     "divprune": pruned(lambda share: DivPrunePruner(keep_ratio=share), limit=False),
+    "rare_tokens": _rare_of_volume,
     "body, random": by_score(_random_scores),
     "body, even": _even,
     "body, nucleus": pruned(lambda share: NucleusPruner(tau=1.0, contextual_ratio=0.0), body=True),
@@ -259,6 +278,7 @@ SELECTORS: dict[str, Callable[[Features, float], Kept]] = {
     "body, class token of the middle": by_score(lambda features: features.class_[:, 5]),
     "body, attention without sinks": by_score(_without_sinks),
     "body, change to the slice before": by_score(_change),
+    "body, rare tokens": by_score(lambda features: _rare(features, True)),
     "body, attention and change": by_score(_received_and_change),
     "body, attention and coverage": _coverage,
     "body, brightness": by_score(lambda features: features.intensity),

@@ -6,8 +6,8 @@
 Trains a small model of each family (``findings_training.py``), then asks it all questions about phantoms of a seed that
 no training saw: with all tokens, with those of an oracle, with random ones, and with those of each pruner
 (``findings_comparison.py``). The oracle keeps the tokens of the findings and those beside them; random tokens are a
-share of the volume's. Intervals are 95 % bootstrap intervals over volumes. An interrupted run resumes: training at its
-last epoch, questions at the last volume. Everything here is synthetic.
+share of the volume's. Shuffled are all tokens of another phantom. Intervals are 95 % bootstrap intervals over volumes.
+An interrupted run resumes: training at its last epoch, questions at the last volume. Everything here is synthetic.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import argparse
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from findings_comparison import METHODS, SHARES, compare, comparison_scores, size_group
+from findings_comparison import METHODS, SHARES, compare, comparison_scores, presence, size_group
 from findings_training import SHARE, SIDE, Schedule, curves, quiet, train
 
 from monai_medpruner.data.phantom import (
@@ -50,6 +50,8 @@ from monai_medpruner.training import (
 
 FAMILIES = ("qwen3_vl", "gemma3")
 SELECTIONS = ("unpruned", "oracle", "random", "blind")
+#: those, and all tokens of another volume
+ASKED = (*SELECTIONS, "shuffled")
 RESAMPLES = 2000
 
 
@@ -71,19 +73,45 @@ def ask(
     network: Checkpoint, answering: AnswerNetwork, seed: int, volumes: Sequence[FindingsVolume], file: Path
 ) -> list[dict[str, Any]]:
     """Return one line per volume: which questions are answered correctly with which tokens; what is known is read."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    for index in range(len(lines), len(volumes)):
-        number = phantom_seed(seed, index)
-        (encoded,) = encode_findings(network, [volumes[index]])
-        line: dict[str, Any] = {"seed": number, "tokens": {}, "right": {}}
-        for selection in SELECTIONS:
-            keep = selected(selection, encoded.volume.areas, np.random.default_rng([number, 10]))
-            line["tokens"][selection] = [int(keep.sum()), keep.size]
-            line["right"][selection] = exact_answers(answering, encoded, keep)
-        lines.append(line)
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
-    return lines
+    known: dict[int, dict[str, Any]] = {}
+    for text in file.read_text().splitlines() if file.is_file() else ():
+        _add(known, json.loads(text))
+    numbers = [phantom_seed(seed, index) for index in range(len(volumes))]
+    for index, number in enumerate(numbers):
+        missing = [name for name in ASKED if name not in known.get(number, {}).get("right", {})]
+        if missing:
+            line = ask_volume(network, answering, number, volumes[index], volumes[index - 1], missing)
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+            _add(known, line)
+    return [known[number] for number in numbers]
+
+
+def _add(known: dict[int, dict[str, Any]], line: dict[str, Any]) -> None:
+    """Add what a line says of further selections to what is known of the same volume."""
+    own = known.setdefault(line["seed"], line)
+    for name in ("tokens", "right"):
+        own[name] |= line[name]
+
+
+def ask_volume(
+    network: Checkpoint,
+    answering: AnswerNetwork,
+    number: int,
+    volume: FindingsVolume,
+    other: FindingsVolume,
+    selections: Sequence[str],
+) -> dict[str, Any]:
+    """Return which questions about a volume are answered correctly; "shuffled" shows all tokens of the other one."""
+    line: dict[str, Any] = {"seed": number, "tokens": {}, "right": {}}
+    for selection in selections:
+        shown = replace(other, answers=volume.answers) if selection == "shuffled" else volume
+        (encoded,) = encode_findings(network, [shown])
+        whole = "unpruned" if selection == "shuffled" else selection
+        keep = selected(whole, encoded.volume.areas, np.random.default_rng([number, 10]))
+        line["tokens"][selection] = [int(keep.sum()), keep.size]
+        line["right"][selection] = exact_answers(answering, encoded, keep)
+    return line
 
 
 def interval(by_volume: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -95,10 +123,15 @@ def interval(by_volume: Sequence[Sequence[float]]) -> dict[str, float]:
     return {"mean": round(float(100 * sums.sum() / counts.sum()), 2), "low": round(low, 2), "high": round(high, 2)}
 
 
-def scores(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return accuracies in percent by selection and kind of question, and the differences between selections."""
+def scores(lines: Sequence[dict[str, Any]], answers: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Return accuracies in percent by selection and kind of question, and the differences between selections.
+
+    Args:
+        lines: of :func:`ask` or :func:`ideal_reading`.
+        answers: the correct answers of each line's volume, by kind of question.
+    """
     result: dict[str, Any] = {"questions": sum(len(line["right"]["unpruned"]) for line in lines), "accuracy": {}}
-    for selection in SELECTIONS:
+    for selection in lines[0]["right"]:
         kept, tokens = np.sum([line["tokens"][selection] for line in lines], axis=0).tolist()
         right = [line["right"][selection] for line in lines]
         kinds: dict[str, list[bool]] = defaultdict(list)
@@ -108,6 +141,7 @@ def scores(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result["accuracy"][selection] = {
             "tokens_kept_percent": round(100 * kept / tokens, 2),
             "all": interval([list(one.values()) for one in right]),
+            "presence": presence(zip(right, answers, strict=True)),
             **{kind: round(100 * float(np.mean(kinds[kind])), 1) for kind in FINDINGS_QUESTIONS if kind in kinds},
         }
     for first, second in (("oracle", "unpruned"), ("oracle", "random"), ("unpruned", "random"), ("unpruned", "blind")):
@@ -210,19 +244,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "families": {},
     }
     result["majority_percent"], lines = ideal_reading(options.seed, options.count)
-    result["ideal_reader"] = scores(lines)
     result["contrast_to_noise"] = contrast_to_noise(options.seed, min(options.count, 120))
     volumes = findings_pool(options.work / "phantoms", options.seed, options.count, FindingsSettings(), SIDE)
+    volumes = volumes[: options.count]
+    answers = [volume.answers for volume in volumes]
+    result["ideal_reader"] = scores(lines, answers)
     for family in options.families:
         network, answering = train(family, options.work, schedule)
         asked = options.work / family / f"asked_{options.seed}.jsonl"
-        lines = ask(network, answering, options.seed, volumes[: options.count], asked)
+        lines = ask(network, answering, options.seed, volumes, asked)
         file = options.work / family / f"compared_{options.seed}.jsonl"
         compared = compare(network, answering, options.seed, options.count, file, options.methods, options.shares)
         unpruned = {line["seed"]: line["right"]["unpruned"] for line in lines}
+        by_seed = {line["seed"]: one for line, one in zip(lines, answers, strict=True)}
         result["families"][family] = {
-            **scores(lines[: options.count]),
-            "comparison": comparison_scores(compared, unpruned, interval),
+            **scores(lines, answers),
+            "comparison": comparison_scores(compared, unpruned, by_seed, interval),
             "curves": curves(options.work, family),
         }
     options.out.parent.mkdir(parents=True, exist_ok=True)

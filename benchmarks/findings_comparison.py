@@ -10,7 +10,7 @@ are left out only where a method says so, or where its least number of tokens pe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ def _attention(_: float) -> NucleusPruner:
     return NucleusPruner(tau=1.0, contextual_ratio=0.0)
 
 
+def _rare(_: float) -> RareTokensPruner:
+    return RareTokensPruner(keep_ratio=1.0)
+
+
 METHODS: dict[str, Method] = {
     "received attention": Method(_attention),
     "received attention, merging": Method(lambda _: NucleusPruner(tau=1.0)),
@@ -89,7 +93,9 @@ METHODS: dict[str, Method] = {
     "received attention, body only": Method(_attention, body=True),
     "random": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0)),
     "random, body only": Method(lambda _: RandomTokensPruner(keep_ratio=1.0, contextual_ratio=0.0), body=True),
-    "rare tokens": Method(lambda _: RareTokensPruner(keep_ratio=1.0)),
+    "rare tokens": Method(_rare),
+    "rare tokens, slices of the budget": Method(_rare, "budget"),
+    "rare tokens, body only": Method(_rare, body=True),
     "average pooling": Method(lambda _: AveragePoolingPruner()),
     "visionzip": Method(lambda share: VisionZipPruner(keep_ratio=_rounded_up(share))),
     "hiprune": Method(lambda share: HiPrunePruner(keep_ratio=_rounded_up(share))),
@@ -215,6 +221,7 @@ def size_group(diameter_mm: float) -> str:
 def comparison_scores(
     lines: Sequence[Mapping[str, Any]],
     unpruned: Mapping[int, Mapping[str, bool]],
+    answers: Mapping[int, Mapping[str, str]],
     interval: Callable[[Sequence[Sequence[float]]], dict[str, float]],
 ) -> dict[str, Any]:
     """Return, by share and method, accuracies with intervals, by kind and size, the findings kept, and differences.
@@ -222,6 +229,7 @@ def comparison_scores(
     Args:
         lines: result of :func:`compare`.
         unpruned: which questions are answered with all tokens, by the seed of the volume.
+        answers: correct answers by kind of question, by the seed of the volume.
         interval: mean and interval of values grouped by volume.
     """
     result: dict[str, Any] = {}
@@ -243,6 +251,7 @@ def comparison_scores(
                     for kind, one in line["right"][name].items()
                     if kind in line["sizes"]
                 ),
+                "presence": presence([(line["right"][name], answers[line["seed"]]) for line in own]),
                 "findings_that_keep_a_token_percent": _means(
                     (size_group(size), one)
                     for line in own
@@ -257,6 +266,21 @@ def comparison_scores(
                     scored[name][f"minus {other}"] = interval([_differences(*pair) for pair in pairs])
         result[f"{share:g}"] = scored
     return result
+
+
+def presence(pairs: Iterable[tuple[Mapping[str, bool], Mapping[str, str]]]) -> dict[str, float]:
+    """Return sensitivity and specificity in percent over the questions whether a volume shows a kind of finding.
+
+    Args:
+        pairs: which questions are answered correctly, and the correct answers, by kind, of each volume.
+    """
+    names = {"Yes": "sensitivity", "No": "specificity"}
+    return _means(
+        (names[answers[kind]], one)
+        for right, answers in pairs
+        for kind, one in right.items()
+        if kind.startswith("presence")
+    )
 
 
 def _differences(first: Mapping[str, bool], second: Mapping[str, bool]) -> list[float]:

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_medpruner.training import FindingsVolume
+from monai_medpruner.training.findings_answers import EncodedFindings
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 TOY = {"steps": 1, "volumes": 2, "validation_volumes": 2, "phrases_epochs": 1, "answers_epochs": 1}
 TOY |= {"slices": 2, "asked_volumes": 1, "answers_pool": 2}
@@ -32,12 +35,22 @@ def line(**right):
     }
 
 
+def volume_with(number):
+    """A volume with two tokens and its number everywhere."""
+    return FindingsVolume(number, np.ones((1, 1, 2), np.float32), [], "", {"count": number})
+
+
+def encoded_as(volume):
+    """What the encoder makes of it: its slices themselves."""
+    return EncodedFindings(volume.slices, volume)
+
+
 def test_scores_of_hand_made_answers(findings):
     lines = [
         line(unpruned=[True, True], oracle=[True, False], random=[False, False], blind=[False, True]),
         line(unpruned=[True], oracle=[True], random=[True], blind=[False]),
     ]
-    result = findings.scores(lines)
+    result = findings.scores(lines, [{}, {}])
     assert result["questions"] == 3
     assert result["accuracy"]["unpruned"]["all"] == {"mean": 100.0, "low": 100.0, "high": 100.0}
     assert result["accuracy"]["oracle"]["all"]["mean"] == 66.67
@@ -58,8 +71,9 @@ def test_intervals_are_wider_where_questions_of_a_volume_agree(findings):
 
 def test_ideal_reader_needs_the_tokens_of_findings(findings):
     majority, lines = findings.ideal_reading(11, 24)
-    result = findings.scores(lines)
+    result = findings.scores(lines, [dict.fromkeys(line["right"]["unpruned"], "Yes") for line in lines])
     assert result["accuracy"]["unpruned"]["all"]["mean"] == 100
+    assert result["accuracy"]["unpruned"]["presence"] == {"sensitivity": 100}
     assert result["oracle_minus_unpruned"]["mean"] >= -2
     assert result["oracle_minus_random"]["low"] >= 10
     assert result["accuracy"]["blind"]["all"]["mean"] == pytest.approx(majority["all"], abs=0.1)
@@ -84,7 +98,7 @@ def test_comparison_of_hand_made_lines(findings):
     yes, no = {"side, hyperdense": True, "count": True}, {"side, hyperdense": False, "count": False}
     mixed = {"side, hyperdense": False, "count": True}
     lines = [compared(1, yes, mixed, [False, True]), compared(2, yes, no, [True, True])]
-    result = module.comparison_scores(lines, {1: yes, 2: mixed}, findings.interval)
+    result = module.comparison_scores(lines, {1: yes, 2: mixed}, {1: {}, 2: {}}, findings.interval)
     attention, random = result["0.05"]["received attention"], result["0.05"]["random"]
     assert attention["all"]["mean"] == 100
     assert random["all"]["mean"] == 25
@@ -95,6 +109,37 @@ def test_comparison_of_hand_made_lines(findings):
     assert random["minus unpruned"]["mean"] == -50
     # volumes lose 1 of 2 and 2 of 2 questions
     assert random["minus received attention"] == {"mean": -75.0, "low": -100.0, "high": -50.0}
+
+
+def test_presence_is_split_by_what_is_there(findings):
+    module = importlib.import_module("findings_comparison")
+    hyper, hypo = "presence, hyperdense", "presence, hypodense"
+    pairs = [
+        ({hyper: True, hypo: False, "count": False}, {hyper: "Yes", hypo: "Yes", "count": "Two"}),
+        ({hyper: True, hypo: True}, {hyper: "No", hypo: "Yes"}),
+    ]
+    assert module.presence(pairs) == {"sensitivity": 66.7, "specificity": 100}
+
+
+def test_shuffled_shows_another_volume(findings, tmp_path, monkeypatch):
+    """The questions are those of the volume, the tokens those of the one before; what is known is not asked again."""
+    asked = []
+
+    def right(answering, encoded, keep):
+        asked.append((encoded.rows, encoded.volume.answers, keep.all()))
+        return {"count": True}
+
+    monkeypatch.setattr(findings, "encode_findings", lambda network, volumes: [encoded_as(one) for one in volumes])
+    monkeypatch.setattr(findings, "exact_answers", right)
+    volumes = [volume_with(number) for number in range(2)]
+    file = tmp_path / "asked.jsonl"
+    monkeypatch.setattr(findings, "ASKED", ("unpruned",))
+    findings.ask(None, None, 5, volumes, file)
+    assert asked == [(0, {"count": 0}, True), (1, {"count": 1}, True)]
+    monkeypatch.setattr(findings, "ASKED", ("unpruned", "shuffled"))
+    lines = findings.ask(None, None, 5, volumes, file)
+    assert asked[2:] == [(1, {"count": 0}, True), (0, {"count": 1}, True)]
+    assert [list(line["right"]) for line in lines] == [["unpruned", "shuffled"]] * 2
 
 
 def test_contrast_to_noise_is_that_of_the_settings(findings):

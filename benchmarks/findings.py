@@ -7,7 +7,8 @@ Trains a small model of each family (``findings_training.py``), then asks it all
 no training saw: with all tokens, with those of an oracle, with random ones, and with those of each pruner
 (``findings_comparison.py``). The oracle keeps the tokens of the findings and those beside them; random tokens are a
 share of the volume's. Shuffled are all tokens of another phantom. Intervals are 95 % bootstrap intervals over volumes.
-An interrupted run resumes: training at its last epoch, questions at the last volume. Everything here is synthetic.
+An interrupted run resumes: training at its last epoch, questions at the last volume; the results hold
+all methods and shares that the work folder knows. Everything here is synthetic.
 """
 
 from __future__ import annotations
@@ -225,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--families", nargs="*", default=FAMILIES, choices=FAMILIES, help="default: both")
     parser.add_argument("--count", type=int, default=280, help="tested phantoms, of about 8 questions (default: 280)")
     parser.add_argument("--seed", type=int, default=44839, help="of the tested phantoms; not 3000, not 3002")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, help="default: all")
+    parser.add_argument(
+        "--methods", nargs="*", default=list(METHODS), choices=METHODS, help="to ask about now; default: all"
+    )
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES, help="of the tokens (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("out/findings"), help="folder of models and answers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/findings.json"), help="of the results")

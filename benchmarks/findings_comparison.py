@@ -45,7 +45,7 @@ from monai_medpruner.pruners import (
 from monai_medpruner.training import AnswerNetwork, findings_image, findings_volume, questions_right
 from monai_medpruner.transforms import InterSliceAnchorFilter
 
-SHARES = (0.05, 0.1, 0.2, 0.02)
+SHARES = (0.02, 0.05, 0.1, 0.2)
 #: diameters in mm at which findings are divided into groups
 SIZES_MM = (8.0, 10.0, 14.0)
 _BY_METHOD = ("tokens", "slices", "kept", "right")  # parts of a line that have an entry for each method
@@ -113,12 +113,17 @@ def compare(
     methods: Sequence[str],
     shares: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Return one line per volume and share, with what each method keeps and answers; what is known is read."""
+    """Return one line per volume and share, with what each method keeps and answers.
+
+    What the file knows is not asked again, and is returned too, also of methods and shares that are not asked about
+    now, where it knows all volumes.
+    """
     known: dict[tuple[int, float], dict[str, Any]] = {}
     for text in file.read_text().splitlines() if file.is_file() else ():
         _add(known, json.loads(text))
+    numbers = [phantom_seed(seed, index) for index in range(count)]
     for share in shares:
-        for number in [phantom_seed(seed, index) for index in range(count)]:
+        for number in numbers:
             missing = [name for name in methods if name not in known.get((number, share), {}).get("right", {})]
             if not missing:
                 continue
@@ -126,14 +131,21 @@ def compare(
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(line) + "\n")
             _add(known, line)
-    return [
-        {
-            name: {method: value[method] for method in methods} if name in _BY_METHOD else value
-            for name, value in line.items()
-        }
-        for (_, share), line in known.items()
-        if share in shares
-    ]
+    lines = []
+    for share in sorted({share for _, share in known}):
+        own = [known[number, share] for number in numbers if (number, share) in known]
+        if len(own) == count:
+            complete = [name for name in METHODS if all(name in line["right"] for line in own)]
+            lines += [_only(line, complete) for line in own]
+    return lines
+
+
+def _only(line: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+    """Return a line with some of its methods."""
+    return {
+        name: {method: value[method] for method in methods} if name in _BY_METHOD else value
+        for name, value in line.items()
+    }
 
 
 def _add(known: dict[tuple[int, float], dict[str, Any]], line: dict[str, Any]) -> None:

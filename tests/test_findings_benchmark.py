@@ -174,24 +174,20 @@ def test_toy_run_resumes_and_writes_its_file(findings, tmp_path, monkeypatch):
     assert list(compared) == ["received attention", "random", "cdpruner"]
     assert all(4 < one["tokens_kept_percent"] <= 5 for one in compared.values())
     assert own["questions"] == first["ideal_reader"]["questions"]
-    # a further method is asked about alone
+    # a further method is asked about alone, and stands in the results beside those that were asked about before
     further = importlib.import_module("findings_comparison")
     asked = []
     original = further.compare_volume
     monkeypatch.setattr(further, "compare_volume", lambda *parts: asked.append(parts[-1]) or original(*parts))
-    findings.main(
-        [
-            *arguments[: arguments.index("cdpruner")],
-            "cdpruner",
-            "rare tokens",
-            *arguments[arguments.index("cdpruner") + 1 :],
-        ]
-    )
+    arguments[arguments.index("cdpruner")] = "rare tokens"
+    findings.main(arguments)
     assert asked == [["rare tokens"]] * 2
-    assert list(json.loads(out.read_text())["families"]["qwen3_vl"]["comparison"]["0.05"])[-1] == "rare tokens"
+    second = json.loads(out.read_text())
+    compared = second["families"]["qwen3_vl"]["comparison"]["0.05"]
+    assert list(compared) == ["received attention", "random", "rare tokens", "cdpruner"]
     # what is trained and asked is not trained and asked again
     monkeypatch.setattr("findings_training.SupervisedTrainer", None)
     monkeypatch.setattr(findings, "exact_answers", None)
     monkeypatch.setattr("findings_comparison.compare_volume", None)
     findings.main(arguments)
-    assert json.loads(out.read_text()) == first
+    assert json.loads(out.read_text()) == second

@@ -13,9 +13,19 @@ import nibabel as nib
 import numpy as np
 
 from monai_medpruner.atomic_write import atomic_write
-from monai_medpruner.results import SliceRecord, StudyRecord
+from monai_medpruner.results import SliceRecord, StudyRecord, VolumeGeometry
 
-__all__ = ["KEEP_LABELS", "KeepMap", "is_sheared", "keep_map", "nifti_image", "token_of_pixels", "write_nifti"]
+__all__ = [
+    "KEEP_LABELS",
+    "KeepMap",
+    "file_axes",
+    "is_sheared",
+    "keep_map",
+    "nifti_image",
+    "on_file_grid",
+    "token_of_pixels",
+    "write_nifti",
+]
 
 #: label values by name. 1: the slice was read, but the token here was merged into another one or dropped. 0: the
 #: encoder did not see the voxel, because its slice was dropped or it was cropped away
@@ -58,11 +68,10 @@ def keep_map(record: StudyRecord) -> KeepMap:
         labels[place] = _token_labels(one)[token]
         if importance is not None and one.importance is not None:
             importance[place] = one.importance.numpy()[token]
-    viewed, stored = geometry.affine.numpy(), geometry.original_affine.numpy()
     return KeepMap(
-        _on_file_grid(labels, viewed, stored),
-        None if importance is None else _on_file_grid(importance, viewed, stored),
-        stored,
+        on_file_grid(labels, geometry),
+        None if importance is None else on_file_grid(importance, geometry),
+        geometry.original_affine.numpy(),
     )
 
 
@@ -77,6 +86,31 @@ def token_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         (2 * np.arange(pixels) + 1) * tokens // (2 * pixels) for pixels, tokens in zip(size, grid, strict=True)
     )
     return row[:, None] * grid[1] + column
+
+
+def file_axes(geometry: VolumeGeometry) -> list[tuple[int, bool]]:
+    """Return, for rows, columns and slices of a study, the axis of its file and whether it runs the other way.
+
+    Also exact for oblique and sheared affines.
+    """
+    between = np.linalg.inv(geometry.original_affine.numpy()[:3, :3]) @ geometry.affine.numpy()[:3, :3]
+    # column j is axis j of the study in the axes of the file: one nonzero entry, negative if the axis was flipped
+    return [(int(axis), bool(between[axis, j] < 0)) for j, axis in enumerate(np.abs(between).argmax(axis=0))]
+
+
+def on_file_grid(voxels: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
+    """Undo the permutation and the flips of axes between a study and its file.
+
+    Args:
+        voxels: ``(H, W, D)``, in the view of the record.
+        geometry: of the record.
+
+    Returns:
+        ``(X, Y, Z)``, a view of the same voxels.
+    """
+    axes = file_axes(geometry)
+    flipped = tuple(axis for axis, turned in axes if turned)
+    return np.flip(voxels.transpose(np.argsort([axis for axis, _ in axes])), flipped)
 
 
 def nifti_image(voxels: np.ndarray, affine: np.ndarray, description: str = "") -> nib.Nifti1Image:
@@ -118,15 +152,6 @@ def is_sheared(affine: np.ndarray) -> bool:
     """Return whether an affine's axes are not orthogonal, as with gantry tilt. Viewers built on ITK refuse these."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR)
-
-
-def _on_file_grid(voxels: np.ndarray, viewed: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Undo the permutation and flips of axes between two affines; also exact for oblique and sheared affines."""
-    between = np.linalg.inv(stored[:3, :3]) @ viewed[:3, :3]
-    # column j is viewed axis j in the axes of the file: one nonzero entry, negative if the axis was flipped
-    file_axis = np.abs(between).argmax(axis=0)
-    flipped = tuple(int(axis) for j, axis in enumerate(file_axis) if between[axis, j] < 0)
-    return np.flip(voxels.transpose(np.argsort(file_axis)), flipped)
 
 
 def _token_labels(record: SliceRecord) -> np.ndarray:

@@ -13,13 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from monai_medpruner.errors import SettingsError
 from monai_medpruner.report.lesion_shares import LesionShares, lesion_shares, outline
 from monai_medpruner.report.pictures import Pictures
 from monai_medpruner.report.slice_reasons import GuardBlock, filter_threshold, slice_reasons
 from monai_medpruner.report.token_facts import mass_line, slice_tokens
-from monai_medpruner.results import STAGES, StudyRecord
+from monai_medpruner.results import STAGES, RunResults, StudyRecord
 
-__all__ = ["RunOfStudy", "flat_settings", "lesion_table", "stage_estimates", "viewer_data", "without_files"]
+__all__ = [
+    "RunOfStudy",
+    "flat_settings",
+    "lesion_table",
+    "stage_estimates",
+    "study_names",
+    "study_of_run",
+    "viewer_data",
+    "without_files",
+]
 
 _MOST_LABELS = 20
 _LEFT_OUT = "(left out)"
@@ -42,6 +52,36 @@ class RunOfStudy:
     record: StudyRecord
     lines: Sequence[Mapping[str, Any]]
     failed: Sequence[Mapping[str, Any]] = ()
+
+
+def study_names(results: RunResults, beginning: str | None = None) -> list[str]:
+    """Return the names of the records of a run, or of those that begin so; at least one.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    names = [name for name in results.record_names if name.startswith(beginning or "")]
+    if not names:
+        known = (
+            "the run has no study that was encoded"
+            if not results.record_names
+            else f"no study begins with {beginning!r}"
+        )
+        raise SettingsError(f"{known}: {len(results.record_names)} in {results.folder}")
+    return names
+
+
+def study_of_run(results: RunResults, name: str) -> RunOfStudy:
+    """Return a study with its lines.
+
+    Args:
+        results: of the run.
+        name: of its record.
+    """
+    lines = [line for line in results.lines if line.get("record") == name]
+    image = lines[0].get("image")
+    failed = [line for line in results.lines if "record" not in line and line.get("image") == image]
+    return RunOfStudy(results.record(name), lines, failed)
 
 
 def viewer_data(

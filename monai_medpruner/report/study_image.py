@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +19,13 @@ from monai_medpruner.data import VolumeReader
 from monai_medpruner.errors import OutputFolderError, VolumeShapeError
 from monai_medpruner.report.keep_map_files import recorded_arguments
 from monai_medpruner.results import StudyRecord
-from monai_medpruner.transforms import CheckVolume, IntensityWindows, LoadVolume, SlicePlane
+from monai_medpruner.transforms import CheckVolume, IntensityWindows, LoadVolume, PercentileWindow, SlicePlane
+from monai_medpruner.transforms.check_volume import voxel_range
 from monai_medpruner.transforms.hu_windows import HU_WINDOWS, resolve_windows
 from monai_medpruner.transforms.padding import looks_like_hu
 from monai_medpruner.transforms.stored_range import STORED_RANGES
 
-__all__ = ["MOST_WINDOWS", "StudyImage", "study_image", "study_mask"]
+__all__ = ["MOST_WINDOWS", "StudyImage", "recorded_volume", "study_image", "study_mask", "study_windows"]
 
 #: windows of a kept slice in a report
 MOST_WINDOWS = 3
@@ -55,22 +56,51 @@ def study_image(record: StudyRecord) -> StudyImage:
         OutputFolderError: the image is another one than the record's, or the run did not read it from a file.
         VolumeReadError: it cannot be read.
     """
-    load, window = _as_recorded(LoadVolume, record), _as_recorded(IntensityWindows, record)
-    read: Any = load(Path(record.image).expanduser())
-    if read.meta.get("volume_id") != record.volume_id:
-        raise OutputFolderError("the image is not the one of the record: its voxels or its affine were changed")
-    volume: Any = _as_recorded(SlicePlane, record)(_as_recorded(CheckVolume, record)(read))
+    volume: Any = _as_recorded(SlicePlane, record)(recorded_volume(record))
+    window = _as_recorded(IntensityWindows, record)
     scaled: Any = window(volume)
     names = _own_names(_scaling(window, volume), scaled.shape[0])
     windows = [_channel(scaled, channel) for channel in range(scaled.shape[0])]
-    if looks_like_hu(volume) and record.modality in (None, "CT") and volume.meta.get("intensity") not in STORED_RANGES:
-        for name in _VIEWING:
-            (interval,) = HU_WINDOWS[name]
-            label = f"{name.replace('_', ' ').capitalize()}{_interval(interval)}"
-            if not any(_interval(interval) in one for one in names):
-                names.append(label)
-                windows.append(_viewing(volume, interval))
+    for name, interval in _usual_windows(record, volume, names):
+        names.append(name)
+        windows.append(_viewing(volume, interval))
     return StudyImage(scaled, tuple(names[:MOST_WINDOWS]), tuple(windows[:MOST_WINDOWS]))
+
+
+def recorded_volume(record: StudyRecord) -> MetaTensor:
+    """Read the image of a record as its run read it, on the grid of its file.
+
+    Returns:
+        ``(1, X, Y, Z)`` float32, in the units of the file.
+
+    Raises:
+        OutputFolderError: the image is another one than the record's, or the run did not read it from a file.
+        VolumeReadError: it cannot be read.
+    """
+    read: Any = _as_recorded(LoadVolume, record)(Path(record.image).expanduser())
+    if read.meta.get("volume_id") != record.volume_id:
+        raise OutputFolderError("the image is not the one of the record: its voxels or its affine were changed")
+    return _as_recorded(CheckVolume, record)(read)  # type: ignore[return-value]
+
+
+def study_windows(record: StudyRecord, volume: MetaTensor) -> list[tuple[str, tuple[float, float]]]:
+    """Return windows as intervals of voxel values: what the model saw first, then the usual ones of a CT.
+
+    Args:
+        record: of the study.
+        volume: of :func:`recorded_volume`.
+    """
+    setting = _scaling(_as_recorded(IntensityWindows, record), volume)
+    if setting == "slice_minmax":
+        return [("Range of the volume (the model saw each slice in its own)", voxel_range(volume))]
+    if setting in STORED_RANGES:
+        intervals: tuple[tuple[float, float], ...] = ((0.0, STORED_RANGES[str(setting)]),)
+    elif setting == "percentile":
+        intervals = (PercentileWindow().interval(volume),)
+    else:
+        intervals = resolve_windows(setting)  # type: ignore[arg-type]
+    names = _own_names(setting, len(intervals))
+    return [*zip(names, intervals, strict=True), *_usual_windows(record, volume, names)]
 
 
 def _as_recorded(kind: type[_Step], record: StudyRecord) -> _Step:
@@ -100,6 +130,20 @@ def _own_names(setting: object, channels: int) -> list[str]:
     if len(intervals) != channels:
         return ["As the model saw it"] * channels
     return [f"As the model saw it{_interval(one)}" for one in intervals]
+
+
+def _usual_windows(
+    record: StudyRecord, volume: MetaTensor, names: Sequence[str]
+) -> list[tuple[str, tuple[float, float]]]:
+    """Windows that a reader of CT uses, with their names, without those that are there already."""
+    if (
+        not looks_like_hu(volume)
+        or record.modality not in (None, "CT")
+        or volume.meta.get("intensity") in STORED_RANGES
+    ):
+        return []
+    usual = [(name.replace("_", " ").capitalize(), HU_WINDOWS[name][0]) for name in _VIEWING]
+    return [(name + _interval(one), one) for name, one in usual if not any(_interval(one) in known for known in names)]
 
 
 def _interval(window: tuple[float, float]) -> str:

@@ -18,7 +18,7 @@ from monai_medpruner import __version__
 from monai_medpruner.atomic_write import atomic_write
 from monai_medpruner.errors import MedPrunerError, OutputFolderError, SettingsError
 from monai_medpruner.report.pictures import slice_pictures
-from monai_medpruner.report.report_data import RunOfStudy, viewer_data
+from monai_medpruner.report.report_data import RunOfStudy, study_names, study_of_run, viewer_data
 from monai_medpruner.report.report_page import PageParts, report_page
 from monai_medpruner.report.slice_reasons import GuardBlock, guard_blocks, has_guard
 from monai_medpruner.report.study_image import study_image, study_mask
@@ -61,12 +61,7 @@ def write_reports(
     """
     results = read_results(folder)
     other = None if against is None else read_results(against)
-    names = [name for name in results.record_names if name.startswith(study or "")]
-    if not names:
-        known = (
-            "the run has no study that was encoded" if not results.record_names else f"no study begins with {study!r}"
-        )
-        raise SettingsError(f"{known}: {len(results.record_names)} in {folder}")
+    names = study_names(results, study)
     if mask is not None and len({results.record(name).volume_id for name in names}) > 1:
         raise SettingsError(
             f"a mask belongs to one image, and the run has {len(names)} studies: choose one with --study"
@@ -77,7 +72,7 @@ def write_reports(
     except OSError as error:
         raise OutputFolderError(f"cannot write to {target}: {error.strerror}") from error
     for name in names:
-        run = _study(results, name)
+        run = study_of_run(results, name)
         path = target / f"{name}.html"
         made_of = _source(results, run, deidentify) if mask is None and other is None else None
         if skip_current and made_of is not None and _ends_with(path, made_of):
@@ -142,20 +137,13 @@ def _ends_with(path: Path, ending: bytes) -> bool:
         return False
 
 
-def _study(results: RunResults, name: str) -> RunOfStudy:
-    lines = [line for line in results.lines if line.get("record") == name]
-    image = lines[0].get("image")
-    failed = [line for line in results.lines if "record" not in line and line.get("image") == image]
-    return RunOfStudy(results.record(name), lines, failed)
-
-
 def _same_study(other: RunResults, run: RunOfStudy) -> RunOfStudy:
     """Return the study of the same volume in another run, the one of the same question where there are several."""
     volume = run.record.volume_id
     found = [line["record"] for line in other.lines if line.get("volume_id") == volume and "record" in line]
     if not found:
         raise OutputFolderError(f"{other.folder} has no study of the same volume ({volume})")
-    same = _study(other, run.record.name if run.record.name in found else found[0])
+    same = study_of_run(other, run.record.name if run.record.name in found else found[0])
     one, two = run.record.geometry, same.record.geometry
     if one.shape != two.shape or not np.allclose(one.affine.numpy(), two.affine.numpy(), atol=1e-3):
         raise OutputFolderError(f"{other.folder} has the volume in another plane or orientation: {volume}")

@@ -66,9 +66,20 @@ class PercentileWindow(Transform):
             ``(1, H, W, D)`` float32 in [0, 1].
         """
         require_one_channel(img)
+        padding, note = padding_mask(img)
+        return hide_padding(rescale_channels(img, [self._interval(img, padding)]), padding, note)
+
+    def interval(self, img: NdarrayOrTensor) -> tuple[float, float]:
+        """Return the values that become 0 and 1.
+
+        Args:
+            img: ``(1, H, W, D)``, any dtype and unit.
+        """
+        return self._interval(img, padding_mask(img)[0])
+
+    def _interval(self, img: NdarrayOrTensor, padding: torch.Tensor | None) -> tuple[float, float]:
         # MONAI's percentile is exact at any size: it leaves torch.quantile, limited to 2**24 values, for numpy's
         voxels = convert_to_tensor(img, track_meta=False, dtype=torch.float32).detach()
-        padding, note = padding_mask(img)
         measured = voxels if padding is None else voxels[~padding]
         low, high = torch.as_tensor(percentile(measured, [self.lower, self.upper])).tolist()
         if low == high:
@@ -76,7 +87,7 @@ class PercentileWindow(Transform):
                 f"percentiles {self.lower:g} and {self.upper:g} of the voxels are both {low:g}: nearly all voxels have "
                 "the same value. Choose wider percentiles or crop the background."
             )
-        return hide_padding(rescale_channels(img, [(low, high)]), padding, note)
+        return low, high
 
 
 class IntensityWindows(Transform):

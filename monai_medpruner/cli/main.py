@@ -31,6 +31,7 @@ from monai_medpruner.cli import (
     report,
     score,
     sweep,
+    view,
 )
 from monai_medpruner.errors import own_error
 
@@ -42,6 +43,7 @@ COMMANDS: dict[str, ModuleType] = {
     "answers": answers,
     "report": report,
     "keep-map": keep_map,
+    "view": view,
     "archive": archive,
     "convert_hulumed": convert_hulumed,
     "export_language_model": export_language_model,

@@ -12,6 +12,7 @@ from monai_medpruner.report.keep_map_files import write_keep_maps
 from monai_medpruner.report.pruning_figure import pruning_figure
 from monai_medpruner.report.study_report import study_page, write_reports
 from monai_medpruner.report.sweep_report import sweep_table, write_sweep
+from monai_medpruner.report.view_files import study_server
 
 __all__ = [
     "KEEP_LABELS",
@@ -22,6 +23,7 @@ __all__ = [
     "pruning_figure",
     "seconds_text",
     "study_page",
+    "study_server",
     "sweep_table",
     "write_comparison",
     "write_keep_maps",

@@ -17,19 +17,24 @@ __all__ = ["asset", "model_name", "page_header", "page_shell", "tiles"]
 _PHANTOM_BUNDLE = "medpruner_phantom"
 
 
-def page_shell(title: str, *body: Html | None, script: str = "", data: Any = None) -> str:
+def page_shell(
+    title: str, *body: Html | None, script: str = "", style: str = "", data: Any = None, served: bool = False
+) -> str:
     """Return a page.
 
     Args:
         title: of the window.
         body: elements; None is left out.
         script: runs after that of the button for light and dark.
+        style: after that of all pages.
         data: what the script reads from the element ``data``, as JSON.
+        served: the page comes from a server, and may load scripts and data from it.
     """
-    style, code = asset("report.css"), asset("theme.js") + script
+    style, code = asset("report.css") + style, asset("theme.js") + script
+    own, fetched = (" 'self'", "connect-src 'self'; ") if served else ("", "")
     policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {inline_hash(style)}; script-src {inline_hash(code)}"
+        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {fetched}"
+        f"style-src {inline_hash(style)}; script-src {inline_hash(code)}{own}"
     )
     head = element(
         "head",
@@ -47,14 +52,14 @@ def page_shell(title: str, *body: Html | None, script: str = "", data: Any = Non
     return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n{element("body", *body, *scripts)}\n</html>\n'
 
 
-def page_header(title: str, subtitle: object, models: Iterable[Mapping[str, Any]], shown: Html) -> Html:
+def page_header(title: str, subtitle: object, models: Iterable[Mapping[str, Any]], shown: Html | None = None) -> Html:
     """Return the top of a page.
 
     Args:
         title: heading.
         subtitle: below it.
         models: "model" of the settings of the runs, for warnings.
-        shown: of :func:`tiles`.
+        shown: of :func:`tiles`; None for none.
     """
     warnings = dict.fromkeys(one for model in models for one in _model_warnings(model))
     return element(

@@ -24,7 +24,7 @@ from monai_medpruner.report.report_tables import (
 )
 from monai_medpruner.results import StudyRecord
 
-__all__ = ["PageParts", "report_page"]
+__all__ = ["PageParts", "model_text", "report_page", "study_tiles", "study_title"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,13 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
         parts: what else is shown.
     """
     return page_shell(
-        f"What the model was given: {_title(run.record, parts.deidentified)}",
-        _header(run.record, run.lines[0], parts),
+        f"What the model was given: {study_title(run.record, parts.deidentified)}",
+        page_header(
+            study_title(run.record, parts.deidentified),
+            model_text(run.lines[0], parts.deidentified),
+            [run.lines[0].get("settings", {}).get("model", {})],
+            study_tiles(run.record),
+        ),
         element(
             "main",
             answer_section(run, other, parts.deidentified),
@@ -72,11 +77,13 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
     )
 
 
-def _title(record: StudyRecord, deidentified: bool) -> str:
+def study_title(record: StudyRecord, deidentified: bool = False) -> str:
+    """Return what a page calls a study: the name of its file, or the beginning of its id."""
     return f"study {record.volume_id[:12]}" if deidentified or not record.image else PurePath(record.image).name
 
 
-def _header(record: StudyRecord, line: Mapping[str, Any], parts: PageParts) -> Html:
+def study_tiles(record: StudyRecord) -> Html:
+    """Return what was kept of a study as tiles."""
     retention = record.retention
     left = len(record.dropped_slices)
     gap = record.largest_gap
@@ -99,10 +106,14 @@ def _header(record: StudyRecord, line: Mapping[str, Any], parts: PageParts) -> H
         ),
         ("Volume", f"{record.source or 'in memory'}{f', {record.modality}' if record.modality else ''}", _view(record)),
     ]
+    return tiles(facts)
+
+
+def model_text(line: Mapping[str, Any], deidentified: bool = False) -> str:
+    """Return the model and the pruner of a result line as a page names them."""
     model = line.get("settings", {}).get("model", {})
     pruner = (line.get("settings", {}).get("pruner") or {}).get("name", "none")
-    name = f"Model {model_name(model, parts.deidentified)} ({model.get('model_type', 'unknown')}), pruner {pruner}"
-    return page_header(_title(record, parts.deidentified), name, [model], tiles(facts))
+    return f"Model {model_name(model, deidentified)} ({model.get('model_type', 'unknown')}), pruner {pruner}"
 
 
 def _view(record: StudyRecord) -> str:

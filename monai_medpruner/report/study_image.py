@@ -93,8 +93,8 @@ def study_windows(record: StudyRecord, volume: MetaTensor) -> list[tuple[str, tu
     setting = _scaling(_as_recorded(IntensityWindows, record), volume)
     if setting == "slice_minmax":
         return [("Range of the volume (the model saw each slice in its own)", voxel_range(volume))]
-    if setting in STORED_RANGES:
-        intervals: tuple[tuple[float, float], ...] = ((0.0, STORED_RANGES[str(setting)]),)
+    if isinstance(setting, str) and setting in STORED_RANGES:
+        intervals: tuple[tuple[float, float], ...] = ((0.0, STORED_RANGES[setting]),)
     elif setting == "percentile":
         intervals = (PercentileWindow().interval(volume),)
     else:

@@ -118,7 +118,9 @@ def _start(record: StudyRecord, lesion: np.ndarray | None) -> tuple[int, int, in
     if lesion is None or not lesion.any():
         (top, bottom), (left, right) = record.geometry.crop or ((0, height), (0, width))
         return (top + bottom) // 2, (left + right) // 2, record.slice_indices[len(record.slice_indices) // 2]
-    index = int(lesion.sum((0, 1)).argmax())
+    sizes = lesion.sum((0, 1))
+    largest = np.flatnonzero(sizes == sizes.max())
+    index = int(largest[len(largest) // 2])
     inside = np.argwhere(lesion[..., index])
     row, column = inside[np.abs(inside - inside.mean(0)).sum(1).argmin()]
     return int(row), int(column), index

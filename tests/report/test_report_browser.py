@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from pathlib import Path
-
 import pytest
+from chromium import BRIGHT, DARK, GROUND, media, open_browser, press, requests, screenshot, size
 from report_runs import record_of, write_ct, write_run
 from run_rows import write_sweep_runs
 
@@ -18,32 +14,12 @@ from monai_medpruner.metrics import compare_command
 from monai_medpruner.report import write_comparison, write_reports, write_sweep
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
-OPTIONS = (
-    *("headless", "no-sandbox", "disable-gpu", "no-first-run", "window-size=1360,1000"),
-    *("disable-background-networking", "disable-component-update", "disable-sync"),
-)
-BRIGHT, DARK = "rgb(255, 255, 255)", "rgb(16, 18, 21)"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A session of headless Chromium that logs the console and the network."""
-    pytest.importorskip("selenium", reason="needs selenium (pip install selenium)")
-    chromium, driver = (
-        next(filter(None, map(shutil.which, names)), None)
-        for names in (("chromium", "google-chrome"), ("chromedriver",))
-    )
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in OPTIONS:
-        options.add_argument(f"--{word}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    session = open_browser(tmp_path_factory.mktemp("profile"), "disable-gpu")
     yield session
     session.quit()
 
@@ -74,27 +50,10 @@ def shown(browser, run, tmp_path):
 
     yield show
     assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-    assert requests
-    assert not [url for url in requests if not url.startswith(("file:", "data:"))]
+    asked = requests(browser)
+    assert asked
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
     assert browser.title != "ran"
-
-
-def media(browser, theme):
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def size(browser, width, height=1000):
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def press(browser, *keys):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    ActionChains(browser).send_keys(*keys).perform()
 
 
 def counts(browser):
@@ -106,14 +65,6 @@ def counts(browser):
 
 def chosen(browser):
     return int(browser.find_element("id", "number").text.split()[0])
-
-
-def screenshot(browser, name, tmp_path):
-    """Keep a picture of the whole page; in MEDPRUNER_SCREENSHOTS where that is set."""
-    width = browser.execute_script("return innerWidth")
-    size(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
-    folder = Path(os.environ.get("MEDPRUNER_SCREENSHOTS", tmp_path))
-    assert browser.save_screenshot(str(folder / f"{name}.png"))
 
 
 def test_counts_are_the_records_on_every_slice(shown, run):
@@ -216,12 +167,11 @@ def test_themes_and_widths(shown, run, theme, width, tmp_path):
     browser = shown(mask=folder / "mask.nii.gz", against=folder / "other")
     media(browser, theme)
     size(browser, width)
-    ground = "return getComputedStyle(document.body).backgroundColor"
-    assert browser.execute_script(ground) == (BRIGHT if theme == "light" else DARK)
+    assert browser.execute_script(GROUND) == (BRIGHT if theme == "light" else DARK)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     screenshot(browser, f"report_{theme}_{width}", tmp_path)
     browser.find_element("id", "theme").click()
-    assert browser.execute_script(ground) == (DARK if theme == "light" else BRIGHT)
+    assert browser.execute_script(GROUND) == (DARK if theme == "light" else BRIGHT)
 
 
 def test_two_runs(shown, run):
@@ -259,7 +209,7 @@ def test_print(shown):
         "Emulation.setEmulatedMedia",
         {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
     )
-    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == BRIGHT
+    assert browser.execute_script(GROUND) == BRIGHT
     assert not browser.find_element("id", "slider").is_displayed()
     assert len(browser.execute_cdp_cmd("Page.printToPDF", {})["data"]) > 10_000
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
@@ -285,17 +235,14 @@ def test_pages_of_runs(browser, tmp_path, name):
         media(browser, theme)
         size(browser, width)
         browser.get((tmp_path / f"{name}.html").as_uri())
-        ground = "return getComputedStyle(document.body).backgroundColor"
-        assert browser.execute_script(ground) == (BRIGHT if theme == "light" else DARK)
+        assert browser.execute_script(GROUND) == (BRIGHT if theme == "light" else DARK)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         screenshot(browser, f"{name}_{theme}_{width}", tmp_path)
         browser.find_element("id", "theme").click()
-        assert browser.execute_script(ground) == (DARK if theme == "light" else BRIGHT)
+        assert browser.execute_script(GROUND) == (DARK if theme == "light" else BRIGHT)
     assert browser.find_element("css selector", ".charts svg, .forest svg").rect["height"] > 90
     assert browser.title != "ran"
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = {one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"}
-    assert requests == {(tmp_path / f"{name}.html").as_uri()}
+    assert set(requests(browser)) == {(tmp_path / f"{name}.html").as_uri()}
     assert browser.get_log("browser") == []
     link = browser.find_element("css selector", "table a")
     assert link.get_attribute("href") == (tmp_path / "run1" / "reports" / "v0.html").as_uri()

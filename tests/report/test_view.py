@@ -213,6 +213,7 @@ def test_mask_and_start(tmp_path):
     np.testing.assert_allclose(image(files["mask.nii.gz"]).affine, nib.load(path).affine, atol=1e-5)
     start = page_data(files)["start"]
     assert expected[tuple(start)] == 1
+    assert start[2] == 5  # of 4, 5 and 6
     np.testing.assert_allclose(start[:2], np.argwhere(expected)[:, :2].mean(0), atol=0.5)
 
 

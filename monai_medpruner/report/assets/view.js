@@ -166,6 +166,16 @@ function keyed(event) {
 
 /* --- start --- */
 
+/* the image smooth, maps in whole voxels: between two labels there is no third */
+function sharpenOverlays() {
+  const update = niivue.updateInterpolation.bind(niivue);
+  niivue.updateInterpolation = (layer, linear) => {
+    niivue.opts.isNearestInterpolation = layer > 0;
+    update(layer, linear);
+    niivue.opts.isNearestInterpolation = false;
+  };
+}
+
 async function start({ Niivue, COLORMAP_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_RENDER }) {
   types = { ...COLORMAP_TYPE, ...MULTIPLANAR_TYPE };
   niivue = new Niivue({
@@ -173,6 +183,7 @@ async function start({ Niivue, COLORMAP_TYPE, DRAG_MODE, MULTIPLANAR_TYPE, SHOW_
     isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarPadPixels: 6, multiplanarShowRender: SHOW_RENDER.NEVER,
     fontMinPx: 18, dragMode: DRAG_MODE.windowing, dragAndDropEnabled: false, logLevel: "error", loadingText: "reading ...",
   });
+  sharpenOverlays();
   niivue.onLocationChange = moved;
   niivue.onIntensityChange = () => press("windows", () => false);
   await niivue.attachToCanvas(byId("planes"));

@@ -44,10 +44,6 @@ const [left, top] = [Math.min(...boxes.map((b) => b.left)), Math.min(...boxes.ma
 const [right, bottom] = [Math.max(...boxes.map((b) => b.right)), Math.max(...boxes.map((b) => b.bottom))];
 return {x: left + scrollX - 8, y: top + scrollY - 8, width: right - left + 16, height: bottom - top + 16, scale: 1};
 """
-_NAME_LESION = """
-const titles = [...document.querySelectorAll("h2")];
-titles.find((one) => one.textContent.includes("of the lesion")).parentElement.id = "lesion";
-"""
 _DRAW = """
 const done = arguments[1];
 mermaid.initialize({startOnLoad: false, theme: 'neutral', htmlLabels: false, flowchart: {htmlLabels: false}});
@@ -93,7 +89,6 @@ def report_parts(session: Any, folder: Path) -> dict[str, bytes]:
     session.get(page.as_uri())
     light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
     session.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
-    session.execute_script(_NAME_LESION)
     return {name: _shot(session, list(ends)) for name, ends in PARTS.items()}
 
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, help="output folder of a run; the pages are written to reports/ in it")
     parser.add_argument("--study", help="beginning of a record's name, for one study of several")
     parser.add_argument(
-        "--mask", type=Path, help="label map of a lesion on the image's grid: outline, and what was kept"
+        "--mask", type=Path, help="label map of a lesion on the image's grid: outline, what was kept, and why"
     )
     parser.add_argument("--against", type=Path, help="output folder of another run about the same images")
     parser.add_argument("--deidentify", action="store_true", help="leave out pixels, paths and UIDs")

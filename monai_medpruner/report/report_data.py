@@ -15,18 +15,22 @@ import numpy as np
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.report.lesion_shares import LesionShares, lesion_shares, outline
+from monai_medpruner.report.lesion_verdict import lesion_verdict, lesion_why
 from monai_medpruner.report.pictures import Pictures
 from monai_medpruner.report.slice_reasons import GuardBlock, filter_threshold, slice_reasons
 from monai_medpruner.report.token_facts import mass_line, slice_tokens
-from monai_medpruner.results import STAGES, RunResults, StudyRecord
+from monai_medpruner.results import STAGES, RunResults, SliceGap, StudyRecord
 
 __all__ = [
+    "LesionFacts",
     "RunOfStudy",
     "flat_settings",
+    "gap_text",
     "lesion_table",
     "stage_estimates",
     "study_names",
     "study_of_run",
+    "unread_gap",
     "viewer_data",
     "without_files",
 ]
@@ -37,6 +41,7 @@ _LEFT_OUT = "(left out)"
 _PATH = re.compile(r"^(/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)|^[^\s]*[/\\][^\s]*[/\\]|\.(gz|nii|dcm|npy)$")
 _FILE = re.compile(r"\S+\.(?:nii(?:\.gz)?|dcm|ima|npy|png|jpe?g)\b|\S*[/\\]\S*[/\\]\S*", re.IGNORECASE)
 _IDENTIFIERS = ("series_uid",)
+_GAMMA = "InterSliceAnchorFilter › threshold"  # the one setting whose option has another name
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,7 @@ def viewer_data(
     """
     record, geometry = run.record, run.record.geometry
     spacing = np.linalg.norm(geometry.affine.numpy()[:3, :2], axis=0)
-    gap, distances = record.largest_gap, record.slice_distances
+    gap, distances = unread_gap(record), record.slice_distances
     data: dict[str, Any] = {
         "size": list(geometry.shape[:2]),
         "spacing": [float(one) for one in spacing] if np.isfinite(spacing).all() and spacing.min() > 0 else [1.0, 1.0],
@@ -112,7 +117,7 @@ def viewer_data(
         "slices": slice_reasons(record, blocks[0]),
         "distances": None if distances is None else [None if isnan(one) else float(f"{one:.5g}") for one in distances],
         "threshold": filter_threshold(record),
-        "gap": None if gap is None or gap.length_mm <= 0 else [gap.first, gap.last, round(gap.length_mm, 2)],
+        "gap": None if gap is None else [gap.first, gap.last, round(gap.length_mm, 2)],
         "positions": [round(one, 3) for one in geometry.slice_positions_mm] or None,
         "windows": list(windows),
         "pictures": None if pictures is None else pictures.slices,
@@ -123,6 +128,23 @@ def viewer_data(
     if other is not None:
         data["other"] = slice_reasons(other.record, blocks[1])
     return data
+
+
+def unread_gap(record: StudyRecord) -> SliceGap | None:
+    """Return the largest gap between kept slices; None where it is unknown, or all of its slices were read."""
+    gap = record.largest_gap
+    if gap is None or gap.length_mm <= 0:
+        return None
+    read = set(record.slice_indices) - set(record.dropped_slices)
+    return None if read.issuperset(range(gap.first, gap.last + 1)) else gap
+
+
+def gap_text(record: StudyRecord) -> str:
+    """Return the length of the largest unread gap in words."""
+    if record.largest_gap is None:
+        return "unknown"
+    gap = unread_gap(record)
+    return "none" if gap is None else f"{gap.length_mm:.1f} mm"
 
 
 def _tokens_of(run: RunOfStudy) -> dict[str, Any]:
@@ -139,8 +161,25 @@ def _outlines(mask: np.ndarray | None) -> dict[int, str] | None:
     return {int(index): outline(mask[..., index] > 0) for index in np.flatnonzero((mask > 0).any((0, 1)))}
 
 
-def lesion_table(mask: np.ndarray, record: StudyRecord) -> list[tuple[str, LesionShares, str]]:
-    """Return name, shares and a sentence for each label of a mask; for all together where there are too many.
+@dataclass(frozen=True)
+class LesionFacts:
+    """What became of one label of a mask.
+
+    Args:
+        name: of the label.
+        shares: what each stage kept.
+        verdict: a sentence: whether the model was given it.
+        why: more sentences; empty for none.
+    """
+
+    name: str
+    shares: LesionShares
+    verdict: str
+    why: str
+
+
+def lesion_table(mask: np.ndarray, record: StudyRecord) -> list[LesionFacts]:
+    """Return the facts of each label of a mask; of all together where there are too many.
 
     Args:
         mask: labels ``(H, W, D)`` in the view of the record.
@@ -158,29 +197,8 @@ def lesion_table(mask: np.ndarray, record: StudyRecord) -> list[tuple[str, Lesio
     table = []
     for name, one in masks:
         shares = lesion_shares(one, record)
-        table.append((name, shares, _verdict(shares, record)))
+        table.append(LesionFacts(name, shares, lesion_verdict(shares, record), lesion_why(one, shares, record)))
     return table
-
-
-def _verdict(shares: LesionShares, record: StudyRecord) -> str:
-    """A sentence that says where the lesion was lost, or how much of it the model was given."""
-    if not shares.kept_slices:
-        threshold, distances = filter_threshold(record), record.slice_distances
-        if threshold is None or distances is None:
-            return "Not seen: none of its slices was read."
-        largest = max((distances[i] for i in shares.slices if not isnan(distances[i])), default=None)
-        if largest is None:
-            return "Not seen: its slices lie outside the chosen range."
-        if largest <= threshold:
-            return f"Not seen: its slices differ from their anchor by {largest:.4f} at most, and γ is {threshold:g}."
-        return "Not seen: its slices passed the filter, and a limit on slices dropped them."
-    if not shares.encoded:
-        return "Not seen: it was cropped away."
-    if shares.selected:
-        return f"Seen: {shares.selected:.0%} of it lies in selected tokens."
-    if shares.contextual or shares.merged:
-        return "Seen in means alone: no selected token shows it; its tokens were merged with others."
-    return "Not seen: its slices were read, and all of its tokens were dropped."
 
 
 def stage_estimates(run: RunOfStudy) -> tuple[dict[str, float], dict[str, float] | None, str]:
@@ -224,6 +242,8 @@ def flat_settings(settings: Mapping[str, Any], deidentified: bool) -> list[tuple
                 stage = one.get("stage") if isinstance(one, Mapping) else None
                 visit(name if stage is None else f"{name} › {stage}", one if stage is None else one["transforms"])
         else:
+            if name.endswith(_GAMMA):
+                name = f"{name} (γ, --gamma)"
             hidden = deidentified and (name.split(" › ")[-1] in _IDENTIFIERS or _is_path(value)) and value is not None
             rows.append((name, _LEFT_OUT if hidden else "none" if value is None else str(value)))
 

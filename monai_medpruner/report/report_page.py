@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from monai_medpruner.report.html import Html, element, text
+from monai_medpruner.report.lesion_verdict import lesion_state
 from monai_medpruner.report.page_shell import asset, model_name, page_header, page_shell, tiles
-from monai_medpruner.report.report_data import RunOfStudy
+from monai_medpruner.report.report_data import LesionFacts, RunOfStudy, gap_text, lesion_table, unread_gap
 from monai_medpruner.report.report_tables import (
     answer_section,
     comparison_section,
@@ -60,7 +61,7 @@ def report_page(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> 
             study_title(run.record, parts.deidentified),
             model_text(run.lines[0], parts.deidentified),
             [run.lines[0].get("settings", {}).get("model", {})],
-            study_tiles(run.record),
+            study_tiles(run.record, parts.mask),
         ),
         element(
             "main",
@@ -82,13 +83,17 @@ def study_title(record: StudyRecord, deidentified: bool = False) -> str:
     return f"study {record.volume_id[:12]}" if deidentified or not record.image else PurePath(record.image).name
 
 
-def study_tiles(record: StudyRecord) -> Html:
-    """Return what was kept of a study as tiles."""
+def study_tiles(record: StudyRecord, mask: np.ndarray | None = None) -> Html:
+    """Return what was kept of a study as tiles.
+
+    Args:
+        record: of the study.
+        mask: labels ``(H, W, D)`` in the view of the record, for a tile on the lesion; None for none.
+    """
     retention = record.retention
     left = len(record.dropped_slices)
-    gap = record.largest_gap
     whole = "of all" if record.range_slices is None else "of the chosen range"
-    facts = [
+    facts: list[tuple[str, str, str]] = [
         (
             "Slices read",
             f"{len(record.slice_indices) - left} of {record.total_slices}",
@@ -99,13 +104,11 @@ def study_tiles(record: StudyRecord) -> Html:
             f"{sum(record.kept_tokens):,} of {record.unpruned_tokens:,}",
             f"{retention['overall']:.1%} {whole}",
         ),
-        (
-            "Largest unread gap",
-            "unknown" if gap is None else f"{gap.length_mm:.1f} mm",
-            "the file has no geometry" if gap is None else f"slices {gap.first} to {gap.last}",
-        ),
+        ("Largest unread gap", gap_text(record), _gap_remark(record)),
         ("Volume", f"{record.source or 'in memory'}{f', {record.modality}' if record.modality else ''}", _view(record)),
     ]
+    if mask is not None and (lesions := lesion_table(mask, record)):
+        facts.append(("Lesion", element("a", _lesion_tile(lesions), href="#lesion"), _lesion_remark(lesions)))
     return tiles(facts)
 
 
@@ -116,12 +119,33 @@ def model_text(line: Mapping[str, Any], deidentified: bool = False) -> str:
     return f"Model {model_name(model, deidentified)} ({model.get('model_type', 'unknown')}), pruner {pruner}"
 
 
+def _gap_remark(record: StudyRecord) -> str:
+    widest, gap = record.largest_gap, unread_gap(record)
+    if widest is None:
+        return "the file has no geometry"
+    return f"slices at most {widest.length_mm:.1f} mm apart" if gap is None else f"slices {gap.first} to {gap.last}"
+
+
+def _lesion_tile(lesions: Sequence[LesionFacts]) -> str:
+    states = [lesion_state(one.shares) for one in lesions]
+    return states[0] if len(states) == 1 else f"{states.count('seen')} of {len(states)} seen"
+
+
+def _lesion_remark(lesions: Sequence[LesionFacts]) -> str:
+    if len(lesions) > 1:
+        return "see what each stage kept"
+    shares = lesions[0].shares
+    read = f"{len(shares.kept_slices)} of its {len(shares.slices)} slices read"
+    return f"{read}, {shares.selected:.0%} in selected tokens"
+
+
 def _view(record: StudyRecord) -> str:
     return ", ".join(one for one in (record.plane, record.order) if one) or "plane unknown"
 
 
 def _viewer(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> Html:
     compared = other is not None
+    states = {one["state"] for name in ("slices", "other") for one in parts.data.get(name, ())}
     return element(
         "section",
         element("h2", "Slices and tokens"),
@@ -130,7 +154,7 @@ def _viewer(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> Html
             "noscript", element("p", "The pictures and charts need JavaScript, which is in this file.", class_="note")
         ),
         element("div", id="strip", class_="strip", role="listbox", aria_label="All slices", tabindex="0"),
-        element("p", _strip_legend(compared), class_="legend"),
+        element("p", _strip_legend(states, compared, parts.data["outlines"] is not None), class_="legend"),
         element("div", id="distances", class_="chart"),
         element("p", id="distance_note", class_="legend"),
         element(
@@ -176,23 +200,27 @@ def _viewer(run: RunOfStudy, other: RunOfStudy | None, parts: PageParts) -> Html
             class_="legend noprint",
         ),
         element("p", parts.pictures, class_="legend") if parts.pictures else None,
+        _terms(),
         element("p", id="compared", class_="note") if compared else None,
     )
 
 
-def _strip_legend(compared: bool) -> Html:
-    parts = [
-        element("span", class_="key kept"),
-        " kept ",
-        element("span", class_="key guard"),
-        " kept by the guard (G, its block is dotted in the slice) ",
-        element("span", class_="key left"),
-        " dropped behind the encoder ",
-        element("span", class_="key dropped"),
-        " dropped, not read",
-    ]
+def _strip_legend(states: set[str], compared: bool, lesion: bool) -> Html:
+    """Explain the frames of the strip that occur, and the letters on it."""
+    known = {
+        "kept": "kept",
+        "guard": "kept by the guard (G, its block is dotted in the slice)",
+        "left": "dropped after the encoder, but for one token",
+        "dropped": "dropped, not read",
+    }
+    parts: list[object] = []
+    for state, words in known.items():
+        if state in states:
+            parts += [element("span", class_=f"key {state}"), f" {words} "]
     if compared:
         parts.append(" · A: kept here · B: kept in the other run")
+    if lesion:
+        parts.append(" · underlined number: shows the lesion")
     return Html("".join(text(one) for one in parts))
 
 
@@ -202,3 +230,23 @@ def _token_legend() -> Html:
         "these absorbed (point at a token for its own). Hatched and dark: dropped, or merged "
         "into another token. Pale: cropped away, never encoded."
     )
+
+
+_TERMS = {
+    "slice read": "the vision encoder got it. Of the other slices the model knows nothing.",
+    "anchor, γ": "each slice is compared with the last kept one, its anchor: the mean absolute difference of all "
+    "pixels, on intensities in 0 to 1. Above γ it is kept.",
+    "guard": "keeps a slice where one block of it differs from the anchor, though the whole slice does not.",
+    "token": "what the language model reads of a small square of a slice.",
+    "selected token": "reaches the language model unchanged.",
+    "contextual token": "the mean of the tokens that were merged into it.",
+    "importance": "the pruner's score of a token; by default the attention that it receives in the encoder. 1 "
+    "is the mean of its slice.",
+    "cumulative mass, τ": "the importance, added up from the highest token on. The default pruner selects tokens "
+    "until the sum of their softmax reaches τ.",
+}
+
+
+def _terms() -> Html:
+    rows = (element("tr", element("th", name, scope="row"), element("td", words)) for name, words in _TERMS.items())
+    return element("details", element("summary", "Terms on this page"), element("table", *rows, class_="settings"))

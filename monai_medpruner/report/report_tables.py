@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from monai_medpruner.report.lesion_shares import LesionShares
 from monai_medpruner.report.report_data import (
     RunOfStudy,
     flat_settings,
+    gap_text,
     lesion_table,
     stage_estimates,
     without_files,
@@ -110,7 +112,7 @@ def comparison_section(run: RunOfStudy, other: RunOfStudy, deidentified: bool) -
 
 
 def _kept(run: RunOfStudy) -> list[tuple[str, str]]:
-    record, gap = run.record, run.record.largest_gap
+    record = run.record
     read = len(record.slice_indices) - len(record.dropped_slices)
     return [
         ("slices read", f"{read} of {record.total_slices}"),
@@ -118,7 +120,7 @@ def _kept(run: RunOfStudy) -> list[tuple[str, str]]:
             "visual tokens",
             f"{sum(record.kept_tokens):,} of {record.unpruned_tokens:,} ({record.retention['overall']:.1%})",
         ),
-        ("largest unread gap", "unknown" if gap is None else f"{gap.length_mm:.1f} mm"),
+        ("largest unread gap", gap_text(record)),
     ]
 
 
@@ -131,46 +133,46 @@ def lesion_section(run: RunOfStudy, other: RunOfStudy | None, mask: np.ndarray |
         return element("section", element("h2", "Lesion"), element("p", "The mask is empty.", class_="note"))
     theirs = [] if other is None else lesion_table(mask, other.record)
     runs = [("", table)] if other is None else [("this run: ", table), ("other run: ", theirs)]
-    titles = [
-        "",
-        "slices read",
-        "in slices read",
-        "encoded",
-        "in selected tokens",
-        "in contextual tokens",
-        "merged into others",
-    ]
-    rows = []
-    for place in range(len(table)):
-        for run_name, one in runs:
-            rows += _lesion_rows(f"{run_name}{one[place][0]}", one[place][1], one[place][2], len(titles))
+    facts = [replace(one[place], name=f"{run}{one[place].name}") for place in range(len(table)) for run, one in runs]
+    titles = (
+        *("", "slices read", "in slices read", "encoded"),
+        *("in selected tokens", "in contextual tokens", "merged into others"),
+    )
     return element(
         "section",
         element("h2", "What each stage kept of the lesion"),
+        *(element("p", _named(one.name), element("strong", one.verdict), f" {one.why}") for one in facts),
         element(
             "div",
             element(
                 "table",
                 element("thead", element("tr", *(element("th", one, scope="col") for one in titles))),
-                element("tbody", *rows),
+                element("tbody", *(_lesion_row(one.name, one.shares) for one in facts)),
                 class_="numbers",
             ),
             class_="scroll",
         ),
-        element("p", "Shares of the lesion's voxels; a voxel belongs to the token at its center.", class_="legend"),
+        element(
+            "p",
+            "Shares of the lesion's voxels; a voxel belongs to the token at its center. A contextual token is the mean "
+            "of the tokens that were merged into it.",
+            class_="legend",
+        ),
+        id="lesion",
     )
 
 
-def _lesion_rows(name: str, shares: LesionShares, verdict: str, columns: int) -> list[Html]:
+def _named(name: str) -> str:
+    return "" if name == "lesion" else f"{name[0].upper()}{name[1:]}. "
+
+
+def _lesion_row(name: str, shares: LesionShares) -> Html:
     first, last = shares.slices[0], shares.slices[-1]
     values = [
         f"{len(shares.kept_slices)} of {len(shares.slices)} (slices {first} to {last})",
         *(f"{one:.1%}" for one in (shares.read, shares.encoded, shares.selected, shares.contextual, shares.merged)),
     ]
-    return [
-        element("tr", element("th", name, scope="row"), *(element("td", one) for one in values)),
-        element("tr", element("td", verdict, colspan=columns, class_="verdict")),
-    ]
+    return element("tr", element("th", name, scope="row"), *(element("td", one) for one in values))
 
 
 def time_section(run: RunOfStudy) -> Html:

@@ -301,6 +301,39 @@ def test_a_lesion_that_nobody_saw(tmp_path):
     assert "Not seen: its slices differ from their anchor by" in page.text
     assert sorted(map(int, page.data["outlines"])) == [4, 5, 6]
     assert "0 of 3 (slices 4 to 6)" in page.texts
+    assert {"not seen", "0 of its 3 slices read, 0% in selected tokens"} <= set(page.texts)
+    for index in (4, 5, 6):
+        assert f"slice {index}, {page.data['slices'][index]['why']}" in page.text
+    assert "By importance" not in page.text
+
+
+def test_why_a_lesion_was_seen(run):
+    """The rank of its highest token, by a loop over voxels: the first of 12 slices is read, of the lesion's not all."""
+    folder, record = run
+    path = Path(record.image).with_name("mask.nii.gz")
+    ranks = []
+    for row, column, index in np.argwhere(study_mask(path, record)):
+        if index in record.slice_indices:
+            one = record.slices[record.slice_indices.index(index)]
+            own = one.importance[int((row + 0.5) / 40 * 5) * 7 + int((column + 0.5) / 56 * 7)]
+            ranks.append((1 + sum(own < other for other in one.importance.tolist()), index))
+    place, index = min(ranks)
+    page, _ = page_of(folder, mask=path)
+    assert f"the highest of its tokens is number {place} of 35 in slice {index}, where 17 were selected." in page.text
+    missed = {4, 5, 6} - set(record.slice_indices)
+    assert ("Not read: " in page.text) == bool(missed)
+    assert [attributes["href"] for name, attributes in page.elements if name == "a"] == ["#lesion"]
+
+
+def test_no_gap_where_every_slice_is_read(run):
+    folder, record = run
+    page, _ = page_of(folder)
+    assert f"{record.largest_gap_mm:.1f} mm" in page.texts
+    whole = record_of(Path(record.image), threshold=0.0)
+    assert whole.largest_gap_mm == pytest.approx(3.0)
+    page, _ = page_of(write_run(folder.parent / "whole", whole))
+    assert page.data["gap"] is None
+    assert {"none", "slices at most 3.0 mm apart"} <= set(page.texts)
 
 
 def test_the_guards_block(tmp_path):
@@ -353,7 +386,7 @@ def test_against_another_run(tmp_path, capsys):
     kept = [index for index, one in enumerate(page.data["other"]) if one["state"] == "kept"]
     assert kept == list(theirs.slice_indices) != list(ours.slice_indices)
     assert sorted(map(int, page.data["runs"][1]["tokens"])) == kept
-    assert "preprocessing › filter › InterSliceAnchorFilter › threshold" in page.texts
+    assert "preprocessing › filter › InterSliceAnchorFilter › threshold (γ, --gamma)" in page.texts
     assert page.texts.index("0.02") + 1 == page.texts.index("0.05")
     coronal = write_run(tmp_path / "coronal", record_of(path, plane="coronal"))
     other = write_run(tmp_path / "third", record_of(write_ct(tmp_path / "b.nii.gz", seed=1)))

@@ -5,6 +5,7 @@ const [height, width] = data.size;
 const [rowMm, columnMm] = data.spacing;
 const byId = (id) => document.getElementById(id);
 const isKept = (one) => one.state !== "dropped";
+const showsLesion = (index) => Boolean(data.outlines?.[index]);
 const state = { index: 0, window: 0, tokens: true, lines: true, heat: false, outline: true };
 const layers = [["tokens", "Tokens"], ["lines", "Lines"], ["heat", "Heat map"], ["outline", "Lesion outline"]];
 
@@ -49,7 +50,7 @@ function buildStrip() {
     }
     const mark = badge(index);
     if (mark) button.append(html("span", { class: "badge" }, mark));
-    button.append(String(index));
+    button.append(html("span", showsLesion(index) ? { class: "lesion" } : {}, String(index)));
     button.addEventListener("click", () => show(index));
     return button;
   });
@@ -74,7 +75,8 @@ function drawDistances() {
   const inner = wide - plot.left - plot.right;
   const measured = data.distances !== null;
   const base = plot.top + (measured ? plot.height : 6);
-  const lanes = data.other ? 2 : 1;
+  const read = data.other ? 2 : 1;
+  const lanes = read + (data.outlines ? 1 : 0);
   const tall = base + 16 + lanes * 20 + 42;
   const chart = svg("svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "Distance of each slice to its anchor" });
   if (measured) drawPoints(chart, base, inner, wide);
@@ -89,6 +91,13 @@ function drawDistances() {
     });
     chart.append(label(plot.left - 12, top + 11, data.other ? "AB"[lane] : "read", "dim", "end"));
   });
+  if (data.outlines) {
+    const top = base + 14 + read * 20;
+    Object.keys(data.outlines).forEach((index) => {
+      chart.append(svg("rect", { x: xOf(Number(index), inner) - size / 2, y: top, width: size, height: 12, class: "lane lesion" }));
+    });
+    chart.append(label(plot.left - 12, top + 11, "lesion", "dim", "end"));
+  }
   const ticks = Math.max(1, step(Math.max(1, depth - 1), Math.max(2, inner / 90)));
   for (let index = 0; index < depth; index += ticks) chart.append(label(xOf(index, inner), tall - 22, String(index), "dim", "middle"));
   chart.append(label(plot.left + inner, tall - 2, "slice", "dim", "end"));
@@ -363,10 +372,10 @@ function show(index) {
   const strip = byId("strip");
   strip.scrollLeft = chosen.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + chosen.offsetWidth / 2;
   byId("slider").value = state.index;
-  const mm = data.positions ? ` (${data.positions[state.index].toFixed(1)} mm)` : "";
-  byId("number").textContent = `${state.index} of ${depth - 1}${mm}`;
+  const mm = data.positions ? `, ${data.positions[state.index].toFixed(1).replace("-", "\u2212")} mm` : "";
+  byId("number").textContent = `${state.index} (0 to ${depth - 1})${mm}`;
   const theirs = data.other ? ` Other run: ${data.other[state.index].why}.` : "";
-  byId("why").textContent = `Slice ${state.index}, ${data.slices[state.index].why}.${theirs}`;
+  byId("why").textContent = `Slice ${state.index}, ${data.slices[state.index].why}.${theirs}${showsLesion(state.index) ? " It shows the lesion." : ""}`;
   figures.forEach(drawSlice);
   showCounts();
   drawMass();
@@ -440,7 +449,9 @@ function compareSlices() {
 
 function first() {
   const marked = Object.keys(data.outlines ?? {}).map(Number);
-  if (marked.length) return marked[Math.floor(marked.length / 2)];
+  const read = marked.filter((index) => !["dropped", "left"].includes(data.slices[index].state));
+  const shown = read.length ? read : marked;
+  if (shown.length) return shown[Math.floor(shown.length / 2)];
   const kept = data.slices.map((one, index) => index).filter((index) => isKept(data.slices[index]));
   return kept[Math.floor(kept.length / 2)];
 }

@@ -178,6 +178,7 @@ def _listed(title: str, names: Sequence[str], runs: Sequence[Mapping[str, Judged
     table = element("table", head, element("tbody", *rows), class_="flips")
     note = f"{len(names):,} of {len(runs[0]):,} closed questions"
     note += f"; the first {_MOST_ITEMS} are listed." if len(names) > _MOST_ITEMS else "."
+    note += " Right answers are bold. A letter without a link: medpruner report has not written that page." * bool(rows)
     return element(
         "section", element("h2", title), element("p", note), element("div", table, class_="scroll") if rows else None
     )

@@ -94,8 +94,9 @@ def difference_chart(rows: Sequence[tuple[str, float, float, float]], unit: str)
         unit: of all values.
     """
     most = max([1.0, *(abs(limit) for _, *numbers in rows for limit in numbers)]) * 1.1
-    wide, left, tall = 760, 250, 30
-    inner = wide - left - 20
+    names = [_cut(name, 30) for name, *_ in rows]
+    left, inner, tall = 34 + 8 * max(map(len, names)), 470, 30
+    wide = left + inner + 20
     x = lambda value: left + (value + most) / (2 * most) * inner  # noqa: E731
     bottom = 10 + tall * len(rows)
     parts = []
@@ -115,7 +116,7 @@ def difference_chart(rows: Sequence[tuple[str, float, float, float]], unit: str)
     for number, (name, value, low, high) in enumerate(rows):
         y = 10 + tall * number + tall / 2
         parts += [
-            element("text", _cut(name, 30), element("title", name), x=left - 14, y=y + 5, text_anchor="end"),
+            element("text", names[number], element("title", name), x=left - 14, y=y + 5, text_anchor="end"),
             element("path", d=f"M{x(low):.1f} {y - 5}v10m0 -5H{x(high):.1f}m0 -5v10", class_="interval"),
             element(
                 "circle",

@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments; status 143 after SIGTERM.
     """
     parser = argparse.ArgumentParser(
-        prog="medpruner", description="Training-free pruning for 3-D medical vision-language models."
+        prog="medpruner",
+        description="Training-free pruning for 3-D medical vision-language models.",
+        epilog="medpruner COMMAND --help lists the options of a command. Begin with docs/get_started.md.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)

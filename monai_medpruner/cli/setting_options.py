@@ -57,7 +57,8 @@ def add_setting_options(parser: argparse.ArgumentParser, groups: Sequence[str], 
     parser.add_argument_group(
         "fields of a pruner",
         f"--token_pruner::FIELD VALUE sets a field of the chosen pruner. {fields}. Pruners of other packages have "
-        "their own fields",
+        "their own fields. --family, with the bundle medpruner_phantom alone, chooses its model: qwen3_vl, gemma3 or "
+        "video_llama_3",
     )
     parser.set_defaults(further=[])
 

@@ -13,7 +13,7 @@ from typing import Any
 from monai_medpruner.cli.setting_options import add_model_options, add_setting_options, given_settings
 from monai_medpruner.settings import DEFAULT_BUNDLE, bundle_folders, setting_overrides, settings
 
-SUMMARY = "Evaluate a grid of settings, encoding each volume once, and write a table and a plot."
+SUMMARY = "Evaluate a grid of settings, encoding each volume once, and write a table, a plot and a page."
 
 #: option -> the setting of sweep.json
 _GRID = {"gamma": "gammas", "tau": "taus", "temperature": "temperatures"}

@@ -133,7 +133,8 @@ def lesion_section(run: RunOfStudy, other: RunOfStudy | None, mask: np.ndarray |
         return element("section", element("h2", "Lesion"), element("p", "The mask is empty.", class_="note"))
     theirs = [] if other is None else lesion_table(mask, other.record)
     runs = [("", table)] if other is None else [("this run: ", table), ("other run: ", theirs)]
-    facts = [replace(one[place], name=f"{run}{one[place].name}") for place in range(len(table)) for run, one in runs]
+    places = range(len(table))
+    facts = [replace(one[place], name=f"{whose}{one[place].name}") for place in places for whose, one in runs]
     titles = (
         *("", "slices read", "in slices read", "encoded"),
         *("in selected tokens", "in contextual tokens", "merged into others"),

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from evidence_figures import draw_organs, draw_slices
 from real_encoder_page import (
     AT,
     BODY_RANDOM,
@@ -27,25 +27,15 @@ from real_encoder_page import (
     rows_at,
     times,
 )
-from slices_page import EVEN, FILTER, lesions, verdict
+from slices_page import EVEN, FILTER, verdict
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = RESULTS.parents[1] / "docs"
-NAMES = ("slices", "slice_rule_answers", "real_encoder")
-NAMES += ("findings", "findings_rare_tokens", "findings_gemma3_rare_tokens")
+NAMES = ("slices", "slice_rule_answers", "real_encoder", "findings")
 SLICE_FIGURE, ORGAN_FIGURE = "evidence_slices.png", "evidence_organs.png"
 SINK_FIGURE = "evidence_encoder_sinks.png"
-RULES = {EVEN: "evenly spaced", "anchor, max_gap_mm 10": "filter, at most 10 mm apart", FILTER: "filter"}
-LINES = {
-    "body, nucleus": "attention, in the body",
-    "nucleus": "attention",
-    "body, attention and coverage": "attention and coverage, in the body",
-    "body, random": "random, in the body",
-    "divprune": "DivPrune",
-    "hiprune": "HiPrune",
-    "random_tokens": "random",
-}
 ATTENTION, WHOLE_SLICE, COVERAGE = "body, nucleus", "nucleus", "body, attention and coverage"
+RARE = "body, rare tokens"
 SHARES = (0.02, 0.05, 0.1, 0.2)
 
 
@@ -78,8 +68,8 @@ def page(found: dict[str, Any], phantoms: str) -> str:
             "# Evidence",
             "",
             "Which slices and which tokens to keep, and why. One page; the tables are behind the links. Nothing here "
-            "was measured with a large model on patients: there are phantoms, two CTs and small models. Measure on "
-            "your own data before you rely on it ([evaluation](evaluation.md)).",
+            "was measured with a large model on patients: there are phantoms, two CTs, MR crops and small models. "
+            "Measure on your own data before you rely on it ([evaluation](evaluation.md)).",
             "",
             *_slices(found),
             *_tokens(found["real_encoder"]),
@@ -164,34 +154,34 @@ def _list(names: list[str]) -> str:
 
 
 def _small_findings(found: dict[str, Any]) -> list[str]:
-    (first,) = found["findings"]["families"].values()
-    (second,) = found["findings_rare_tokens"]["families"].values()
-    attention = first["comparison"]["0.05"]["received attention"]
-    (gemma,) = found["findings_gemma3_rare_tokens"]["families"].values()
-    rare, rare_gemma = (one["comparison"]["0.05"]["rare tokens"] for one in (second, gemma))
+    families = found["findings"]["families"]
+    first, gemma = families["qwen3_vl"], families["gemma3"]
     right = {name: one["all"]["mean"] for name, one in first["accuracy"].items()}
+    lines = []
+    for name, family in (("Qwen3-VL", first), ("Gemma 3", gemma)):
+        at = family["comparison"]["0.05"]
+        rare = at["rare tokens"]
+        lines += [
+            f"- {name}, {family['accuracy']['unpruned']['all']['mean']:.1f} % with all tokens. Received attention "
+            f"against random tokens: {_points(at['received attention']['minus random'])}. Rare tokens, those unlike "
+            f"all others of the volume, against received attention: {_points(rare['minus received attention'])}; "
+            f"against random tokens {_points(rare['minus random'])}; against average pooling "
+            f"{_points(rare['minus average pooling'])}; against all tokens {_points(rare['minus unpruned'])}.",
+        ]
     return [
         "## Small findings: attention does not find them",
         "",
-        f"A small model, trained without labels of tokens, answers {first['questions']} questions about findings of 4 "
-        f"to 20 mm in synthetic heads. Right answers with all tokens: {right['unpruned']:.1f} %; with 5 % of them, "
-        f"those of the findings, {right['oracle']:.1f} %; with random ones {right['random']:.1f} %. So here the choice "
-        "matters. At 5 % of the tokens, with paired 95 % intervals:",
+        f"Small models, trained without labels of tokens, answer {first['questions']} questions about findings of 4 "
+        f"to 20 mm in synthetic heads. Right answers of the first with all tokens: {right['unpruned']:.1f} %; with 5 "
+        f"% of them, those of the findings, {right['oracle']:.1f} %; with random ones {right['random']:.1f} %. So here "
+        "the choice matters. At 5 % of the tokens, with paired 95 % intervals:",
         "",
-        f"- Received attention against random tokens: {_points(attention['minus random'])}.",
-        "- Rare tokens, those unlike all others of the volume, against received attention: "
-        f"{_points(rare['minus received attention'])}; against random tokens {_points(rare['minus random'])}; against "
-        f"average pooling {_points(rare['minus average pooling'])}; against all tokens "
-        f"{_points(rare['minus unpruned'])}.",
-        "- The same with a second small model, Gemma 3, which answers only "
-        f"{gemma['accuracy']['unpruned']['all']['mean']:.1f} % with all tokens: against received attention "
-        f"{_points(rare_gemma['minus received attention'])}, against random tokens "
-        f"{_points(rare_gemma['minus random'])}.",
+        *lines,
         "",
-        "The last two lines come from phantoms of a seed that was drawn after the method was fixed. Rare tokens are a "
-        "candidate in `benchmarks/`, and not a pruner of this package yet: the score compares all tokens of a volume "
-        "with each other, so that time and memory grow with the square of their number. *Limits: synthetic heads, "
-        "small models that are far from perfect.* All figures: [small findings](evidence_findings.md).",
+        "The phantoms are of a seed that was drawn after the methods were fixed. Rare tokens are the pruner "
+        "`rare_tokens`: it reads no attention, and compares all tokens of a volume with each other. *Limits: synthetic "
+        "heads, small models that are far from perfect.* Other budgets and all figures: [small "
+        "findings](evidence_findings.md).",
         "",
     ]
 
@@ -221,7 +211,7 @@ def _use(found: dict[str, Any]) -> list[str]:
         "## What to use",
         "",
         "Slices at most 10 mm apart (`max_gap_mm` 10, which presets set); of these, the tokens with the highest "
-        "attention of the last block (`nucleus` under a budget) within the body (`crop_body`). What stays of the "
+        "attention of the last block within the body: `medpruner ask --preset fast --crop body`. What stays of the "
         "organs' tokens, in percent; random tokens of the slice keep as much as the budget on average:",
         "",
         "| budget | " + " | ".join(found["sets"]) + " |",
@@ -237,10 +227,21 @@ def _use(found: dict[str, Any]) -> list[str]:
         *text,
         "",
         "At 2 % most tokens of an organ are gone with any selector. Small findings may be gone at 5 % too, as shown "
-        f"above: where they matter, keep more, and look at what was kept in [the report](how_to.md). *Limits: "
-        f"{LIMITS}*",
+        "above: where they matter, keep more, and look at what was kept in [the "
+        "report](how_to.md#look-at-what-was-kept).",
+        "",
+        "**Looking for small findings, try `--pruner rare_tokens`** on data of your own. It is not the default: it won "
+        'with small models on synthetic heads only, it turns more answers to "yes" ([small '
+        "findings](evidence_findings.md)), and on the real encoder it keeps fewer organ tokens than attention does: "
+        f"against random tokens of the body, at {100 * AT:g} %, {_rare_in_body(found)}. What is common is not rare: a "
+        f"question about an organ's size or shape is one for attention. *Limits: {LIMITS}*",
         "",
     ]
+
+
+def _rare_in_body(found: dict[str, Any]) -> str:
+    rows = {name: row for name, one in found["sets"].items() for row in rows_at(one, AT) if row["selector"] == RARE}
+    return ", ".join(f"{times(row['against_random_in_body'])} on {name}" for name, row in rows.items())
 
 
 def _probe(found: dict[str, Any]) -> list[str]:
@@ -264,50 +265,6 @@ def _probe(found: dict[str, Any]) -> list[str]:
         f"so it is not a pruner of this package yet. *Limits: {LIMITS}*",
         "",
     ]
-
-
-def draw_slices(found: dict[str, Any], file: Path) -> None:
-    """Lesions met over the number of kept slices, one panel a spacing."""
-    panels = []
-    for one in found["sets"]:
-        if one["kind"] == "phantom" and one["window"] == "soft_tissue":
-            panels += [(one, step) for step in dict.fromkeys(row["step"] for row in one["rows"])]
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axis, (one, step) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        rows = [row for row in one["rows"] if row["step"] == step]
-        for rule, label in RULES.items():
-            own = sorted((row for row in rows if row["rule"] == rule), key=lambda row: row["kept"])
-            axis.plot([row["kept"] for row in own], [lesions(row) for row in own], marker="o", label=label)
-        axis.set_title(f"{rows[0]['spacing_mm']:g} mm, {rows[0]['slices']} slices", fontsize=9)
-        axis.set_xlabel("slices kept")
-        axis.set_xscale("log", base=2)
-        axis.set_xticks([6, 12, 24, 48, 96][: 5 if rows[0]["slices"] > 96 else 4])
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("lesions met, %")
-    figure.axes[0].legend(fontsize=8)
-    figure.savefig(file, dpi=90)
-
-
-def draw_organs(found: dict[str, Any], file: Path) -> None:
-    """Organ tokens kept over the share of tokens, one panel a data set."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axis, (name, one) in zip(
-        figure.subplots(1, len(found["sets"]), squeeze=False)[0], found["sets"].items(), strict=True
-    ):
-        for selector_, label in LINES.items():
-            own = [row for row in one["rows"] if row["selector"] == selector_]
-            middle = [100 * row["organ_tokens"][0] for row in own]
-            low, high = ([100 * row["organ_tokens"][end] for row in own] for end in (1, 2))
-            places = [100 * row["tokens"] for row in own]
-            (line,) = axis.plot(places, middle, marker="o", markersize=3, label=label)
-            axis.fill_between(places, low, high, color=line.get_color(), alpha=0.12)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("tokens kept, %")
-        axis.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("organ tokens kept, %")
-    figure.axes[-1].legend(fontsize=7)
-    figure.savefig(file, dpi=90)
 
 
 def main() -> None:

@@ -50,6 +50,8 @@ from monai_medpruner.training import (
 )
 
 FAMILIES = ("qwen3_vl", "gemma3")
+#: families whose encoder cannot leave out patches
+WHOLE_SLICES = ("gemma3",)
 SELECTIONS = ("unpruned", "oracle", "random", "blind")
 #: those, and all tokens of another volume
 ASKED = (*SELECTIONS, "shuffled")
@@ -257,7 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asked = options.work / family / f"asked_{options.seed}.jsonl"
         lines = ask(network, answering, options.seed, volumes, asked)
         file = options.work / family / f"compared_{options.seed}.jsonl"
-        compared = compare(network, answering, options.seed, options.count, file, options.methods, options.shares)
+        methods = [name for name in options.methods if family not in WHOLE_SLICES or not METHODS[name].body]
+        compared = compare(network, answering, options.seed, options.count, file, methods, options.shares)
         unpruned = {line["seed"]: line["right"]["unpruned"] for line in lines}
         by_seed = {line["seed"]: one for line, one in zip(lines, answers, strict=True)}
         result["families"][family] = {

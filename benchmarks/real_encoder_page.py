@@ -105,7 +105,9 @@ def page(found: dict[str, Any]) -> str:
         "leaves organs out. `body, …` selects among body tokens alone; the body is known from HU, so that encoders "
         "need nothing for it. `nucleus` has τ 1 under a limit, without merging: the highest received attention of "
         "each slice. `body, brightness` looks at the window's intensity, which no pruner gets, and is no candidate. "
-        "`cdpruner` needs a question, and is not here.",
+        "`cdpruner` needs a question, and is not here. `rare_tokens` and `nucleus, one for the volume` share the "
+        "number among all slices of a volume; `body, rare tokens` takes as many of each slice, by their "
+        "distance to the body tokens of the whole volume.",
         "",
     ]
     for name, one in found["sets"].items():

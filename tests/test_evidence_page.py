@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 
 import pytest
@@ -47,11 +46,31 @@ def test_the_check_sees_a_stale_page(repository, summary, monkeypatch, tmp_path,
     assert "not up to date" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["findings", "findings_rare_tokens", "findings_gemma3", "findings_gemma3_rare_tokens"])
-def test_the_page_of_small_findings_states_the_results(repository, name):
-    page = (repository / "docs" / "evidence_findings.md").read_text(encoding="utf-8")
-    results = json.loads((repository / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    (family,) = results["families"].values()
-    compared = [one["all"] for methods in family["comparison"].values() for one in methods.values()]
-    for cell in compared or [one["all"] for one in family["accuracy"].values()]:
-        assert f"{cell['mean']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in page
+def test_the_page_of_small_findings_is_the_results(repository, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    module = importlib.import_module("findings_page")
+    monkeypatch.setattr("sys.argv", ["findings_page.py", "--check"])
+    module.main()
+    stale = tmp_path / "evidence_findings.md"
+    stale.write_text("old", encoding="utf-8")
+    monkeypatch.setattr(module, "PAGE", stale)
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 1
+
+
+def test_what_was_wanted_of_small_findings_is_judged_by_the_figures(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    module = importlib.import_module("findings_page")
+
+    def about(mean):
+        return {"mean": mean, "low": mean - 1, "high": mean + 1}
+
+    rare = {"minus unpruned": about(-3.1), "minus received attention": about(3), "minus random": about(7.9)}
+    rare |= {"minus average pooling": about(5), "findings_that_keep_a_token_percent": dict.fromkeys(module.SIZES, 99)}
+    family = {"comparison": {module.AT: {"rare tokens": rare}}}
+    family |= {"oracle_minus_unpruned": about(-2), "oracle_minus_random": about(9)}
+    family["accuracy"] = {name: {"all": about(value)} for name, value in (("blind", 49.2), ("shuffled", 52.0))}
+    rows = module.must_hold({"majority_percent": {"all": 50.0}}, family)[2:]
+    verdicts = [row.split(" | ")[-1].removesuffix(" |") for row in rows]
+    assert verdicts == ["met", "missed", "missed", "met", "missed", "met", "met", "met", "above"]

@@ -286,6 +286,7 @@ def test_command_until_ctrl_c(results, capsys, monkeypatch):
     before = sorted(results.rglob("*"))
     answers, opened = [], []
     monkeypatch.setenv("DISPLAY", ":0")
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     monkeypatch.setattr("webbrowser.open", opened.append)
     serve = LocalServer.serve_forever
 
@@ -299,7 +300,10 @@ def test_command_until_ctrl_c(results, capsys, monkeypatch):
         serve(server, poll_interval)
 
     monkeypatch.setattr(LocalServer, "serve_forever", served)
-    main(["view", str(results)])
+    try:
+        main(["view", str(results)])
+    finally:
+        signal.signal(signal.SIGINT, previous)
     server, page, script = answers
     assert page[0] == script[0] == 200
     assert script[1] == b"export const Niivue = null;"
@@ -310,6 +314,7 @@ def test_command_until_ctrl_c(results, capsys, monkeypatch):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(server.server_address, timeout=5)
     assert sorted(results.rglob("*")) == before
+    monkeypatch.setattr(LocalServer, "serve_forever", lambda server: None)
     assert main(["view", str(results), "--no_browser"]) is None
     assert len(opened) == 1
 

@@ -60,6 +60,7 @@ DEPTHS = {QWEN: "1/9", GEMMA: "1/27", "shape:hulu-med-7b": "1/27"}
 SLICES, FIRST_SLICE = 64, 200
 RETENTION = 0.05
 FAST = Configuration("fast", {"preset": "fast"})
+RARE = Configuration("fast, rare tokens", {"preset": "fast", "pruner": "rare_tokens"})
 CROPPED = Configuration("fast, crop", {"preset": "fast", "crop": "body"})
 RELEASED = "medpruner_released"
 #: share of the slices, and of the tokens of each
@@ -136,7 +137,7 @@ def on_shape(model: BenchmarkModel, image: Path, best: str, arguments: argparse.
         given.append(CROPPED)  # an encoder of images of one size gains nothing by it
     measured = measure(
         model,
-        [*given, FAST],
+        [*given, RARE, FAST],
         image,
         repeats=arguments.repeats,
         at_most_s=arguments.at_most_s,

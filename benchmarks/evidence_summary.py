@@ -178,7 +178,7 @@ def _small_findings(found: dict[str, Any]) -> list[str]:
         "",
         *lines,
         "",
-        "The phantoms are of a seed that was drawn after the methods were fixed. Rare tokens are the pruner "
+        "The phantoms are of a seed that was drawn after the pruners were fixed. Rare tokens are the pruner "
         "`rare_tokens`: it reads no attention, and compares all tokens of a volume with each other. *Limits: synthetic "
         "heads, small models that are far from perfect.* Other budgets and all figures: [small "
         "findings](evidence_findings.md).",

@@ -107,11 +107,10 @@ def ask_volume(
 ) -> dict[str, Any]:
     """Return which questions about a volume are answered correctly; "shuffled" shows all tokens of the other one."""
     line: dict[str, Any] = {"seed": number, "tokens": {}, "right": {}}
+    own, others = encode_findings(network, [volume, replace(other, answers=volume.answers)])
     for selection in selections:
-        shown = replace(other, answers=volume.answers) if selection == "shuffled" else volume
-        (encoded,) = encode_findings(network, [shown])
-        whole = "unpruned" if selection == "shuffled" else selection
-        keep = selected(whole, encoded.volume.areas, np.random.default_rng([number, 10]))
+        encoded, kept = (others, "unpruned") if selection == "shuffled" else (own, selection)
+        keep = selected(kept, encoded.volume.areas, np.random.default_rng([number, 10]))
         line["tokens"][selection] = [int(keep.sum()), keep.size]
         line["right"][selection] = exact_answers(answering, encoded, keep)
     return line

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +155,13 @@ def page(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
         "head. **Everything on this page is synthetic, and the models are small.** It compares ways to choose tokens; "
         "it says nothing about the answers of large models about patients.",
         "",
-        f"Made by `python benchmarks/findings.py --seed {found['phantoms']['seed']}` on {found['phantoms']['count']} "
-        f"phantoms ({questions} open questions, right only if every word is) of a seed that was drawn after the models "
-        f"were trained and the methods were fixed; machine: {found['machine']}. Written by `python "
-        "benchmarks/findings_page.py --write` from `benchmarks/results/findings.json`, which has the learning curves, "
-        "too. Brackets are 95 % bootstrap intervals over phantoms; differences are paired question by question.",
+        f"Made by `python benchmarks/findings.py --seed {found['phantoms']['seed']}` (with `--shares` and `--methods` "
+        f"for what stands here) on {found['phantoms']['count']} phantoms ({questions} open questions, right only if "
+        f"every word is); machine: {found['machine']}. The seed was drawn after the Qwen3-VL model was trained and the "
+        "pruners were fixed. The Gemma 3 model was trained later, in the same way and without these phantoms; rare "
+        "tokens with the slices of the budget and in the body were added later, too. Written by `python "
+        "benchmarks/findings_page.py --write` from `benchmarks/results/findings.json`, which has the learning curves. "
+        "Brackets are 95 % bootstrap intervals over phantoms; differences are paired question by question.",
         "",
         "## What to take from it",
         "",
@@ -168,11 +170,9 @@ def page(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
         "## Wanted and measured",
         "",
     ]
-    for name, family in families.items():
-        text += [f"**{NAMES[name]}**", "", *must_hold(found, family), ""]
+    text += _by_family(families, lambda family: must_hold(found, family))
     text += ["## Which selector at which budget", "", "Right answers in percent, over the share of tokens kept.", ""]
-    for name, family in families.items():
-        text += [f"**{NAMES[name]}**", "", *shares_table(family), ""]
+    text += _by_family(families, shares_table)
     text += [
         "**Answers against time**, at 5 % of the tokens. The answers are those of the small Qwen3-VL model. The times "
         "are those of another model, with the widths of Qwen3-VL-8B, a part of its layers and random weights, on 64 "
@@ -185,8 +185,7 @@ def page(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
         "## The bench",
         "",
     ]
-    for name, family in families.items():
-        text += [f"**{NAMES[name]}**", "", *bench_table(found, family), ""]
+    text += _by_family(families, lambda family: bench_table(found, family))
     ideal = {name: one["all"] for name, one in found["ideal_reader"]["accuracy"].items()}
     text += [
         "*Oracle* keeps the tokens of the findings and those beside them. *Blind* is one token of air, which the "
@@ -215,6 +214,11 @@ def page(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
             text += ["<details>", f"<summary>{NAMES[name]}, {100 * float(share):g} % of the tokens</summary>", ""]
             text += [*methods_table(methods), "", "</details>", ""]
     return "\n".join([*text, *_training(found)]).rstrip() + "\n"
+
+
+def _by_family(families: Mapping[str, Any], table: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+    """A table of each family, below its name."""
+    return [line for name, family in families.items() for line in (f"**{NAMES[name]}**", "", *table(family), "")]
 
 
 def _lessons(families: Mapping[str, Any]) -> list[str]:

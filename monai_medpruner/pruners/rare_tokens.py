@@ -33,9 +33,8 @@ class RareTokensPruner(TokenPruner):
     token of each slice. No attention is read, so the encoder runs as it is. ``docs/evidence_findings.md`` has the
     comparison with other pruners.
 
-    All pairs of N tokens of width C are compared, in blocks: ``2 N² C`` operations, which is little beside the encoder
-    for some ten thousand tokens, and grows with the square. The encoder's output of all slices stays in memory until
-    the last is encoded.
+    All pairs of N tokens of width C are compared, in blocks: ``2 N² C`` operations, so that the time grows with the
+    square of the number. The encoder's output of all slices stays in memory until the last is encoded.
 
     With ``merge_space`` "encoder", distances are those of the tokens before projection.
 

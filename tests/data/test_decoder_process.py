@@ -74,10 +74,6 @@ dicom_decoder._serve()
 EVEN = np.arange(0, 96, 2).reshape(6, 8)
 
 
-def children():
-    return [i for i in psutil.Process().children(recursive=True) if i.status() != psutil.STATUS_ZOMBIE]
-
-
 def decodes(process):
     """Whether a process is a decoder; False for one that has ended, as short-lived ones of libraries do."""
     try:
@@ -88,7 +84,7 @@ def decodes(process):
 
 def decoders():
     # not those of other children: a server that another test of this process started has its own
-    return [i for i in children() if decodes(i) and i.ppid() == os.getpid()]
+    return [i for i in psutil.Process().children() if decodes(i)]
 
 
 @pytest.fixture(autouse=True)

@@ -200,13 +200,13 @@ def page(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
         "",
         "## All figures",
         "",
-        "Every method goes through the package's encoder with a token budget, in which each slice keeps at least one "
-        "token. *Slices of the budget* leaves out slices as the presets do. *Body only* leaves out patches beside the "
-        "body. *Nucleus* has τ 0.5: the budget leaves less than that, so it answers as received attention does, and "
-        "clipping at 3 times the mean changes nothing either. *Average pooling* has no "
-        "token that shows its own square alone, so that its recall means nothing; with cells of whole slices it may "
-        "keep less than the budget. A finding counts as kept if any token of its place reaches the language model, "
-        "however small the part of it.",
+        "Every method goes through the package's encoder with a token budget, in which each slice keeps at least "
+        "one token. *Slices of the budget* leaves out slices as the presets do. *Body only* leaves out patches "
+        "beside the body; Gemma 3 has no such rows, whose encoder takes whole slices. *Nucleus* has τ 0.5: the "
+        "budget leaves less than that, so it answers as received attention does, and clipping at 3 times the mean "
+        "changes nothing either. *Average pooling* has no token that shows its own square alone, so that its "
+        "recall means nothing; with cells of whole slices it may keep less than the budget. A finding counts as "
+        "kept if any token of its place reaches the language model, however small the part of it.",
         "",
     ]
     for name, family in families.items():

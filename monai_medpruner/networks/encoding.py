@@ -177,9 +177,11 @@ def _scored_batches(
     patches_per_token = family.patches_per_token_in(inputs)
     wanted: frozenset[Signal] = frozenset().union(*(pruner.signals for pruner in pruners if pruner is not None))
     of_blocks = [signal for signal in wanted if isinstance(signal, BlockSignal)]
-    known = slice_signals(family, wanted, inputs, grids, patches_per_token, slice_positions_mm)
+    before = StageTimes()
+    with before.stage("select", family.model.device):
+        known = slice_signals(family, wanted, inputs, grids, patches_per_token, slice_positions_mm)
     for start, stop in _batches(grids, patches_per_token, vision_batch_size):
-        seconds = StageTimes()
+        seconds, before = before, StageTimes()
         images = family.slice_inputs(inputs, start, stop)
         among = None if inside is None else [one.cpu() for one in inside[start:stop]]
         if among is not None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Signals that are known before the vision encoder runs, one value a slice."""
+"""Signals that are known before the vision encoder runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.networks.families import ModelFamily
-from monai_medpruner.pruners import AnchorSlices, Signal, SlicePositions
+from monai_medpruner.networks.local_contrast import local_contrast_of, slice_planes
+from monai_medpruner.pruners import AnchorSlices, LocalContrast, Signal, SlicePositions
 
 __all__ = ["anchor_slices_of", "slice_signals"]
 
@@ -25,7 +26,7 @@ def slice_signals(
     patches_per_token: int,
     slice_positions_mm: Sequence[float] | None = None,
 ) -> dict[Signal, torch.Tensor]:
-    """Compute those of the signals that have one value a slice, ``(S,)`` on the model's device.
+    """Compute those of the signals that need no encoder, ``(S,)`` or ``(S, M)`` on the model's device.
 
     Args:
         family: of the model.
@@ -45,6 +46,9 @@ def slice_signals(
         elif isinstance(signal, AnchorSlices):
             pixels = _slice_pixels(inputs[family.image_inputs[0]], grids, patches_per_token)
             found[signal] = anchor_slices_of(pixels, signal.threshold).to(family.model.device)
+        elif isinstance(signal, LocalContrast):
+            planes = slice_planes(inputs[family.image_inputs[0]], grids, patches_per_token)
+            found[signal] = local_contrast_of(planes, grids).to(family.model.device)
     return found
 
 

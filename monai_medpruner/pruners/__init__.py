@@ -12,6 +12,7 @@ from monai_medpruner.pruners.budget import TokenBudget, slice_share
 from monai_medpruner.pruners.cdpruner import CDPrunerPruner
 from monai_medpruner.pruners.divprune import DivPrunePruner
 from monai_medpruner.pruners.hiprune import HiPrunePruner
+from monai_medpruner.pruners.local_contrast import LocalContrastPruner
 from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.nucleus import NucleusPruner, nucleus
@@ -24,6 +25,7 @@ from monai_medpruner.pruners.signals import (
     ClassAttention,
     HiddenStates,
     Keys,
+    LocalContrast,
     QuestionEmbedding,
     ReceivedAttention,
     Signal,
@@ -42,6 +44,8 @@ __all__ = [
     "HiPrunePruner",
     "HiddenStates",
     "Keys",
+    "LocalContrast",
+    "LocalContrastPruner",
     "MedPrunerReleasedPruner",
     "NucleusPruner",
     "PrunedTokens",

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) monai_medpruner contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What pruners share that keep a fixed share of each slice's tokens."""
+"""What pruners share that keep a fixed share of each slice's tokens, or of the volume's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch.nn.functional import normalize
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import PrunedTokens, SliceTokens, TokenPruner
+from monai_medpruner.pruners.budget import limit_by_score
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.signals import Keys
 
-__all__ = ["SIMILARITY_STEP", "FixedSharePruner", "cosine_similarity", "highest", "in_steps"]
+__all__ = ["SIMILARITY_STEP", "FixedSharePruner", "cosine_similarity", "highest", "highest_of_volume", "in_steps"]
 
 # a product this close below a whole number is that number: 0.29 * 100 is 28.999999999999996
 _ROUNDING = 1e-9
@@ -92,6 +93,19 @@ def highest(score: torch.Tensor, counts: Sequence[int], valid: torch.Tensor) -> 
     wanted = torch.tensor(counts, device=score.device)[:, None]
     chosen = torch.arange(score.shape[1], device=score.device) < wanted
     return torch.zeros_like(valid).scatter(1, order, chosen) & valid
+
+
+def highest_of_volume(score: torch.Tensor, keep_ratio: float, valid: torch.Tensor) -> torch.Tensor:
+    """Return the bool mask ``(S, M)`` of the highest scores of the volume, and of the highest of each slice.
+
+    Args:
+        score: ``(S, M)``.
+        keep_ratio: how many, as a share of the volume's tokens, rounded up.
+        valid: bool mask ``(S, M)``, False at padding.
+    """
+    count = max(math.ceil(keep_ratio * int(valid.sum())), len(valid))
+    unmerged = torch.zeros(len(valid), dtype=torch.long, device=valid.device)
+    return limit_by_score(score, valid, valid, unmerged, 1, count)
 
 
 def cosine_similarity(slices: SliceTokens) -> torch.Tensor:

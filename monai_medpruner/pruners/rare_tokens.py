@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +12,7 @@ from torch.nn.functional import normalize
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import SliceTokens, TokenPruner
-from monai_medpruner.pruners.budget import limit_by_score
-from monai_medpruner.pruners.fixed_share import in_steps
+from monai_medpruner.pruners.fixed_share import highest_of_volume, in_steps
 from monai_medpruner.pruners.signals import Signal
 
 __all__ = ["RareTokensPruner"]
@@ -81,10 +79,7 @@ class RareTokensPruner(TokenPruner):
 
     def select(self, score: torch.Tensor, slices: SliceTokens) -> torch.Tensor:
         """Return the bool mask ``(S, M)`` of the volume's highest scores, and of the highest of each slice."""
-        valid = slices.valid
-        count = max(math.ceil(self.keep_ratio * int(valid.sum())), len(valid))
-        unmerged = torch.zeros(len(valid), dtype=torch.long, device=valid.device)
-        return limit_by_score(score, valid, valid, unmerged, 1, count)
+        return highest_of_volume(score, self.keep_ratio, slices.valid)
 
 
 def _to_nearest(directions: torch.Tensor, neighbors: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from monai_medpruner.pruners.base import TokenPruner
 from monai_medpruner.pruners.cdpruner import CDPrunerPruner
 from monai_medpruner.pruners.divprune import DivPrunePruner
 from monai_medpruner.pruners.hiprune import HiPrunePruner
+from monai_medpruner.pruners.local_contrast import LocalContrastPruner
 from monai_medpruner.pruners.medpruner_released import MedPrunerReleasedPruner
 from monai_medpruner.pruners.nucleus import NucleusPruner
 from monai_medpruner.pruners.random_tokens import RandomTokensPruner
@@ -29,6 +30,7 @@ PRUNERS: dict[str, type[TokenPruner]] = {
     "average_pooling": AveragePoolingPruner,
     "random_tokens": RandomTokensPruner,
     "rare_tokens": RareTokensPruner,
+    "local_contrast": LocalContrastPruner,
     "visionzip": VisionZipPruner,
     "hiprune": HiPrunePruner,
     "divprune": DivPrunePruner,

@@ -16,6 +16,7 @@ __all__ = [
     "ClassAttention",
     "HiddenStates",
     "Keys",
+    "LocalContrast",
     "QuestionEmbedding",
     "ReceivedAttention",
     "Signal",
@@ -107,6 +108,24 @@ class AnchorSlices(Signal):
     def __post_init__(self) -> None:
         if not (isfinite(self.threshold) and self.threshold >= 0):
             raise SettingsError(f"the threshold must be finite and at least 0, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class LocalContrast(Signal):
+    """How much the most conspicuous small structure in each token's square differs from its surroundings.
+
+    float32 ``(S, M)``, in [0, 1], a share of the range of the volume's pixels; the largest value of the pixels of the
+    square and of their channels. Of a pixel: the largest absolute difference between its means by two Gaussians, one
+    four times as wide as the other, over three widths: standard deviations of 3/32, 5/32 and 1/4 of a token's side.
+
+    Pixels in the lowest or highest 5 % of the range are clipped by the window, as air and bone are. They, but not
+    specks of them, are left out of the means, and the contrast of pixels up to a quarter of a token's side from them
+    is 0: their edges would hide all else. The value is the average of two, with pixels of that margin in the means and
+    without.
+
+    It is computed on the pixels that the encoder gets; no token, attention or question takes part. All slices of a
+    call are one volume.
+    """
 
 
 @dataclass(frozen=True)

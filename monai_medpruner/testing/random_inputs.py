@@ -18,6 +18,7 @@ from monai_medpruner.pruners import (
     ClassAttention,
     HiddenStates,
     Keys,
+    LocalContrast,
     QuestionEmbedding,
     ReceivedAttention,
     Signal,
@@ -122,6 +123,8 @@ def random_slices(
                 values[signal] = torch.softmax(query.sum((0, 2)), 0)[None] * length
             elif isinstance(signal, HiddenStates):
                 values[signal] = torch.randn(1, length, channels, generator=generator)
+            elif isinstance(signal, LocalContrast):
+                values[signal] = torch.rand(1, length, generator=generator)
             elif isinstance(signal, SlicePositions):
                 values[signal] = torch.tensor([number * _SPACING])
             elif isinstance(signal, AnchorSlices):

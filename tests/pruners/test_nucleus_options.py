@@ -153,9 +153,9 @@ def test_tau_one_keeps_every_token_whatever_the_scope(scope):
     assert torch.equal(pruner(slices).primary, slices.valid)
 
 
-def test_only_a_nucleus_of_the_volume_and_rare_tokens_need_it_whole():
+def test_who_needs_the_whole_volume():
     assert NucleusPruner(scope="volume").whole_volume
-    assert [name for name, pruner in PRUNERS.items() if pruner().whole_volume] == ["rare_tokens"]
+    assert [name for name, pruner in PRUNERS.items() if pruner().whole_volume] == ["rare_tokens", "local_contrast"]
 
 
 @pytest.mark.parametrize(

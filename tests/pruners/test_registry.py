@@ -86,7 +86,10 @@ def test_entry_points_of_the_same_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["Nucleus", "", "random "])
 def test_unknown_name(name):
-    with pytest.raises(SettingsError, match=r"average_pooling, .*nucleus, random_tokens, rare_tokens, visionzip, none"):
+    with pytest.raises(
+        SettingsError,
+        match=r"average_pooling, .*local_contrast, .*nucleus, random_tokens, rare_tokens, visionzip, none",
+    ):
         select_pruner(name)
 
 

@@ -163,7 +163,8 @@ def ideal_reading(seed: int, count: int) -> tuple[dict[str, float], list[dict[st
     frequent answer. It says what the tokens hold if each tells of its own square alone, whatever a model makes of them.
 
     Returns:
-        how often the most frequent answers are right, in percent by kind; and lines as those of :func:`ask`.
+        how often the most frequent answers are right, in percent by kind; and lines as those of :func:`ask`, with
+        which findings touch the skull.
     """
     phantoms = [generate_findings(phantom_seed(seed, index), FindingsSettings()) for index in range(count)]
     rows = [row for phantom in phantoms for row in findings_questions(phantom, "")]
@@ -175,6 +176,7 @@ def ideal_reading(seed: int, count: int) -> tuple[dict[str, float], list[dict[st
     for phantom in phantoms:
         volume = findings_volume(phantom, SIDE)
         line: dict[str, Any] = {"seed": phantom.seed, "tokens": {}, "right": {}}
+        line["touches"] = [finding.touches_skull for finding in phantom.findings]
         for selection in SELECTIONS:
             keep = selected(selection, volume.areas, np.random.default_rng([phantom.seed, 10]))
             seen = (volume.areas.transpose(1, 0, 2)[:, keep] > 0).any(1)
@@ -253,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     volumes = volumes[: options.count]
     answers = [volume.answers for volume in volumes]
     result["ideal_reader"] = scores(lines, answers)
+    touches = {line["seed"]: line["touches"] for line in lines}
     for family in options.families:
         network, answering = train(family, options.work, schedule)
         asked = options.work / family / f"asked_{options.seed}.jsonl"
@@ -264,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         by_seed = {line["seed"]: one for line, one in zip(lines, answers, strict=True)}
         result["families"][family] = {
             **scores(lines, answers),
-            "comparison": comparison_scores(compared, unpruned, by_seed, interval),
+            "comparison": comparison_scores(compared, unpruned, by_seed, touches, interval),
             "curves": curves(options.work, family),
         }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ from monai_medpruner.pruners import (
     CDPrunerPruner,
     DivPrunePruner,
     HiPrunePruner,
+    LocalContrastPruner,
     MedPrunerReleasedPruner,
     NucleusPruner,
     RandomTokensPruner,
@@ -49,6 +50,7 @@ from monai_medpruner.transforms import InterSliceAnchorFilter
 SHARES = (0.02, 0.05, 0.1, 0.2)
 #: diameters in mm at which findings are divided into groups
 SIZES_MM = (8.0, 10.0, 14.0)
+LARGE_MM = 10.0
 _BY_METHOD = ("tokens", "slices", "kept", "right")  # parts of a line that have an entry for each method
 _GAP_MM = 10.0  # the default under a budget, see configs/settings.json
 
@@ -82,6 +84,10 @@ def _rare(_: float) -> RareTokensPruner:
     return RareTokensPruner(keep_ratio=1.0)
 
 
+def _contrast(_: float) -> LocalContrastPruner:
+    return LocalContrastPruner(keep_ratio=1.0)
+
+
 METHODS: dict[str, Method] = {
     "received attention": Method(_attention),
     "received attention, merging": Method(lambda _: NucleusPruner(tau=1.0)),
@@ -98,6 +104,8 @@ METHODS: dict[str, Method] = {
     "rare tokens": Method(_rare),
     "rare tokens, slices of the budget": Method(_rare, "budget"),
     "rare tokens, body only": Method(_rare, body=True),
+    "local contrast": Method(_contrast),
+    "local contrast, slices of the budget": Method(_contrast, "budget"),
     "average pooling": Method(lambda _: AveragePoolingPruner()),
     "visionzip": Method(lambda share: VisionZipPruner(keep_ratio=_rounded_up(share))),
     "hiprune": Method(lambda share: HiPrunePruner(keep_ratio=_rounded_up(share))),
@@ -236,6 +244,7 @@ def comparison_scores(
     lines: Sequence[Mapping[str, Any]],
     unpruned: Mapping[int, Mapping[str, bool]],
     answers: Mapping[int, Mapping[str, str]],
+    touches: Mapping[int, Sequence[bool]],
     interval: Callable[[Sequence[Sequence[float]]], dict[str, float]],
 ) -> dict[str, Any]:
     """Return, by share and method, accuracies with intervals, by kind and size, the findings kept, and differences.
@@ -244,6 +253,7 @@ def comparison_scores(
         lines: result of :func:`compare`.
         unpruned: which questions are answered with all tokens, by the seed of the volume.
         answers: correct answers by kind of question, by the seed of the volume.
+        touches: which findings touch the skull, by the seed of the volume.
         interval: mean and interval of values grouped by volume.
     """
     result: dict[str, Any] = {}
@@ -270,6 +280,14 @@ def comparison_scores(
                     (size_group(size), one)
                     for line in own
                     for size, one in zip(line["diameters"], line["kept"][name], strict=True)
+                ),
+                "large_findings_that_keep_a_token_percent": _means(
+                    ("at the skull" if touching else "away from the skull", one)
+                    for line in own
+                    for size, touching, one in zip(
+                        line["diameters"], touches[line["seed"]], line["kept"][name], strict=True
+                    )
+                    if size >= LARGE_MM
                 ),
             }
             pairs = [(line["right"][name], unpruned[line["seed"]]) for line in own]

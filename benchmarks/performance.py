@@ -61,6 +61,7 @@ SLICES, FIRST_SLICE = 64, 200
 RETENTION = 0.05
 FAST = Configuration("fast", {"preset": "fast"})
 RARE = Configuration("fast, rare tokens", {"preset": "fast", "pruner": "rare_tokens"})
+CONTRAST = Configuration("fast, local contrast", {"preset": "fast", "pruner": "local_contrast"})
 CROPPED = Configuration("fast, crop", {"preset": "fast", "crop": "body"})
 RELEASED = "medpruner_released"
 #: share of the slices, and of the tokens of each
@@ -137,7 +138,7 @@ def on_shape(model: BenchmarkModel, image: Path, best: str, arguments: argparse.
         given.append(CROPPED)  # an encoder of images of one size gains nothing by it
     measured = measure(
         model,
-        [*given, RARE, FAST],
+        [*given, RARE, CONTRAST, FAST],
         image,
         repeats=arguments.repeats,
         at_most_s=arguments.at_most_s,

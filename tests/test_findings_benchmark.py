@@ -97,14 +97,16 @@ def test_comparison_of_hand_made_lines(findings):
 
     yes, no = {"side, hyperdense": True, "count": True}, {"side, hyperdense": False, "count": False}
     mixed = {"side, hyperdense": False, "count": True}
-    lines = [compared(1, yes, mixed, [False, True]), compared(2, yes, no, [True, True])]
-    result = module.comparison_scores(lines, {1: yes, 2: mixed}, {1: {}, 2: {}}, findings.interval)
+    lines = [compared(1, yes, mixed, [False, True]), compared(2, yes, no, [True, False])]
+    touches = {1: [False, True], 2: [True, False]}
+    result = module.comparison_scores(lines, {1: yes, 2: mixed}, {1: {}, 2: {}}, touches, findings.interval)
     attention, random = result["0.05"]["received attention"], result["0.05"]["random"]
     assert attention["all"]["mean"] == 100
     assert random["all"]["mean"] == 25
     assert random["by_size"] == {"8 to 10 mm": 0}
     assert random["by_kind"] == {"count": 50, "side, hyperdense": 0}
-    assert random["findings_that_keep_a_token_percent"] == {"14 to 20 mm": 100, "8 to 10 mm": 50}
+    assert random["findings_that_keep_a_token_percent"] == {"14 to 20 mm": 50, "8 to 10 mm": 50}
+    assert random["large_findings_that_keep_a_token_percent"] == {"at the skull": 100, "away from the skull": 0}
     assert random["slices_kept_percent"] == 80
     assert random["minus unpruned"]["mean"] == -50
     # volumes lose 1 of 2 and 2 of 2 questions

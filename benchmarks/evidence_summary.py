@@ -31,7 +31,7 @@ from slices_page import EVEN, FILTER, verdict
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = RESULTS.parents[1] / "docs"
-NAMES = ("slices", "slice_rule_answers", "real_encoder", "findings")
+NAMES = ("slices", "slice_rule_answers", "real_encoder", "findings", "local_contrast_organs")
 SLICE_FIGURE, ORGAN_FIGURE = "evidence_slices.png", "evidence_organs.png"
 SINK_FIGURE = "evidence_encoder_sinks.png"
 ATTENTION, WHOLE_SLICE, COVERAGE = "body, nucleus", "nucleus", "body, attention and coverage"
@@ -75,7 +75,7 @@ def page(found: dict[str, Any], phantoms: str) -> str:
             *_tokens(found["real_encoder"]),
             *_small_findings(found),
             *_answers(phantoms),
-            *_use(found["real_encoder"]),
+            *_use(found["real_encoder"], found["local_contrast_organs"]),
         ]
     )
 
@@ -208,7 +208,7 @@ def _answers(phantoms: str) -> list[str]:
     ]
 
 
-def _use(found: dict[str, Any]) -> list[str]:
+def _use(found: dict[str, Any], torso: dict[str, Any]) -> list[str]:
     text = [
         "## What to use",
         "",
@@ -234,7 +234,11 @@ def _use(found: dict[str, Any]) -> list[str]:
         "",
         "**Looking for small findings, try `--pruner local_contrast`, or `rare_tokens`** on data of your own. They are "
         "not the default: they won with small models on synthetic heads only ([small findings](evidence_findings.md)). "
-        "Local contrast finds vessels and bowel gas, too, and was not measured on real anatomy. Rare tokens keep fewer "
+        f"Local contrast needs a window that clips bone, as a brain window does: on {torso['volume']} in the "
+        f"soft-tissue window, {torso['percent']['local contrast, 5 %']['bone']:.0f} % of the tokens that it keeps at 5 "
+        "% lie on bone, which has "
+        f"{torso['percent']['body']['bone']:.0f} % of the body's (`python "
+        "benchmarks/local_contrast_organs.py ../shared/data`). Rare tokens keep fewer "
         f"organ tokens on the real encoder than attention does: against random tokens of the body, at {100 * AT:g} %, "
         f"{_rare_in_body(found)}. A question about an organ's size or shape is one for attention. *Limits: {LIMITS}*",
         "",

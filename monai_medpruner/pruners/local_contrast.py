@@ -23,8 +23,9 @@ class LocalContrastPruner(TokenPruner):
 
     The score is :class:`LocalContrast`; at least one token of each slice is kept. The pixels decide, and neither
     attention nor what the encoder makes of them: slices of one grid keep the same tokens with every encoder, which runs
-    as it is. Differences of Gaussians are the usual detector of small round structures; vessels and gas in the bowel
-    have high contrast, too. ``docs/evidence_findings.md`` has the comparison with other pruners.
+    as it is. Differences of Gaussians are the usual detector of small round structures. Bone must be clipped by the
+    window, as in a brain window: in a soft-tissue window, spongy bone has the highest contrast of a torso.
+    ``docs/evidence_findings.md`` has the comparison with other pruners.
 
     Args:
         contextual_ratio: contextual tokens as a share of a slice's tokens, in ``[0, 1]``; 0, the default, turns merging

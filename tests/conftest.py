@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,15 @@ SHARED = REPOSITORY.parent / "shared"
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_package():
+    """A command that is called in a test may set the level of the package's messages; the next test has its own."""
+    package = logging.getLogger("monai_medpruner")
+    before = package.level
+    yield
+    package.setLevel(before)
 
 
 def _shared(kind: str, name: str) -> Path:

@@ -279,8 +279,9 @@ def _lessons(families: Mapping[str, Any]) -> list[str]:
         f"{difference(ours_gemma[f'minus {ATTENTION}'])} and {difference(ours_gemma['minus unpruned'])} "
         "(Gemma 3); the run with another seed, below, agrees. It looks for small structures in the pixels that "
         "the encoder gets, by differences of Gaussians away from bone "
-        "and air, and asks no encoder. Its form was chosen by the findings that keep a token, and the answers, on 80 "
-        "validation phantoms. It is the usual detector of round structures, and these findings are round; on "
+        "and air, and asks no encoder. Its form was chosen by the findings that keep a token (40 validation "
+        "phantoms) and the answers (80), in trials that no command repeats. It is the usual detector of round "
+        "structures, and these findings are round; on "
         "a real torso CT it keeps bone ([what to use](evidence.md#what-to-use)).",
         "- **Rare tokens** (`--pruner rare_tokens`) need no such shape: "
         f"{difference(rare[f'minus {ATTENTION}'])} points against received attention and "

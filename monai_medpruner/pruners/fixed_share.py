@@ -19,7 +19,15 @@ from monai_medpruner.pruners.budget import limit_by_score
 from monai_medpruner.pruners.merging import merge_contextual
 from monai_medpruner.pruners.signals import Keys
 
-__all__ = ["SIMILARITY_STEP", "FixedSharePruner", "cosine_similarity", "highest", "highest_of_volume", "in_steps"]
+__all__ = [
+    "SIMILARITY_STEP",
+    "FixedSharePruner",
+    "check_keep_ratio",
+    "cosine_similarity",
+    "highest",
+    "highest_of_volume",
+    "in_steps",
+]
 
 # a product this close below a whole number is that number: 0.29 * 100 is 28.999999999999996
 _ROUNDING = 1e-9
@@ -49,8 +57,7 @@ class FixedSharePruner(TokenPruner, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.keep_ratio <= 1:
-            raise SettingsError(f"keep_ratio must lie in (0, 1], got {self.keep_ratio}")
+        check_keep_ratio(self.keep_ratio)
 
     def kept_counts(self, slices: SliceTokens) -> list[int]:
         """Tokens of each slice that reach the language model, S numbers."""
@@ -79,6 +86,12 @@ class FixedSharePruner(TokenPruner, ABC):
             slices.tokens, keys, primary, valid=slices.valid, counts=self.contextual_counts(slices)
         )
         return PrunedTokens(tokens, primary, contextual, merged_into)
+
+
+def check_keep_ratio(keep_ratio: float) -> None:
+    """Raise SettingsError unless a share of tokens lies in (0, 1]."""
+    if not 0 < keep_ratio <= 1:
+        raise SettingsError(f"keep_ratio must lie in (0, 1], got {keep_ratio}")
 
 
 def highest(score: torch.Tensor, counts: Sequence[int], valid: torch.Tensor) -> torch.Tensor:

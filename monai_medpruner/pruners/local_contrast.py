@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import SliceTokens, TokenPruner
-from monai_medpruner.pruners.fixed_share import highest_of_volume
+from monai_medpruner.pruners.fixed_share import check_keep_ratio, highest_of_volume
 from monai_medpruner.pruners.signals import LocalContrast, Signal
 
 __all__ = ["LocalContrastPruner"]
@@ -41,8 +40,7 @@ class LocalContrastPruner(TokenPruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.keep_ratio <= 1:
-            raise SettingsError(f"keep_ratio must lie in (0, 1], got {self.keep_ratio}")
+        check_keep_ratio(self.keep_ratio)
 
     @property
     def signals(self) -> frozenset[Signal]:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from monai_medpruner.errors import SettingsError
 from monai_medpruner.pruners.base import SliceTokens, TokenPruner
-from monai_medpruner.pruners.fixed_share import highest_of_volume, in_steps
+from monai_medpruner.pruners.fixed_share import check_keep_ratio, highest_of_volume, in_steps
 from monai_medpruner.pruners.signals import Signal
 
 __all__ = ["RareTokensPruner"]
@@ -53,8 +53,7 @@ class RareTokensPruner(TokenPruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.keep_ratio <= 1:
-            raise SettingsError(f"keep_ratio must lie in (0, 1], got {self.keep_ratio}")
+        check_keep_ratio(self.keep_ratio)
         if self.neighbors < 1:
             raise SettingsError(f"neighbors must be at least 1, got {self.neighbors}")
 
